@@ -1,0 +1,79 @@
+#include "debug/trace.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+
+u8 trace_level[TRACE_COUNT];
+
+static const char *const names[TRACE_COUNT] = {
+#define X(name, what) [TRACE_##name] = #name,
+	TRACE_SUBSYSTEMS(X)
+#undef X
+};
+
+void trace_line(enum trace_subsystem sub, const char *fmt, ...)
+{
+	char line[512];
+	int n = snprintf(line, sizeof(line), "%s: ", names[sub]);
+	va_list ap;
+	va_start(ap, fmt);
+	n += vsnprintf(line + n, sizeof(line) - (size_t)n - 1, fmt, ap);
+	va_end(ap);
+	if (n > (int)sizeof(line) - 2)
+		n = (int)sizeof(line) - 2;
+	line[n] = '\n';
+	fwrite(line, 1, (size_t)n + 1, stderr);
+}
+
+static int set_one(const char *word, size_t len, u8 level)
+{
+	int found = -1;
+	for (int i = 0; i < TRACE_COUNT; i++) {
+		bool all = len == 3 && !memcmp(word, "all", 3);
+		if (all || (strlen(names[i]) == len && !memcmp(names[i], word, len))) {
+			trace_level[i] = level;
+			found = 0;
+		}
+	}
+	return found;
+}
+
+static void list_names(char *out, size_t size)
+{
+	size_t used = 0;
+	for (int i = 0; i < TRACE_COUNT && used < size; i++)
+		used += (size_t)snprintf(out + used, size - used, "%s, ", names[i]);
+	if (used < size)
+		snprintf(out + used, size - used, "all");
+}
+
+int trace_configure(const char *spec, struct error *err)
+{
+	for (const char *p = spec; *p;) {
+		size_t len = strcspn(p, ",");
+		size_t name_len = strcspn(p, "=,");
+		unsigned long level = 1;
+		if (name_len < len) {
+			char *end;
+			level = strtoul(p + name_len + 1, &end, 10);
+			if (end != p + len || level > 3)
+				return error_set(err, EINVAL, "trace level '%.*s' is not 0, 1, 2 or 3",
+						 (int)(len - name_len - 1), p + name_len + 1);
+		}
+		if (set_one(p, name_len, (u8)level) < 0) {
+			char known[256];
+			list_names(known, sizeof(known));
+			return error_set(err, EINVAL, "unknown trace subsystem '%.*s'; known: %s",
+					 (int)name_len, p, known);
+		}
+		p += len;
+		if (*p == ',')
+			p++;
+	}
+	return 0;
+}

@@ -1,0 +1,216 @@
+/*
+ * The engine contract: what the monitor asks of a processor.
+ *
+ * An engine is a KVM: the vocabulary is <linux/kvm.h>, and where this file is silent,
+ * Documentation/virt/kvm/api.rst of the Linux kernel decides. Two engines exist: `kvm` (over /dev/kvm)
+ * and `soft` (the software processor). The monitor never asks which one runs.
+ *
+ * Conventions
+ *  - Results: 0 or a non-negative value on success, a negative errno on failure. Functions whose
+ *    failure a person should hear about take a struct error.
+ *  - Addresses: gpa = guest-physical, bytes. hva = host-virtual pointer.
+ *  - Threads: functions on a VM may be called by any thread unless stated. Functions on a vCPU are
+ *    called by the thread that runs it, or while it is not running, except vcpu_kick().
+ *  - The interrupt chips (LAPIC, IOAPIC, PIC, PIT) live in the engine.
+ */
+#ifndef GUISE_ENGINE_ENGINE_H
+#define GUISE_ENGINE_ENGINE_H
+
+#include <linux/kvm.h>
+
+#include "base/types.h"
+
+struct error;
+struct engine;
+
+/** A virtual machine. Engines embed it as the first member of their own structure. */
+struct engine_vm {
+	const struct engine *engine;
+};
+
+/** A virtual processor. Engines embed it as the first member of their own structure. */
+struct engine_vcpu {
+	const struct engine *engine;
+	struct engine_vm *vm;
+	u32 id;              /* APIC id; 0 is the bootstrap processor */
+	struct kvm_run *run; /* exit record; valid between vcpu_run() calls, owned by the engine */
+};
+
+/** Why an engine can or cannot be used here. */
+struct engine_probe {
+	bool usable;
+	char reason[256]; /* one line: version and features if usable, else what is missing and the mend */
+};
+
+/*
+ * Counters, shown by --stats. One list feeds the structure, the table and its order.
+ * name, what it counts
+ */
+#define ENGINE_COUNTERS(X)                                                                         \
+	X(exits_full, "exits to the monitor")                                                      \
+	X(exits_light, "exits handled inside the engine")                                          \
+	X(exit_io, "port I/O exits")                                                               \
+	X(exit_mmio, "MMIO exits")                                                                 \
+	X(exit_hlt, "HLT")                                                                         \
+	X(exit_intr, "exits by kick or signal")                                                    \
+	X(exit_other, "other exits")                                                               \
+	X(interrupts, "interrupts delivered")                                                      \
+	X(exceptions, "exceptions delivered")                                                      \
+	X(page_faults, "page faults delivered")                                                    \
+	X(blocks_translated, "blocks translated")                                                  \
+	X(insns_translated, "guest instructions translated")                                       \
+	X(code_bytes, "bytes of host code emitted")                                                \
+	X(blocks_invalidated, "blocks thrown away (writes to code)")                               \
+	X(cache_flushes, "code cache flushes")                                                     \
+	X(tlb_misses, "TLB misses")                                                                \
+	X(tlb_flushes, "TLB flushes")                                                              \
+	X(ns_guest, "nanoseconds running guest code")                                              \
+	X(ns_translate, "nanoseconds translating")                                                 \
+	X(ns_halted, "nanoseconds halted")                                                         \
+	X(ns_monitor, "nanoseconds outside the engine")
+
+struct engine_stats {
+#define X(name, what) u64 name;
+	ENGINE_COUNTERS(X)
+#undef X
+};
+
+struct engine {
+	const char *name; /* as given to --engine */
+
+	/**
+	 * Finds out whether the engine works here. Cheap (microseconds), no side effects.
+	 */
+	void (*probe)(struct engine_probe *out);
+
+	/**
+	 * Creates an empty VM: no memory, no interrupt chips, no vCPUs.
+	 * Returns 0 and *out, or a negative errno with @err (-ENOENT/-EACCES: no engine here).
+	 * kvm: includes KVM_SET_TSS_ADDR and the identity map, as VMX without unrestricted guest
+	 * needs them (api.rst 4.35, 4.41).
+	 */
+	int (*vm_create)(struct engine_vm **out, struct error *err);
+
+	/** Frees the VM. Every vCPU was destroyed before. Guest memory stays the caller's. */
+	void (*vm_destroy)(struct engine_vm *vm);
+
+	/**
+	 * KVM_CHECK_EXTENSION. Returns the capability's value; 0: absent.
+	 */
+	int (*vm_check_extension)(struct engine_vm *vm, int capability);
+
+	/**
+	 * KVM_SET_USER_MEMORY_REGION (api.rst 4.35): adds, moves or (size 0) deletes a slot. Flags:
+	 * KVM_MEM_READONLY, KVM_MEM_LOG_DIRTY_PAGES. The memory at userspace_addr stays valid while
+	 * the slot exists. Precondition: no vCPU is running. -EINVAL: unaligned; -EEXIST: overlap.
+	 */
+	int (*vm_set_memory)(struct engine_vm *vm, const struct kvm_userspace_memory_region *region);
+
+	/** KVM_CREATE_IRQCHIP: LAPICs, IOAPIC (24 pins), two PICs. Before the first vCPU. */
+	int (*vm_create_irqchip)(struct engine_vm *vm);
+
+	/** KVM_CREATE_PIT2. After vm_create_irqchip(). */
+	int (*vm_create_pit)(struct engine_vm *vm, const struct kvm_pit_config *config);
+
+	/**
+	 * KVM_IRQ_LINE: sets the level (0 or 1) of a GSI. GSI 0-15 reach PIC and IOAPIC, 16-23 the
+	 * IOAPIC alone; ISA IRQ 0 is IOAPIC pin 2. Any thread, never blocks for long.
+	 */
+	int (*vm_irq_line)(struct engine_vm *vm, u32 gsi, int level);
+
+	/** KVM_SIGNAL_MSI. Returns >0 delivered, 0 blocked by the guest, or a negative errno. */
+	int (*vm_signal_msi)(struct engine_vm *vm, const struct kvm_msi *msi);
+
+	/** KVM_GET_IRQCHIP / KVM_SET_IRQCHIP, by chip->chip_id. */
+	int (*vm_get_irqchip)(struct engine_vm *vm, struct kvm_irqchip *chip);
+	int (*vm_set_irqchip)(struct engine_vm *vm, const struct kvm_irqchip *chip);
+
+	/** KVM_GET_PIT2 / KVM_SET_PIT2. */
+	int (*vm_get_pit)(struct engine_vm *vm, struct kvm_pit_state2 *pit);
+	int (*vm_set_pit)(struct engine_vm *vm, const struct kvm_pit_state2 *pit);
+
+	/** KVM_GET_CLOCK: guest's kvmclock in nanoseconds. */
+	int (*vm_get_clock)(struct engine_vm *vm, struct kvm_clock_data *clock);
+	int (*vm_set_clock)(struct engine_vm *vm, const struct kvm_clock_data *clock);
+
+	/**
+	 * KVM_GET_SUPPORTED_CPUID: what a guest may be told. @cpuid->nent is the room, and on
+	 * success the number of entries. -E2BIG: too little room.
+	 */
+	int (*vm_get_supported_cpuid)(struct engine_vm *vm, struct kvm_cpuid2 *cpuid);
+
+	/**
+	 * Creates vCPU @id in the architectural state after reset (SDM vol. 3A 9.1.1), runnable if
+	 * id is 0, else waiting for INIT-SIPI. Returns 0 and *out. Call on the thread that will run it.
+	 */
+	int (*vcpu_create)(struct engine_vm *vm, u32 id, struct engine_vcpu **out,
+			   struct error *err);
+	void (*vcpu_destroy)(struct engine_vcpu *vcpu);
+
+	/**
+	 * KVM_RUN. Enters the guest; returns when the monitor must act.
+	 *   0        vcpu->run->exit_reason says why: KVM_EXIT_IO, KVM_EXIT_MMIO (data to be filled in
+	 *            for reads before the next call completes the instruction), KVM_EXIT_SHUTDOWN
+	 *            (triple fault), KVM_EXIT_HLT (only without irqchip, or when the guest halts with
+	 *            nothing that could ever wake it: soft reports this, KVM sleeps), KVM_EXIT_DEBUG,
+	 *            KVM_EXIT_FAIL_ENTRY, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IRQ_WINDOW_OPEN,
+	 *            KVM_EXIT_SYSTEM_EVENT
+	 *   -EINTR   a kick, or run->immediate_exit was set; guest state is consistent; call again
+	 *   -EAGAIN  the vCPU waits for a SIPI and was kicked
+	 *   other    host-side failure; the vCPU cannot go on
+	 * A pending MMIO or IO completion is carried out before immediate_exit is honoured, as in KVM.
+	 */
+	int (*vcpu_run)(struct engine_vcpu *vcpu);
+
+	/**
+	 * Makes a vcpu_run() in progress on another thread, or else the next one, return -EINTR soon.
+	 * Sets run->immediate_exit, which the monitor clears before it runs the vCPU again. Never
+	 * lost. Any thread, async-signal-safe.
+	 */
+	void (*vcpu_kick)(struct engine_vcpu *vcpu);
+
+	int (*vcpu_get_regs)(struct engine_vcpu *vcpu, struct kvm_regs *regs);
+	int (*vcpu_set_regs)(struct engine_vcpu *vcpu, const struct kvm_regs *regs);
+	int (*vcpu_get_sregs)(struct engine_vcpu *vcpu, struct kvm_sregs *sregs);
+	/** -EINVAL for states the processor cannot be in (reserved CR bits, LMA without LME ...). */
+	int (*vcpu_set_sregs)(struct engine_vcpu *vcpu, const struct kvm_sregs *sregs);
+	int (*vcpu_get_fpu)(struct engine_vcpu *vcpu, struct kvm_fpu *fpu);
+	int (*vcpu_set_fpu)(struct engine_vcpu *vcpu, const struct kvm_fpu *fpu);
+	int (*vcpu_get_xsave)(struct engine_vcpu *vcpu, struct kvm_xsave *xsave);
+	int (*vcpu_set_xsave)(struct engine_vcpu *vcpu, const struct kvm_xsave *xsave);
+	int (*vcpu_get_xcrs)(struct engine_vcpu *vcpu, struct kvm_xcrs *xcrs);
+	int (*vcpu_set_xcrs)(struct engine_vcpu *vcpu, const struct kvm_xcrs *xcrs);
+	/** Return the number of MSRs handled from the start of the list, as KVM does. */
+	int (*vcpu_get_msrs)(struct engine_vcpu *vcpu, struct kvm_msrs *msrs);
+	int (*vcpu_set_msrs)(struct engine_vcpu *vcpu, const struct kvm_msrs *msrs);
+	int (*vcpu_set_cpuid)(struct engine_vcpu *vcpu, const struct kvm_cpuid2 *cpuid);
+	int (*vcpu_get_lapic)(struct engine_vcpu *vcpu, struct kvm_lapic_state *lapic);
+	int (*vcpu_set_lapic)(struct engine_vcpu *vcpu, const struct kvm_lapic_state *lapic);
+	int (*vcpu_get_events)(struct engine_vcpu *vcpu, struct kvm_vcpu_events *events);
+	int (*vcpu_set_events)(struct engine_vcpu *vcpu, const struct kvm_vcpu_events *events);
+	int (*vcpu_get_debugregs)(struct engine_vcpu *vcpu, struct kvm_debugregs *dregs);
+	int (*vcpu_set_debugregs)(struct engine_vcpu *vcpu, const struct kvm_debugregs *dregs);
+	int (*vcpu_get_mp_state)(struct engine_vcpu *vcpu, struct kvm_mp_state *state);
+	int (*vcpu_set_mp_state)(struct engine_vcpu *vcpu, const struct kvm_mp_state *state);
+
+	/** KVM_INTERRUPT: queues an external vector (0-255); without irqchip only (-ENXIO else). */
+	int (*vcpu_interrupt)(struct engine_vcpu *vcpu, u32 vector);
+	/** KVM_NMI: any thread. */
+	int (*vcpu_nmi)(struct engine_vcpu *vcpu);
+	/** KVM_TRANSLATE: linear to gpa by the vCPU's current tables; sets tr->valid. */
+	int (*vcpu_translate)(struct engine_vcpu *vcpu, struct kvm_translation *tr);
+
+	/** Adds this vCPU's counters to @stats. */
+	void (*vcpu_stats)(struct engine_vcpu *vcpu, struct engine_stats *stats);
+};
+
+extern const struct engine engine_kvm;
+extern const struct engine engine_soft;
+
+/** The engines, in the order in which `auto` prefers them where both are equally good; NULL ends. */
+extern const struct engine *const engines[];
+
+/** The engine called @name, or NULL. */
+const struct engine *engine_by_name(const char *name);
+
+#endif

@@ -1,0 +1,283 @@
+/*
+ * The state of a soft vCPU and of its VM.
+ *
+ * Everything in this directory that runs while guest vector registers are live in the host's ("inside
+ * the guest": all of system/, mmu/, ops/, irqchip/, and the dispatcher) is compiled with
+ * -mgeneral-regs-only and must not call libc functions that could touch vector registers (no memcpy,
+ * memset, memcmp, printf, malloc, pthread). Use base/gp.h. What is "outside" (API calls from the monitor,
+ * translation) runs with the guest's FPU state saved in vcpu->fpu.
+ *
+ * Helpers called from translated code find all guest general registers in v->regs[], v->rip at the
+ * start of the current instruction, and may change any of it; translated code reloads them. A helper
+ * that finds a fault calls raise*() (system/exception.h), which never returns: so check first, then act;
+ * an instruction must be restartable until its last check has passed.
+ */
+#ifndef GUISE_SOFT_VCPU_H
+#define GUISE_SOFT_VCPU_H
+
+#include <stdatomic.h>
+
+#include "base/types.h"
+#include "engine/engine.h"
+#include "engine/soft/x86.h"
+
+struct block_cache;
+struct irqchip;
+struct lapic;
+struct soft_vm;
+
+/* Segment register with its hidden part. @access: bits as in the VMCS (SDM 3C 24.4.1): 3:0 type, 4 S,
+ * 6:5 DPL, 7 P, 12 AVL, 13 L, 14 D/B, 15 G, 16 unusable. @limit in bytes, expanded by G. */
+struct segment {
+	u64 base;
+	u32 limit;
+	u32 access;
+	u16 selector;
+};
+
+struct descriptor_table {
+	u64 base;
+	u16 limit;
+};
+
+/*
+ * Software TLB. One set of tables per way of translating (enum mmu_index); direct mapped.
+ * Looked up by translated code:  offset = linear ^ tag;  hit if offset <= PAGE_SIZE - access size;
+ * hva = offset + host. A slot that holds nothing has a tag whose index bits are another slot's.
+ * A write entry exists only if the page is RAM, writable, dirty in the guest's tables, holds no
+ * translated code, is not dirty-logged and has no watchpoint.
+ */
+#define TLB_BITS 10
+#define TLB_SIZE (1u << TLB_BITS)
+
+struct tlb_entry {
+	u64 tag;  /* linear page address */
+	u64 host; /* hva of the page */
+};
+
+/* The ways of translating an address; a block is translated for one of them. */
+enum mmu_index {
+	MMU_USER,      /* CPL 3 */
+	MMU_KERNEL,    /* CPL 0-2, SMAP forbids user pages (CR4.SMAP and not EFLAGS.AC) */
+	MMU_KERNEL_AC, /* CPL 0-2, user pages allowed */
+	MMU_COUNT
+};
+
+struct tlb {
+	struct tlb_entry read[TLB_SIZE];
+	struct tlb_entry write[TLB_SIZE];
+};
+
+/* Where to go on for a linear address: filled by the dispatcher, looked up by translated code. */
+#define JUMP_CACHE_BITS 10
+#define JUMP_CACHE_SIZE (1u << JUMP_CACHE_BITS)
+
+struct jump_entry {
+	u64 rip;  /* linear; ~0 with the slot's index complemented when empty */
+	u64 code; /* host code */
+};
+
+/* Code addresses: the page's translation for instruction fetch. */
+#define ITLB_SIZE 256
+
+struct itlb_entry {
+	u64 tag;   /* linear page | 1 valid */
+	u64 gpa;   /* guest-physical page */
+	u8 *host;  /* hva of the page, NULL if not RAM */
+	u32 global; /* survives a CR3 write */
+};
+
+/* Why translated code must come out; bits of vcpu->attention. */
+#define ATTENTION_KICK   BIT(0) /* vcpu_kick(): leave to the monitor */
+#define ATTENTION_IRQ    BIT(1) /* an interrupt, NMI, INIT or SIPI may have become deliverable */
+#define ATTENTION_QUEUE  BIT(2) /* a port or MMIO write waits in v->io_queue: leave now */
+#define ATTENTION_FLUSH  BIT(3) /* another vCPU asks: see requests */
+#define ATTENTION_TIMER  BIT(4) /* a timer of the interrupt chips is due */
+
+/* A port or MMIO access that the monitor must see. Reads are replayed: see mmu/io.h. */
+struct io_access {
+	u64 addr; /* port or gpa */
+	u8 data[8];
+	u8 size;
+	bool port;
+	bool write;
+};
+
+#define IO_LOG_SIZE   80
+#define IO_QUEUE_SIZE 640
+
+/* Events that wait for an instruction boundary. */
+struct pending_events {
+	bool exception;       /* exception to deliver (from set_events, or raised) */
+	u8 exception_vector;
+	bool exception_has_error;
+	u32 exception_error;
+	u64 exception_cr2;    /* for #PF */
+	bool soft_interrupt;  /* INT n, INT3, INTO, INT1: delivered with the software rules */
+	u8 soft_length;       /* instruction length in bytes */
+	bool nmi_masked;      /* between an NMI and IRET */
+	_Atomic u32 nmi;      /* pending NMIs, at most 2 (SDM 3A 6.7.1) */
+	bool triple_fault;
+	bool user_interrupt;  /* KVM_INTERRUPT */
+	u8 user_vector;
+	bool in_delivery;     /* an event is being delivered: a fault now is a nested one */
+	u8 delivering;        /* its vector */
+	bool delivering_soft; /* it is INT n, INT3, INTO: benign for table 6-5 */
+	u64 debug;            /* DR6 bits of a trap-class #DB due at the next boundary; 0: none */
+};
+
+struct soft_msrs {
+	u64 efer, star, lstar, cstar, sfmask, kernel_gs_base, tsc_aux, pat;
+	u64 sysenter_cs, sysenter_esp, sysenter_eip;
+	u64 apic_base, misc_enable, debugctl, tsc_adjust, feature_control;
+	u64 mtrr_def_type, mtrr_fixed[11], mtrr_var[16];
+	u64 mcg_status, mcg_cap, mcg_ctl, bios_sign_id;
+	u64 kvm_wall_clock, kvm_system_time;
+	u64 spec_ctrl;
+};
+
+#define CPUID_MAX 100
+
+struct soft_vcpu {
+	/* ---- reached by translated code and the stubs through GS; offsets matter, see translate/ ---- */
+	u64 regs[16];    /* in encoding order: rax rcx rdx rbx rsp rbp rsi rdi r8 .. r15 */
+	u64 rip;         /* CS-relative; set before every helper call */
+	u64 next_rip;    /* address after the current instruction, set before every op call */
+	u64 tmp[4];      /* spill slots inside one instruction */
+	u64 host_rsp;    /* host stack while inside the guest */
+	u64 pending_link; /* exit site that wants to be chained, or 0; the dispatcher's */
+	u16 arith;       /* guest arithmetic flags when parked: AH = SF ZF AF PF CF by LAHF, AL = OF */
+	u8 int_shadow;   /* STI or MOV SS shadow covers the next instruction (1 STI, 2 MOV SS) */
+	u8 pad0;
+	_Atomic u32 attention;
+	u64 rflags_sys;  /* RFLAGS without OF SF ZF AF PF CF; bit 1 set; includes DF */
+	u64 seg_base_fs; /* copies of seg[].base, kept by vcpu_segment_changed() */
+	u64 seg_base_gs;
+	_Alignas(64) u8 bounce[64]; /* stands in for memory that is not plain RAM */
+
+	struct tlb tlb[MMU_COUNT];
+	struct jump_entry jump[MMU_COUNT][JUMP_CACHE_SIZE];
+
+	/* ---- C only ---- */
+	struct engine_vcpu base;
+	struct soft_vm *vm;
+
+	u32 mode;          /* translation mode, see translate/mode.h; kept by vcpu_update_mode() */
+	u8 cpl;
+	enum mmu_index mmu_index;
+
+	struct segment seg[6]; /* by encoding: ES CS SS DS FS GS */
+	struct segment ldtr, tr;
+	struct descriptor_table gdt, idt;
+	u64 cr0, cr2, cr3, cr4, cr8;
+	u64 xcr0;
+	u64 dr[4], dr6, dr7;
+	u64 pdptr[4];      /* PAE: loaded with CR3 (SDM 3A 4.4.1) */
+	struct soft_msrs msr;
+	s64 tsc_offset;    /* guest TSC = host TSC + tsc_offset */
+	u32 tsc_khz;
+
+	struct kvm_cpuid_entry2 cpuid[CPUID_MAX];
+	u32 cpuid_count;
+	u64 reserved_pa;   /* bits from MAXPHYADDR to 51 */
+
+	struct pending_events events;
+	struct lapic *lapic; /* NULL without irqchip */
+	u32 mp_state;        /* KVM_MP_STATE_* */
+
+	struct itlb_entry itlb[MMU_COUNT][ITLB_SIZE];
+	u8 tlb_global[MMU_COUNT][2][TLB_SIZE]; /* 1: the slot's page is global */
+
+	/* MMIO and port reads already answered for the instruction being replayed; writes on their way */
+	struct io_access io_log[IO_LOG_SIZE];
+	u32 io_logged, io_cursor;
+	struct io_access io_queue[IO_QUEUE_SIZE];
+	u32 io_head, io_tail;
+
+	struct block_cache *cache; /* translated code; private to this vCPU */
+	struct engine_stats stats;
+
+	_Atomic int thread;  /* tid of the thread inside vcpu_run(), or 0 */
+	_Atomic u32 wake;    /* futex: bumped when a halted vCPU must look again */
+	int timer;           /* POSIX timer id that kicks the thread; -1: none */
+
+	/* Guest x87/SSE/AVX state while outside, XSAVE standard format */
+	_Alignas(64) u8 fpu[4096];
+	_Alignas(32) u8 vec[16][32]; /* scratch of ops that need the vector registers, see base/gp.h */
+};
+
+struct memslot {
+	u64 gpa, size;   /* bytes */
+	u8 *host;
+	u32 id, flags;
+	u8 *page_flags;  /* a byte per page: PAGE_HAS_CODE */
+	u64 *dirty;      /* bitmap when KVM_MEM_LOG_DIRTY_PAGES */
+};
+
+#define PAGE_HAS_CODE 1
+
+#define MEMSLOTS_MAX 64
+#define VCPUS_MAX    64
+
+struct soft_vm {
+	struct engine_vm base;
+	struct memslot slots[MEMSLOTS_MAX]; /* used ones first, sorted by gpa */
+	u32 slot_count;
+	struct irqchip *irqchip; /* NULL: none */
+	struct soft_vcpu *vcpus[VCPUS_MAX];
+	_Atomic u32 vcpu_count;
+	s64 clock_offset; /* kvmclock = CLOCK_MONOTONIC + clock_offset, ns */
+};
+
+/* ---- flags ---- */
+
+#define RFLAGS_ARITH (RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_OF)
+
+static inline u64 vcpu_rflags(const struct soft_vcpu *v)
+{
+	return v->rflags_sys | ((v->arith >> 8) & 0xd5) | ((v->arith & 1) ? RFLAGS_OF : 0);
+}
+
+static inline void vcpu_set_arith(struct soft_vcpu *v, u64 rflags)
+{
+	v->arith = (u16)((rflags & 0xd5) << 8 | 2u << 8 | ((rflags & RFLAGS_OF) ? 1 : 0));
+}
+
+/** Sets all of RFLAGS. The caller has decided which bits may change, and calls vcpu_update_mode()
+ * if VM, TF or AC did, and vcpu_irq_window() if IF became 1. */
+static inline void vcpu_set_rflags(struct soft_vcpu *v, u64 rflags)
+{
+	vcpu_set_arith(v, rflags);
+	v->rflags_sys = (rflags & ~(u64)RFLAGS_ARITH & 0x3f7fd5) | 2;
+}
+
+/** Asks translated code to come out at the next block boundary. vCPU's own thread, or any. */
+static inline void vcpu_attention(struct soft_vcpu *v, u32 bits)
+{
+	atomic_fetch_or(&v->attention, bits);
+}
+
+/* ---- implemented in engine/soft/vcpu.c ---- */
+
+/** Recomputes v->mode, v->cpl's consequences and v->mmu_index after a change of CS, SS, DS, ES, FS or GS
+ * attributes, CPL, CR0, CR4, EFER, XCR0, DR7 or RFLAGS.VM/TF/AC. Cheap. Inside. */
+void vcpu_update_mode(struct soft_vcpu *v);
+
+/** After RFLAGS.IF became 1 (or CR8/TPR fell): raises ATTENTION_IRQ if something now is deliverable. */
+void vcpu_irq_window(struct soft_vcpu *v);
+
+/** Makes @v notice its attention bits: from any thread (irqchip, kick, timers). Async-signal-safe. */
+void vcpu_poke(struct soft_vcpu *v, u32 attention_bits);
+
+/** Leaves translated code for good at the current state and returns from vcpu_run() with
+ * base.run filled in by the caller. Inside. */
+_Noreturn void vcpu_exit(struct soft_vcpu *v);
+
+/** Abandons the current instruction and goes on at v->rip through the dispatcher, where v->events are
+ * looked at. Inside. */
+_Noreturn void vcpu_resume(struct soft_vcpu *v);
+
+/** Resets to the state after RESET or INIT (SDM 3A table 9-1). */
+void vcpu_reset(struct soft_vcpu *v, bool init);
+
+#endif
