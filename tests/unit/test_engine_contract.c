@@ -867,9 +867,10 @@ static void test_clock(void **state)
 	assert_in_range(clock.clock, 5000000000, 5000000000 + SECONDS * 1000000000ull);
 }
 
-GUEST(guest_triple_fault, "lidt cs:[0x1000 + 1f - guest_triple_fault]; int3; 1: .word 0, 0, 0");
+GUEST(guest_triple_fault, "lidt cs:[0x1000 + 1f - guest_triple_fault]; mov eax, cr0; or al, 1;"
+			  "mov cr0, eax; ud2; 1: .word 0, 0, 0");
 
-/* An IDT of no entries: #BP, #DF and then nothing. */
+/* Protected mode with an IDT of no entries: #UD, #GP, #DF and then nothing. */
 static void test_triple_fault(void **state)
 {
 	struct bench *b = *state;
