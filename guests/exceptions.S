@@ -48,7 +48,6 @@ traps:
 	expect_trap(BP_VECTOR, int3)
 	expect(qword ptr [fault_error], 0)
 	expect_trap(BP_VECTOR, int 3)
-	expect_trap(USER_RETURN, int USER_RETURN)
 	ret
 
 selectors:

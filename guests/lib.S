@@ -105,7 +105,7 @@ long_mode:
 	mov	ss, eax
 #endif
 
-	/* the IDT: 256 interrupt gates, CPL 3 may use INT3, INTO and USER_RETURN */
+	/* the IDT: 256 interrupt gates, CPL 3 may use INT3 and INTO */
 	mov	DI, offset idt
 	mov	BX, offset stubs
 	mov	ecx, 256
@@ -120,7 +120,6 @@ long_mode:
 	loop	1b
 	mov	byte ptr [idt + BP_VECTOR * 2 * W + 5], 0xee
 	mov	byte ptr [idt + OF * 2 * W + 5], 0xee
-	mov	byte ptr [idt + USER_RETURN * 2 * W + 5], 0xee
 	lidt	[idt_pointer]
 
 	/* the TSS: stack of CPL 0, no I/O permissions */
@@ -285,11 +284,8 @@ recorder:
 	mov	AX, [SP + W]
 	cmp	AX, NMI
 	je	count_interrupt
-	cmp	AX, USER_RETURN
-	je	1f
 	cmp	AX, 32
 	jae	count_interrupt
-1:
 	mov	[fault_vector], AX
 	mov	AX, [SP + 2 * W]
 	mov	[fault_error], AX

@@ -82,7 +82,7 @@
 #define MF 16
 #define AC 17
 #define XM 19
-#define USER_RETURN 0x80 /* INT from CPL 3: back to the caller of user() */
+#define USER_RETURN BP_VECTOR /* INT3 at CPL 3: back to the caller of user() */
 #define NONE 0xffff	 /* in fault_vector: nothing happened */
 
 /* RFLAGS */
@@ -244,12 +244,12 @@
 #define user(...)                                                                                  \
 	arm 9f;                                                                                    \
 	enter_user 7f;                                                                             \
-	.pushsection .user, "awx"; 7: __VA_ARGS__; int USER_RETURN; .popsection;                   \
+	.pushsection .user, "awx"; 7: __VA_ARGS__; int3; .popsection;                   \
 	9: disarm
 
 #define user_ok(...)                                                                               \
 	user(__VA_ARGS__);                                                                         \
-	check_equal "[fault_vector]", "USER_RETURN_VECTOR", __LINE__
+	check_equal "[fault_vector]", "BP_VECTOR_NUMBER", __LINE__
 
 #define expect_user_fault(vector, error, ...) EXPECT_USER_FAULT_(vector, error, __VA_ARGS__)
 #define EXPECT_USER_FAULT_(vector, error, ...)                                                     \
@@ -258,7 +258,7 @@
 	check_equal "[fault_error]", #error, __LINE__;                                             \
 	check_equal "[fault_ip]", "offset 7b", __LINE__
 
-	.set	USER_RETURN_VECTOR, USER_RETURN
+	.set	BP_VECTOR_NUMBER, USER_RETURN
 
 /* ---- descriptors and gates ---- */
 
