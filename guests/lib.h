@@ -7,6 +7,7 @@
  * When it returns, the guest prints "ok NAME CHECKS" and exits through port 0xf4 with 0, or with 1 if a
  * check failed. Text goes out through port 0xe9.
  *
+ * Local labels 7, 8 and 9 are the macros'; guests use 1 to 6 around them.
  * All macros leave every register and the arithmetic flags alone unless they say otherwise. Operands
  * of expect() must not refer to the stack pointer.
  */
