@@ -44,10 +44,10 @@
 #define IRET iretd
 #endif
 
-/* Selectors of the GDT in lib.S. Entries from GDT_FREE on are the guest's. */
-#define KCODE32	 0x08
+/* Selectors of the GDT in lib.S, in the order that SYSCALL and SYSRET want. Entries from GDT_FREE on are the guest's. */
+#define KCODE64	 0x08
 #define KDATA	 0x10
-#define KCODE64	 0x18
+#define KCODE32	 0x18
 #define UCODE32	 0x23
 #define UDATA	 0x2b
 #define UCODE64	 0x33
