@@ -21,42 +21,54 @@
 #define MSR_X2APIC	 0x800
 
 /* SDM 3A table 10-6: what each register lets software do, and the bits that are not reserved. */
-static const struct {
+struct register_rule {
 	bool read, write;
 	bool x2apic_hidden; /* xAPIC only */
 	bool xapic_hidden;  /* x2APIC only */
 	u32 writable;
-} registers[LAPIC_REGS] = {
-    [LAPIC_ID] = {.read = true, .write = true, .writable = 0xff000000},
-    [LAPIC_VERSION] = {.read = true},
-    [LAPIC_TPR] = {.read = true, .write = true, .writable = 0xff},
-    [LAPIC_APR] = {.read = true, .x2apic_hidden = true},
-    [LAPIC_PPR] = {.read = true},
-    [LAPIC_EOI] = {.write = true},
-    [LAPIC_RRD] = {.read = true, .x2apic_hidden = true},
-    [LAPIC_LDR] = {.read = true, .write = true, .writable = 0xff000000},
-    [LAPIC_DFR] = {.read = true, .write = true, .x2apic_hidden = true, .writable = 0xf0000000},
-    [LAPIC_SVR] = {.read = true, .write = true, .writable = 0x3ff},
-    [LAPIC_ISR... LAPIC_ISR + 7] = {.read = true},
-    [LAPIC_TMR... LAPIC_TMR + 7] = {.read = true},
-    [LAPIC_IRR... LAPIC_IRR + 7] = {.read = true},
-    [LAPIC_ESR] = {.read = true, .write = true},
-    [LAPIC_ICR] = {.read = true, .write = true, .writable = 0xccfff},
-    [LAPIC_ICR2] = {.read = true, .write = true, .x2apic_hidden = true, .writable = 0xff000000},
-    [LAPIC_LVT_TIMER] = {.read = true, .write = true, .writable = 0x700ff},
-    [LAPIC_LVT_THERMAL] = {.read = true, .write = true, .writable = 0x107ff},
-    [LAPIC_LVT_PERF] = {.read = true, .write = true, .writable = 0x107ff},
-    [LAPIC_LVT_LINT0] = {.read = true, .write = true, .writable = 0x1a7ff},
-    [LAPIC_LVT_LINT1] = {.read = true, .write = true, .writable = 0x1a7ff},
-    [LAPIC_LVT_ERROR] = {.read = true, .write = true, .writable = 0x100ff},
-    [LAPIC_TIMER_INITIAL] = {.read = true, .write = true, .writable = 0xffffffff},
-    [LAPIC_TIMER_CURRENT] = {.read = true},
-    [LAPIC_TIMER_DIVIDE] = {.read = true, .write = true, .writable = 0xb},
-    [LAPIC_SELF_IPI] = {.write = true, .xapic_hidden = true, .writable = 0xff},
 };
 
-/* ICR in x2APIC mode: reserved are 31:20, 17:16, 13; bit 12 (delivery status) reads 0 (SDM
- * 3A 10.12.9) */
+#define RO	 .read = true
+#define WO(bits) .write = true, .writable = (bits)
+#define RW(bits) .read = true, .write = true, .writable = (bits)
+
+/* clang-format off: a row a register */
+static const struct register_rule registers[LAPIC_REGS] = {
+    [LAPIC_ID] = {RW(0xff000000)},
+    [LAPIC_VERSION] = {RO},
+    [LAPIC_TPR] = {RW(0xff)},
+    [LAPIC_APR] = {RO, .x2apic_hidden = true},
+    [LAPIC_PPR] = {RO},
+    [LAPIC_EOI] = {WO(0)},
+    [LAPIC_RRD] = {RO, .x2apic_hidden = true},
+    [LAPIC_LDR] = {RW(0xff000000)},
+    [LAPIC_DFR] = {RW(0xf0000000), .x2apic_hidden = true},
+    [LAPIC_SVR] = {RW(0x3ff)},
+    [LAPIC_ISR... LAPIC_ISR + 7] = {RO},
+    [LAPIC_TMR... LAPIC_TMR + 7] = {RO},
+    [LAPIC_IRR... LAPIC_IRR + 7] = {RO},
+    [LAPIC_ESR] = {RW(0)},
+    [LAPIC_ICR] = {RW(0xccfff)},
+    [LAPIC_ICR2] = {RW(0xff000000), .x2apic_hidden = true},
+    [LAPIC_LVT_TIMER] = {RW(0x700ff)},
+    [LAPIC_LVT_THERMAL] = {RW(0x107ff)},
+    [LAPIC_LVT_PERF] = {RW(0x107ff)},
+    [LAPIC_LVT_LINT0] = {RW(0x1a7ff)},
+    [LAPIC_LVT_LINT1] = {RW(0x1a7ff)},
+    [LAPIC_LVT_ERROR] = {RW(0x100ff)},
+    [LAPIC_TIMER_INITIAL] = {RW(0xffffffff)},
+    [LAPIC_TIMER_CURRENT] = {RO},
+    [LAPIC_TIMER_DIVIDE] = {RW(0xb)},
+    [LAPIC_SELF_IPI] = {WO(0xff), .xapic_hidden = true},
+};
+/* clang-format on */
+
+#undef RO
+#undef WO
+#undef RW
+
+/* ICR in x2APIC mode: reserved are 31:20, 17:16, 13; bit 12, delivery status, is gone and ignored
+ * (SDM 3A 10.12.9) */
 #define ICR_READ_ONLY	    BIT(12)
 #define ICR_X2APIC_WRITABLE (0xffffffff00000000ull | 0xcdfffull)
 
