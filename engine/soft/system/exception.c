@@ -63,6 +63,10 @@ static _Noreturn void record(struct soft_vcpu *v, u8 vector, bool has_error, u32
 		if (!e->delivering_soft && error_has_ext(vector))
 			error |= ERROR_EXT;
 		e->in_delivery = false;
+	} else if (v->int_shadow != 2) {
+		/* Data breakpoints met by an instruction that is abandoned will be met again. What MOV SS
+		 * has put off stays (SDM 3A 6.8.3). */
+		e->debug = 0;
 	}
 	e->exception = true;
 	e->exception_vector = vector;
@@ -113,7 +117,7 @@ static u64 fault_flags(const struct soft_vcpu *v, u8 vector)
 	case EXC_OF:
 		return flags;
 	case EXC_DB:
-		return v->dr6 & DR6_BD ? flags | RFLAGS_RF : flags & ~RFLAGS_RF;
+		return (v->dr6 & (DR6_BD | 0xf)) == DR6_BD ? flags | RFLAGS_RF : flags & ~RFLAGS_RF;
 	default:
 		return flags | RFLAGS_RF;
 	}
