@@ -1,4 +1,5 @@
-/* Exceptions, delivery, IRET, far transfers, task switches: frames, error codes, and that faults change nothing. */
+/* Exceptions, delivery, IRET, far transfers, task switches: frames, error codes, and that faults
+ * change nothing. */
 #include "tests/unit/test_flow_machine.h"
 
 static struct soft_vcpu *cpu(void)
@@ -21,7 +22,7 @@ static void fault(u8 vector, u32 error)
 
 static void int_n(u8 vector)
 {
-	struct insn i = { .imm = vector };
+	struct insn i = {.imm = vector};
 
 	run_op(op_int_n, &i);
 }
@@ -84,7 +85,7 @@ static void long_ist(void **state)
 	assert_int_equal(cpu()->stats.interrupts, 1);
 	cpu()->events.nmi = 1;
 	assert_false(events_pending(cpu())); /* masked until IRET */
-	struct insn i = { 0 };
+	struct insn i = {0};
 	assert_true(run_op(op_iret, &i));
 	assert_int_equal(cpu()->rip, CODE);
 	assert_int_equal(cpu()->regs[RSP], STACK);
@@ -130,10 +131,10 @@ static void gate_faults(void **state)
 		u8 vector;
 		u32 error;
 	} targets[] = {
-		{ 0, EXC_GP, 0 },
-		{ CODE0, EXC_GP, CODE0 },
-		{ DATA0, EXC_GP, DATA0 },
-		{ 0xfff8, EXC_GP, 0xfff8 },
+	    {0, EXC_GP, 0},
+	    {CODE0, EXC_GP, CODE0},
+	    {DATA0, EXC_GP, DATA0},
+	    {0xfff8, EXC_GP, 0xfff8},
 	};
 	cpu()->idt.limit = 0xfff;
 	for (u32 n = 0; n < ARRAY_SIZE(targets); n++) {
@@ -226,11 +227,11 @@ static void legacy_bad_inner_stack(void **state)
 		u8 vector;
 		u32 error;
 	} stacks[] = {
-		{ 0, EXC_TS, 0 },		/* null */
-		{ DATA3, EXC_TS, DATA3 & ~3 },	/* RPL, DPL */
-		{ CODE0, EXC_TS, CODE0 },	/* not data */
-		{ 0x7f8, EXC_TS, 0x7f8 },	/* beyond the limit */
-		{ ABSENT, EXC_SS, ABSENT },
+	    {0, EXC_TS, 0},		 /* null */
+	    {DATA3, EXC_TS, DATA3 & ~3}, /* RPL, DPL */
+	    {CODE0, EXC_TS, CODE0},	 /* not data */
+	    {0x7f8, EXC_TS, 0x7f8},	 /* beyond the limit */
+	    {ABSENT, EXC_SS, ABSENT},
 	};
 
 	machine_protected(3);
@@ -283,7 +284,7 @@ static void real_mode(void **state)
 	assert_int_equal(peek(0x17ffc, 2), 0x1000);
 	assert_int_equal(peek(0x17ffe, 2), RFLAGS_IF | 2);
 	assert_int_equal(vcpu_rflags(cpu()), 2); /* IF and AC are gone */
-	struct insn i = { 0 };
+	struct insn i = {0};
 	assert_true(run_op(op_iret, &i));
 	assert_int_equal(cpu()->rip, 0x102);
 	assert_int_equal(cpu()->regs[RSP], 0x8000);
@@ -310,8 +311,9 @@ static void v86_to_monitor(void **state)
 	assert_true(run_events());
 	expect_selectors(CODE0, DATA0);
 	assert_int_equal(cpu()->regs[RSP], STACK0 - 40);
-	static const u32 frame[] = { 0, 0x100, 0x7001, RFLAGS_IF | RFLAGS_VM | RFLAGS_RF | 2, 0x8000,
-				     0x7002, 0x7000, 0x7003, 0x7004, 0x7005 };
+	static const u32 frame[] = {0,	    0x100,  0x7001, RFLAGS_IF | RFLAGS_VM | RFLAGS_RF | 2,
+				    0x8000, 0x7002, 0x7000, 0x7003,
+				    0x7004, 0x7005};
 	for (u32 n = 0; n < ARRAY_SIZE(frame); n++)
 		assert_int_equal(peek(STACK0 - 40 + n * 4, 4), frame[n]);
 	assert_int_equal(cpu()->seg[SEG_DS].selector, 0);
@@ -320,7 +322,7 @@ static void v86_to_monitor(void **state)
 
 	/* And back. */
 	cpu()->regs[RSP] += 4;
-	struct insn i = { 0 };
+	struct insn i = {0};
 	assert_true(run_op(op_iret, &i));
 	assert_true(is_v86(cpu()));
 	assert_int_equal(cpu()->cpl, 3);
@@ -350,7 +352,7 @@ static void v86_redirection(void **state)
 	assert_true(cpu()->rflags_sys & RFLAGS_IF);
 	assert_false(cpu()->rflags_sys & RFLAGS_VIF);
 
-	struct insn i = { 0 };
+	struct insn i = {0};
 	assert_true(run_op(op_iret, &i));
 	assert_int_equal(cpu()->seg[SEG_CS].selector, 0x7001);
 	assert_true(cpu()->rflags_sys & RFLAGS_VIF);
@@ -379,26 +381,26 @@ static void double_fault_table(void **state)
 	static const struct {
 		u8 first, kind, second, result;
 	} rows[] = {
-		{ EXC_DB, HARD, EXC_GP, SERIAL },    { EXC_UD, HARD, EXC_PF, SERIAL },
-		{ EXC_AC, HARD, EXC_GP, SERIAL },    { EXC_DE, HARD, EXC_GP, DOUBLE },
-		{ EXC_DE, HARD, EXC_PF, SERIAL },    { EXC_TS, HARD, EXC_NP, DOUBLE },
-		{ EXC_NP, HARD, EXC_SS, DOUBLE },    { EXC_SS, HARD, EXC_TS, DOUBLE },
-		{ EXC_GP, HARD, EXC_GP, DOUBLE },    { EXC_GP, HARD, EXC_PF, SERIAL },
-		{ EXC_GP, HARD, EXC_AC, SERIAL },    { EXC_PF, HARD, EXC_GP, DOUBLE },
-		{ EXC_PF, HARD, EXC_PF, DOUBLE },    { EXC_PF, HARD, EXC_AC, SERIAL },
-		{ EXC_DF, HARD, EXC_GP, SHUTDOWN },  { EXC_DF, HARD, EXC_PF, SHUTDOWN },
-		{ EXC_GP, SOFT, EXC_GP, SERIAL },    { EXC_DF, SOFT, EXC_GP, SERIAL },
-		{ EXC_PF, EXTERNAL, EXC_GP, SERIAL }, { EXC_NMI, EXTERNAL, EXC_PF, SERIAL },
+	    {EXC_DB, HARD, EXC_GP, SERIAL},	{EXC_UD, HARD, EXC_PF, SERIAL},
+	    {EXC_AC, HARD, EXC_GP, SERIAL},	{EXC_DE, HARD, EXC_GP, DOUBLE},
+	    {EXC_DE, HARD, EXC_PF, SERIAL},	{EXC_TS, HARD, EXC_NP, DOUBLE},
+	    {EXC_NP, HARD, EXC_SS, DOUBLE},	{EXC_SS, HARD, EXC_TS, DOUBLE},
+	    {EXC_GP, HARD, EXC_GP, DOUBLE},	{EXC_GP, HARD, EXC_PF, SERIAL},
+	    {EXC_GP, HARD, EXC_AC, SERIAL},	{EXC_PF, HARD, EXC_GP, DOUBLE},
+	    {EXC_PF, HARD, EXC_PF, DOUBLE},	{EXC_PF, HARD, EXC_AC, SERIAL},
+	    {EXC_DF, HARD, EXC_GP, SHUTDOWN},	{EXC_DF, HARD, EXC_PF, SHUTDOWN},
+	    {EXC_GP, SOFT, EXC_GP, SERIAL},	{EXC_DF, SOFT, EXC_GP, SERIAL},
+	    {EXC_PF, EXTERNAL, EXC_GP, SERIAL}, {EXC_NMI, EXTERNAL, EXC_PF, SERIAL},
 	};
 
 	machine_long(0);
 	for (u32 n = 0; n < ARRAY_SIZE(rows); n++) {
 		struct pending_events *e = &cpu()->events;
 		*e = (struct pending_events){
-			.in_delivery = true,
-			.delivering = rows[n].first,
-			.delivering_soft = rows[n].kind == SOFT,
-			.delivering_interrupt = rows[n].kind == EXTERNAL,
+		    .in_delivery = true,
+		    .delivering = rows[n].first,
+		    .delivering_soft = rows[n].kind == SOFT,
+		    .delivering_interrupt = rows[n].kind == EXTERNAL,
 		};
 		fault(rows[n].second, 0x100);
 		assert_false(e->in_delivery);
@@ -475,13 +477,14 @@ static void push_frame64(u64 rip, u64 cs, u64 flags, u64 rsp, u64 ss)
 
 static void iretq_to_user(void **state)
 {
-	struct insn i = { 0 };
+	struct insn i = {0};
 
 	machine_long(0);
 	cpu()->rflags_sys &= ~RFLAGS_IF;
 	cpu()->seg[SEG_FS].base = 0x1234;
-	push_frame64(0x7fffffff0000, CODE64U, RFLAGS_IF | RFLAGS_AC | RFLAGS_VM | RFLAGS_ZF | 0x8028 | 2,
-		     0x7ffffffe0008, DATA3);
+	push_frame64(0x7fffffff0000, CODE64U,
+		     RFLAGS_IF | RFLAGS_AC | RFLAGS_VM | RFLAGS_ZF | 0x8028 | 2, 0x7ffffffe0008,
+		     DATA3);
 	assert_true(run_op(op_iret, &i));
 	assert_int_equal(cpu()->rip, 0x7fffffff0000);
 	assert_int_equal(cpu()->regs[RSP], 0x7ffffffe0008);
@@ -502,19 +505,19 @@ static void iretq_refusals(void **state)
 		u8 vector;
 		u32 error;
 	} rows[] = {
-		{ CODE, 0, DATA3, EXC_GP, 0 },
-		{ CODE, CODE64U, 0, EXC_GP, 0 },	 /* null SS at level 3 */
-		{ CODE, CODE64U, DATA0, EXC_GP, DATA0 }, /* RPL */
-		{ CODE, CODE64U, DATA_RO | 3, EXC_GP, DATA_RO },
-		{ CODE, CODE3, 3, EXC_GP, 0 },	     /* null SS for compatibility mode */
-		{ CODE, CODE64 | 3, DATA3, EXC_GP, CODE64 }, /* DPL != RPL */
-		{ CODE, DATA3, DATA3, EXC_GP, DATA3 & ~3 },
-		{ CODE, ABSENT, DATA0, EXC_NP, ABSENT },
-		{ CODE, 0x1ff8, DATA0, EXC_GP, 0x1ff8 },
-		{ 1ull << 47, CODE64U, DATA3, EXC_GP, 0 },
-		{ 1ull << 32, CODE3, DATA3, EXC_GP, 0 }, /* beyond the limit */
+	    {CODE, 0, DATA3, EXC_GP, 0},
+	    {CODE, CODE64U, 0, EXC_GP, 0},	   /* null SS at level 3 */
+	    {CODE, CODE64U, DATA0, EXC_GP, DATA0}, /* RPL */
+	    {CODE, CODE64U, DATA_RO | 3, EXC_GP, DATA_RO},
+	    {CODE, CODE3, 3, EXC_GP, 0},	       /* null SS for compatibility mode */
+	    {CODE, CODE64 | 3, DATA3, EXC_GP, CODE64}, /* DPL != RPL */
+	    {CODE, DATA3, DATA3, EXC_GP, DATA3 & ~3},
+	    {CODE, ABSENT, DATA0, EXC_NP, ABSENT},
+	    {CODE, 0x1ff8, DATA0, EXC_GP, 0x1ff8},
+	    {1ull << 47, CODE64U, DATA3, EXC_GP, 0},
+	    {1ull << 32, CODE3, DATA3, EXC_GP, 0}, /* beyond the limit */
 	};
-	struct insn i = { 0 };
+	struct insn i = {0};
 
 	machine_long(0);
 	for (u32 n = 0; n < ARRAY_SIZE(rows); n++) {
@@ -534,7 +537,7 @@ static void iretq_refusals(void **state)
 
 static void iret_to_compat_16bit_stack(void **state)
 {
-	struct insn i = { 0 };
+	struct insn i = {0};
 
 	machine_long(0);
 	set_descriptor(DATA16, 0, 0xffff, SEG_P | SEG_S | 3 | 3 << 5);
@@ -548,7 +551,7 @@ static void iret_to_compat_16bit_stack(void **state)
 
 static void iret_user_keeps_if_and_iopl(void **state)
 {
-	struct insn i = { 0 };
+	struct insn i = {0};
 
 	machine_protected(3);
 	poke(STACK, 4, CODE + 0x10);
@@ -568,15 +571,16 @@ static void popf_rights(void **state)
 	static const struct {
 		u32 cpl, iopl;
 		bool flag_if, flag_iopl;
-	} rows[] = { { 0, 0, true, true }, { 3, 0, false, false }, { 3, 3, true, false } };
-	struct insn i = { 0 };
+	} rows[] = {{0, 0, true, true}, {3, 0, false, false}, {3, 3, true, false}};
+	struct insn i = {0};
 
 	for (u32 n = 0; n < ARRAY_SIZE(rows); n++) {
 		machine_protected(rows[n].cpl);
 		u64 old = RFLAGS_IF | (u64)rows[n].iopl << 12 | 2;
 		vcpu_set_rflags(cpu(), old | RFLAGS_RF);
-		u64 image = (~old & (RFLAGS_IOPL | RFLAGS_IF)) | RFLAGS_VM | RFLAGS_VIF | RFLAGS_VIP |
-			    RFLAGS_AC | RFLAGS_ID | RFLAGS_TF | RFLAGS_OF | RFLAGS_RF | 2;
+		u64 image = (~old & (RFLAGS_IOPL | RFLAGS_IF)) | RFLAGS_VM | RFLAGS_VIF |
+			    RFLAGS_VIP | RFLAGS_AC | RFLAGS_ID | RFLAGS_TF | RFLAGS_OF | RFLAGS_RF |
+			    2;
 		u64 expect = old | RFLAGS_AC | RFLAGS_ID | RFLAGS_TF | RFLAGS_OF;
 		if (rows[n].flag_if)
 			expect &= ~RFLAGS_IF;
@@ -591,7 +595,7 @@ static void popf_rights(void **state)
 
 static void popf_16_bit_leaves_upper_half(void **state)
 {
-	struct insn i = { .opsize = 2 };
+	struct insn i = {.opsize = 2};
 
 	machine_protected(0);
 	vcpu_set_rflags(cpu(), RFLAGS_AC | RFLAGS_ID | 2);
@@ -603,7 +607,7 @@ static void popf_16_bit_leaves_upper_half(void **state)
 
 static void vme_flags(void **state)
 {
-	struct insn word = { .opsize = 2 }, dword = { .opsize = 4 };
+	struct insn word = {.opsize = 2}, dword = {.opsize = 4};
 
 	machine_v86(0);
 	assert_false(run_op(op_pushf, &word));
@@ -639,7 +643,7 @@ static void vme_flags(void **state)
 
 static void cli_sti_hlt(void **state)
 {
-	struct insn i = { 0 };
+	struct insn i = {0};
 
 	machine_long(0);
 	assert_true(run_op(op_sti, &i));
@@ -671,7 +675,7 @@ static void cli_sti_hlt(void **state)
 
 static void syscall_and_back(void **state)
 {
-	struct insn i = { 0 }, ret32 = { .opsize = 4 };
+	struct insn i = {0}, ret32 = {.opsize = 4};
 
 	machine_long(3);
 	cpu()->msr.star = (u64)CODE0 << 32 | (u64)0x23 << 48;
@@ -713,7 +717,7 @@ static void syscall_and_back(void **state)
 
 static void sysenter_and_back(void **state)
 {
-	struct insn i = { 0 };
+	struct insn i = {0};
 
 	machine_protected(3);
 	assert_false(run_op(op_sysenter, &i));
@@ -745,13 +749,11 @@ static void segment_loads(void **state)
 		u8 vector;
 		u32 error;
 	} ds[] = {
-		{ DATA0, EXC_GP, DATA0 },	/* DPL 0 at level 3 */
-		{ 0x1ff8, EXC_GP, 0x1ff8 },
-		{ LDT | 4, EXC_GP, LDT | 4 },	/* no LDT */
-		{ SEL_TSS, EXC_GP, SEL_TSS },
-		{ ABSENT, EXC_NP, ABSENT },
+	    {DATA0, EXC_GP, DATA0},				    /* DPL 0 at level 3 */
+	    {0x1ff8, EXC_GP, 0x1ff8},	{LDT | 4, EXC_GP, LDT | 4}, /* no LDT */
+	    {SEL_TSS, EXC_GP, SEL_TSS}, {ABSENT, EXC_NP, ABSENT},
 	};
-	struct insn i = { .reg = SEG_DS, .rm = RAX };
+	struct insn i = {.reg = SEG_DS, .rm = RAX};
 
 	machine_protected(3);
 	set_descriptor(ABSENT, 0, 0xfffff, SEG_S | 3 | 3 << 5);
@@ -777,7 +779,7 @@ static void segment_loads(void **state)
 	assert_int_equal(cpu()->seg[SEG_FS].limit, 0xf);
 
 	/* SS: null, another level, read-only, absent. */
-	static const u16 bad_ss[] = { 0, DATA0, DATA_RO | 3, CODE3 };
+	static const u16 bad_ss[] = {0, DATA0, DATA_RO | 3, CODE3};
 	for (u32 n = 0; n < ARRAY_SIZE(bad_ss); n++) {
 		cpu()->events.exception = false;
 		cpu()->regs[RAX] = bad_ss[n];
@@ -809,7 +811,7 @@ static void unreal_limits_survive(void **state)
 
 static void ltr_lldt(void **state)
 {
-	struct insn i = { .rm = RAX };
+	struct insn i = {.rm = RAX};
 
 	machine_long(0);
 	set_descriptor(SEL_TSS2, 0x12345678, 0x67, SEG_P | SYS_TSS);
@@ -848,7 +850,7 @@ static void ltr_lldt(void **state)
 
 static void lgdt_sgdt(void **state)
 {
-	struct insn i = { .is_mem = true, .disp = DATA };
+	struct insn i = {.is_mem = true, .disp = DATA};
 
 	machine_long(0);
 	poke(DATA, 2, 0x1234);
@@ -875,7 +877,7 @@ static void lgdt_sgdt(void **state)
 
 	machine_real();
 	cpu()->events.exception = false;
-	i = (struct insn){ .is_mem = true, .disp = 0 };
+	i = (struct insn){.is_mem = true, .disp = 0};
 	poke(0x10000, 8, 0xaabbccddeeff0011);
 	assert_true(run_op(op_lidt, &i));
 	assert_int_equal(cpu()->idt.base, 0xddeeff); /* 24 bits */
@@ -883,7 +885,7 @@ static void lgdt_sgdt(void **state)
 
 static void looking_at_descriptors(void **state)
 {
-	struct insn i = { .reg = RCX, .rm = RAX };
+	struct insn i = {.reg = RCX, .rm = RAX};
 
 	machine_protected(3);
 	static const struct {
@@ -892,18 +894,13 @@ static void looking_at_descriptors(void **state)
 		bool zf;
 		u64 result;
 	} rows[] = {
-		{ op_lar, DATA3, true, 0xcff300 },
-		{ op_lar, DATA0, false, 0 },
-		{ op_lar, CONFORM, true, 0xcf9f00 },
-		{ op_lar, 3, false, 0 },
-		{ op_lar, 0x1ff8, false, 0 },
-		{ op_lsl, DATA3, true, 0xffffffff },
-		{ op_lsl, SEL_TSS, false, 0 }, /* DPL 0 */
-		{ op_verr, CODE3, true, 0 },
-		{ op_verr, DATA0, false, 0 },
-		{ op_verw, DATA3, true, 0 },
-		{ op_verw, DATA_RO | 3, false, 0 },
-		{ op_verw, CODE3, false, 0 },
+	    {op_lar, DATA3, true, 0xcff300},   {op_lar, DATA0, false, 0},
+	    {op_lar, CONFORM, true, 0xcf9f00}, {op_lar, 3, false, 0},
+	    {op_lar, 0x1ff8, false, 0},	       {op_lsl, DATA3, true, 0xffffffff},
+	    {op_lsl, SEL_TSS, false, 0}, /* DPL 0 */
+	    {op_verr, CODE3, true, 0},	       {op_verr, DATA0, false, 0},
+	    {op_verw, DATA3, true, 0},	       {op_verw, DATA_RO | 3, false, 0},
+	    {op_verw, CODE3, false, 0},
 	};
 	for (u32 n = 0; n < ARRAY_SIZE(rows); n++) {
 		cpu()->regs[RAX] = rows[n].selector;
@@ -933,14 +930,14 @@ static void far_jump_rules(void **state)
 		u8 vector;
 		u32 error;
 	} rows[] = {
-		{ 0, EXC_GP, 0 },
-		{ CODE3, EXC_GP, CODE3 & ~3 },	   /* DPL != CPL */
-		{ CODE0 | 3, EXC_GP, CODE0 },	   /* RPL > CPL */
-		{ DATA0, EXC_GP, DATA0 },
-		{ ABSENT, EXC_NP, ABSENT },
-		{ SEL_TSS, EXC_GP, SEL_TSS },	   /* busy */
+	    {0, EXC_GP, 0},
+	    {CODE3, EXC_GP, CODE3 & ~3}, /* DPL != CPL */
+	    {CODE0 | 3, EXC_GP, CODE0},	 /* RPL > CPL */
+	    {DATA0, EXC_GP, DATA0},
+	    {ABSENT, EXC_NP, ABSENT},
+	    {SEL_TSS, EXC_GP, SEL_TSS}, /* busy */
 	};
-	struct insn i = { .imm = HANDLER };
+	struct insn i = {.imm = HANDLER};
 
 	machine_protected(0);
 	for (u32 n = 0; n < ARRAY_SIZE(rows); n++) {
@@ -959,7 +956,7 @@ static void far_jump_rules(void **state)
 	assert_int_equal(cpu()->regs[RSP], STACK - 8);
 	assert_int_equal(peek(STACK - 8, 4), HANDLER + 2);
 	assert_int_equal(peek(STACK - 4, 4), CONFORM);
-	struct insn ret = { .imm = 4 };
+	struct insn ret = {.imm = 4};
 	assert_true(run_op(op_ret_far, &ret));
 	assert_int_equal(cpu()->rip, HANDLER + 2);
 	assert_int_equal(cpu()->seg[SEG_CS].selector, CONFORM);
@@ -968,7 +965,7 @@ static void far_jump_rules(void **state)
 
 static void far_jump_real(void **state)
 {
-	struct insn i = { .imm = 0x1234, .imm2 = 0x3000 };
+	struct insn i = {.imm = 0x1234, .imm2 = 0x3000};
 
 	machine_real();
 	assert_true(run_op(op_call_far, &i));
@@ -976,7 +973,7 @@ static void far_jump_real(void **state)
 	assert_int_equal(cpu()->seg[SEG_CS].base, 0x30000);
 	assert_int_equal(peek(0x17ffc, 2), 0x102);
 	assert_int_equal(peek(0x17ffe, 2), 0x1000);
-	struct insn ret = { 0 };
+	struct insn ret = {0};
 	assert_true(run_op(op_ret_far, &ret));
 	assert_int_equal(cpu()->rip, 0x102);
 	assert_int_equal(cpu()->regs[RSP], 0x8000);
@@ -988,7 +985,7 @@ static void far_jump_real(void **state)
 
 static void call_gate_with_parameters(void **state)
 {
-	struct insn i = { .imm2 = GATE | 3 };
+	struct insn i = {.imm2 = GATE | 3};
 
 	machine_protected(3);
 	poke(GDT + GATE, 8,
@@ -999,13 +996,13 @@ static void call_gate_with_parameters(void **state)
 	assert_int_equal(cpu()->rip, HANDLER);
 	assert_int_equal(cpu()->cpl, 0);
 	expect_selectors(CODE0, DATA0);
-	static const u32 frame[] = { CODE + 2, CODE3, 0x11111111, 0x22222222, STACK, DATA3 };
+	static const u32 frame[] = {CODE + 2, CODE3, 0x11111111, 0x22222222, STACK, DATA3};
 	assert_int_equal(cpu()->regs[RSP], STACK0 - sizeof(frame));
 	for (u32 n = 0; n < ARRAY_SIZE(frame); n++)
 		assert_int_equal(peek(STACK0 - sizeof(frame) + n * 4, 4), frame[n]);
 
 	/* RET 8 releases the parameters on both stacks. */
-	struct insn ret = { .imm = 8 };
+	struct insn ret = {.imm = 8};
 	load_segment(cpu(), SEG_ES, DATA0);
 	assert_true(run_op(op_ret_far, &ret));
 	assert_int_equal(cpu()->rip, CODE + 2);
@@ -1023,7 +1020,7 @@ static void call_gate_with_parameters(void **state)
 
 static void call_gate_64(void **state)
 {
-	struct insn i = { .is_mem = true, .disp = DATA, .opsize = 8 };
+	struct insn i = {.is_mem = true, .disp = DATA, .opsize = 8};
 
 	machine_long(3);
 	poke(GDT + GATE, 8,
@@ -1044,7 +1041,7 @@ static void call_gate_64(void **state)
 
 static void build_task2(void)
 {
-	static const u16 selectors[] = { DATA3, CODE3, DATA3, DATA3, 0, DATA3 };
+	static const u16 selectors[] = {DATA3, CODE3, DATA3, DATA3, 0, DATA3};
 
 	set_descriptor(SEL_TSS2, TSS2, 0x67, SEG_P | SYS_TSS);
 	poke(TSS2 + 32, 4, HANDLER);
@@ -1058,7 +1055,7 @@ static void build_task2(void)
 
 static void task_call_and_return(void **state)
 {
-	struct insn i = { .imm2 = SEL_TSS2 };
+	struct insn i = {.imm2 = SEL_TSS2};
 
 	machine_protected(0);
 	build_task2();
@@ -1079,7 +1076,7 @@ static void task_call_and_return(void **state)
 	assert_int_equal(peek(GDT + SEL_TSS + 5, 1), SEG_P | SYS_TSS_BUSY);
 	assert_int_equal(peek(GDT + SEL_TSS2 + 5, 1), SEG_P | SYS_TSS_BUSY);
 
-	struct insn ret = { 0 };
+	struct insn ret = {0};
 	assert_true(run_op(op_iret, &ret));
 	assert_int_equal(cpu()->rip, CODE + 2);
 	assert_int_equal(cpu()->cpl, 0);
@@ -1111,7 +1108,7 @@ static void task_gate_for_double_fault(void **state)
 
 static void task_refusals(void **state)
 {
-	struct insn i = { .imm2 = SEL_TSS2 };
+	struct insn i = {.imm2 = SEL_TSS2};
 
 	machine_protected(0);
 	build_task2();
@@ -1135,7 +1132,7 @@ static void task_refusals(void **state)
 	set_descriptor(SEL_TSS2, TSS2, 0x67, SEG_P | SYS_TSS);
 	poke(TSS, 2, SEL_TSS2);
 	cpu()->rflags_sys |= RFLAGS_NT;
-	struct insn ret = { 0 };
+	struct insn ret = {0};
 	assert_false(run_op(op_iret, &ret));
 	assert_raised(EXC_TS, SEL_TSS2);
 	machine_long(0);
@@ -1150,46 +1147,46 @@ static void task_refusals(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		T(long_same_level_pushes_ss_and_aligns),
-		T(long_user_to_kernel),
-		T(long_ist),
-		T(long_pushes_follow_smap),
-		T(gate_faults),
-		T(fault_in_push_changes_nothing),
-		T(legacy_inter_privilege),
-		T(legacy_16bit_gate),
-		T(legacy_bad_inner_stack),
-		T(legacy_stack_limit),
-		T(real_mode),
-		T(real_mode_table_too_short),
-		T(v86_to_monitor),
-		T(v86_redirection),
-		T(v86_handler_must_be_level_0),
-		T(double_fault_table),
-		T(page_fault_sets_cr2_at_delivery),
-		T(priorities),
-		T(iretq_to_user),
-		T(iretq_refusals),
-		T(iret_to_compat_16bit_stack),
-		T(iret_user_keeps_if_and_iopl),
-		T(popf_rights),
-		T(popf_16_bit_leaves_upper_half),
-		T(vme_flags),
-		T(cli_sti_hlt),
-		T(syscall_and_back),
-		T(sysenter_and_back),
-		T(segment_loads),
-		T(unreal_limits_survive),
-		T(ltr_lldt),
-		T(lgdt_sgdt),
-		T(looking_at_descriptors),
-		T(far_jump_rules),
-		T(far_jump_real),
-		T(call_gate_with_parameters),
-		T(call_gate_64),
-		T(task_call_and_return),
-		T(task_gate_for_double_fault),
-		T(task_refusals),
+	    T(long_same_level_pushes_ss_and_aligns),
+	    T(long_user_to_kernel),
+	    T(long_ist),
+	    T(long_pushes_follow_smap),
+	    T(gate_faults),
+	    T(fault_in_push_changes_nothing),
+	    T(legacy_inter_privilege),
+	    T(legacy_16bit_gate),
+	    T(legacy_bad_inner_stack),
+	    T(legacy_stack_limit),
+	    T(real_mode),
+	    T(real_mode_table_too_short),
+	    T(v86_to_monitor),
+	    T(v86_redirection),
+	    T(v86_handler_must_be_level_0),
+	    T(double_fault_table),
+	    T(page_fault_sets_cr2_at_delivery),
+	    T(priorities),
+	    T(iretq_to_user),
+	    T(iretq_refusals),
+	    T(iret_to_compat_16bit_stack),
+	    T(iret_user_keeps_if_and_iopl),
+	    T(popf_rights),
+	    T(popf_16_bit_leaves_upper_half),
+	    T(vme_flags),
+	    T(cli_sti_hlt),
+	    T(syscall_and_back),
+	    T(sysenter_and_back),
+	    T(segment_loads),
+	    T(unreal_limits_survive),
+	    T(ltr_lldt),
+	    T(lgdt_sgdt),
+	    T(looking_at_descriptors),
+	    T(far_jump_rules),
+	    T(far_jump_real),
+	    T(call_gate_with_parameters),
+	    T(call_gate_64),
+	    T(task_call_and_return),
+	    T(task_gate_for_double_fault),
+	    T(task_refusals),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

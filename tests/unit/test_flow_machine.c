@@ -183,9 +183,10 @@ void set_descriptor(u16 selector, u64 base, u32 limit, u32 access)
 {
 	u64 at = GDT + (selector & 0xfff8);
 
-	poke(at, 8, (limit & 0xffff) | (base & 0xffffff) << 16 | (u64)(access & 0xff) << 40 |
-			    (u64)(limit >> 16 & 0xf) << 48 | (u64)(access >> 12 & 0xf) << 52 |
-			    (base >> 24 & 0xff) << 56);
+	poke(at, 8,
+	     (limit & 0xffff) | (base & 0xffffff) << 16 | (u64)(access & 0xff) << 40 |
+		 (u64)(limit >> 16 & 0xf) << 48 | (u64)(access >> 12 & 0xf) << 52 |
+		 (base >> 24 & 0xff) << 56);
 }
 
 void set_gate(u8 vector, u32 type, u32 dpl, u16 selector, u64 offset, u32 ist)
@@ -203,7 +204,7 @@ void set_gate(u8 vector, u32 type, u32 dpl, u16 selector, u64 offset, u32 ist)
 
 #define CODE_RX (SEG_P | SEG_S | 0xb | SEG_G)
 #define DATA_RW (SEG_P | SEG_S | 0x3 | SEG_G | SEG_DB)
-#define DPL3    (3u << 5)
+#define DPL3	(3u << 5)
 
 static void build_gdt(void)
 {
@@ -217,8 +218,8 @@ static void build_gdt(void)
 	set_descriptor(ABSENT, 0, 0xfffff, (CODE_RX | SEG_DB) & ~SEG_P);
 	set_descriptor(DATA_RO, 0, 0xfffff, (DATA_RW & ~2u) | DPL3);
 	set_descriptor(DATA16, 0, 0xffff, (DATA_RW & ~(SEG_DB | SEG_G)));
-	machine->v->gdt = (struct descriptor_table){ GDT, 0x9f };
-	machine->v->idt = (struct descriptor_table){ IDT, 0xfff };
+	machine->v->gdt = (struct descriptor_table){GDT, 0x9f};
+	machine->v->idt = (struct descriptor_table){IDT, 0xfff};
 }
 
 static void start(u32 cpl, u16 cs, u16 ss)
@@ -248,7 +249,7 @@ void machine_long(u32 cpl)
 	set_descriptor(SEL_TSS, TSS, 0x67, SEG_P | SYS_TSS_BUSY);
 	poke(TSS + 4, 8, STACK0);
 	poke(TSS + 36, 8, STACK_IST);
-	v->tr = (struct segment){ TSS, 0x67, SEG_P | SYS_TSS_BUSY, SEL_TSS };
+	v->tr = (struct segment){TSS, 0x67, SEG_P | SYS_TSS_BUSY, SEL_TSS};
 }
 
 void machine_protected(u32 cpl)
@@ -260,7 +261,7 @@ void machine_protected(u32 cpl)
 	set_descriptor(SEL_TSS, TSS, 0x67, SEG_P | SYS_TSS_BUSY);
 	poke(TSS + 4, 4, STACK0);
 	poke(TSS + 8, 4, DATA0);
-	v->tr = (struct segment){ TSS, 0xff, SEG_P | SYS_TSS_BUSY, SEL_TSS };
+	v->tr = (struct segment){TSS, 0xff, SEG_P | SYS_TSS_BUSY, SEL_TSS};
 }
 
 void machine_real(void)
@@ -269,9 +270,9 @@ void machine_real(void)
 
 	v->cr0 = 0;
 	v->cpl = 0;
-	v->idt = (struct descriptor_table){ 0, 0x3ff };
+	v->idt = (struct descriptor_table){0, 0x3ff};
 	for (int n = 0; n < 6; n++)
-		v->seg[n] = (struct segment){ 0x10000, 0xffff, SEG_P | SEG_S | 3, 0x1000 };
+		v->seg[n] = (struct segment){0x10000, 0xffff, SEG_P | SEG_S | 3, 0x1000};
 	v->rip = 0x100;
 	v->regs[RSP] = 0x8000;
 	vcpu_set_rflags(v, RFLAGS_IF | 2);

@@ -1,6 +1,7 @@
 /*
- * Delivery of events through the IDT or the real-mode vector table: SDM 2A "INT n/INTO/INT3/INT1" (its pseudocode
- * covers all events), SDM 3A 6.12 (protected mode), 6.14 (64-bit mode), 20.1.4 (real mode), 20.3 (virtual-8086).
+ * Delivery of events through the IDT or the real-mode vector table: SDM 2A "INT n/INTO/INT3/INT1"
+ * (its pseudocode covers all events), SDM 3A 6.12 (protected mode), 6.14 (64-bit mode), 20.1.4
+ * (real mode), 20.3 (virtual-8086).
  */
 #include "debug/trace.h"
 #include "engine/soft/system/descriptor.h"
@@ -30,13 +31,14 @@ struct target {
 /* ---- real mode, and virtual-8086 mode by redirection ---- */
 
 /*
- * Pushes FLAGS, CS, IP as words and goes to the handler of the 8086 vector table (SDM 3A 20.1.4). @pushed: image
- * of FLAGS; @cleared: flags to clear.
+ * Pushes FLAGS, CS, IP as words and goes to the handler of the 8086 vector table (SDM 3A 20.1.4).
+ * @pushed: image of FLAGS; @cleared: flags to clear.
  */
-static void deliver_8086(struct soft_vcpu *v, const struct event *ev, u32 entry, u64 pushed, u64 cleared)
+static void deliver_8086(struct soft_vcpu *v, const struct event *ev, u32 entry, u64 pushed,
+			 u64 cleared)
 {
 	struct stack s;
-	u64 frame[3] = { pushed & 0xffff, v->seg[SEG_CS].selector, ev->rip & 0xffff };
+	u64 frame[3] = {pushed & 0xffff, v->seg[SEG_CS].selector, ev->rip & 0xffff};
 
 	check_code_offset(v, &v->seg[SEG_CS], entry & 0xffff);
 	stack_current(v, &s);
@@ -50,7 +52,7 @@ static void deliver_8086(struct soft_vcpu *v, const struct event *ev, u32 entry,
 
 static void deliver_real(struct soft_vcpu *v, const struct event *ev)
 {
-	/* SDM 2A INT n, REAL-ADDRESS-MODE: the vector's 4 bytes must be within the limit of IDTR. */
+	/* SDM 2A INT n, REAL-ADDRESS-MODE: the vector's 4 bytes lie within IDTR's limit. */
 	if (ev->vector * 4u + 3 > v->idt.limit)
 		raise_gp(v, 0);
 	u32 entry = (u32)sys_read(v, (u32)(v->idt.base + ev->vector * 4u), 4);
@@ -85,7 +87,8 @@ static bool deliver_v86_redirected(struct soft_vcpu *v, const struct event *ev)
 		cleared |= RFLAGS_IF;
 	} else {
 		/* The program sees its virtual interrupt flag, and believes it has IOPL 3. */
-		pushed = (pushed & ~RFLAGS_IF) | RFLAGS_IOPL | (pushed & RFLAGS_VIF ? RFLAGS_IF : 0);
+		pushed =
+		    (pushed & ~RFLAGS_IF) | RFLAGS_IOPL | (pushed & RFLAGS_VIF ? RFLAGS_IF : 0);
 		cleared |= RFLAGS_VIF;
 	}
 	mem_read_linear(v, ev->vector * 4u, &entry, 4, MMU_USER, false);
@@ -101,7 +104,7 @@ static void read_gate(struct soft_vcpu *v, const struct event *ev, struct descri
 	u32 error = gate_error(ev->vector);
 	u32 allowed = is_long(v) ? BIT(SYS_INT) | BIT(SYS_TRAP)
 				 : BIT(SYS_TASK_GATE) | BIT(SYS_INT16) | BIT(SYS_TRAP16) |
-					   BIT(SYS_INT) | BIT(SYS_TRAP);
+				       BIT(SYS_INT) | BIT(SYS_TRAP);
 
 	if (ev->vector * size + size - 1 > v->idt.limit)
 		raise_gp(v, error);
@@ -180,8 +183,8 @@ static void deliver_long(struct soft_vcpu *v, const struct event *ev, struct tar
 		raise_gp(v, 0);
 
 	/* In memory order: upwards. */
-	const u64 frame[6] = { ev->error, ev->rip,      v->seg[SEG_CS].selector,
-			       ev->flags, v->regs[RSP], v->seg[SEG_SS].selector };
+	const u64 frame[6] = {ev->error, ev->rip,      v->seg[SEG_CS].selector,
+			      ev->flags, v->regs[RSP], v->seg[SEG_SS].selector};
 	const u64 *first = ev->has_error ? frame : frame + 1;
 	u32 bytes = ev->has_error ? 48 : 40;
 
@@ -191,10 +194,10 @@ static void deliver_long(struct soft_vcpu *v, const struct event *ev, struct tar
 	enter_handler(v, t, &s);
 }
 
-/* SDM 2A INT n, INTER-PRIVILEGE, INTRA-PRIVILEGE and FROM-VIRTUAL-8086-MODE, outside IA-32e mode. */
+/* SDM 2A INT n, INTER- and INTRA-PRIVILEGE, FROM-VIRTUAL-8086-MODE, outside IA-32e mode. */
 static void deliver_legacy(struct soft_vcpu *v, const struct event *ev, struct target *t)
 {
-	static const u8 saved_by_v86[] = { SEG_GS, SEG_FS, SEG_DS, SEG_ES };
+	static const u8 saved_by_v86[] = {SEG_GS, SEG_FS, SEG_DS, SEG_ES};
 	u32 size = desc_type(&t->gate) & 8 ? 4 : 2;
 	u64 frame[10];
 	u32 n = 0;
@@ -247,7 +250,7 @@ static void deliver_protected(struct soft_vcpu *v, const struct event *ev)
 		deliver_legacy(v, ev, &t);
 }
 
-/* SDM 3B 17.2.4, 17.4.1: entering the #DB handler clears DR7.GD, and LBR and BTF of IA32_DEBUGCTL. */
+/* SDM 3B 17.2.4, 17.4.1: the #DB handler starts with DR7.GD, and DEBUGCTL's LBR and BTF, clear. */
 static void debug_handler_entered(struct soft_vcpu *v)
 {
 	v->dr7 &= ~DR7_GD;
@@ -259,16 +262,16 @@ static void count(struct soft_vcpu *v, const struct event *ev)
 {
 	if (ev->kind == EVENT_INTERRUPT || ev->kind == EVENT_NMI) {
 		v->stats.interrupts++;
-		trace(irq, 2, "vcpu %u: vector %#x delivered, to rip %#llx", v->base.id, ev->vector,
-		      (unsigned long long)v->rip);
+		trace_gp(irq, 2, "vcpu %u: vector %#x delivered, to rip %#llx", v->base.id,
+			 ev->vector, (unsigned long long)v->rip);
 		return;
 	}
 	v->stats.exceptions++;
 	if (ev->vector == EXC_PF && ev->kind == EVENT_EXCEPTION)
 		v->stats.page_faults++;
-	trace(exception, 2, "vcpu %u: vector %#x error %#x at rip %#llx cr2 %#llx, to rip %#llx",
-	      v->base.id, ev->vector, ev->error, (unsigned long long)ev->rip,
-	      (unsigned long long)v->cr2, (unsigned long long)v->rip);
+	trace_gp(exception, 2, "vcpu %u: vector %#x error %#x at rip %#llx cr2 %#llx, to rip %#llx",
+		 v->base.id, ev->vector, ev->error, (unsigned long long)ev->rip,
+		 (unsigned long long)v->cr2, (unsigned long long)v->rip);
 }
 
 void event_deliver(struct soft_vcpu *v, const struct event *ev)
@@ -280,6 +283,8 @@ void event_deliver(struct soft_vcpu *v, const struct event *ev)
 	e->delivering_interrupt = ev->kind == EVENT_INTERRUPT || ev->kind == EVENT_NMI;
 	e->in_delivery = true;
 	v->int_shadow = 0;
+	if (v->mp_state == KVM_MP_STATE_HALTED)
+		v->mp_state = KVM_MP_STATE_RUNNABLE;
 
 	if (!is_protected(v))
 		deliver_real(v, ev);

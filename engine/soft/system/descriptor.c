@@ -87,7 +87,7 @@ void check_code_offset(struct soft_vcpu *v, const struct segment *cs, u64 rip)
 
 void segments_drop_privileged(struct soft_vcpu *v, u32 cpl)
 {
-	static const u8 data_segments[] = { SEG_ES, SEG_FS, SEG_GS, SEG_DS };
+	static const u8 data_segments[] = {SEG_ES, SEG_FS, SEG_GS, SEG_DS};
 
 	for (u32 n = 0; n < ARRAY_SIZE(data_segments); n++) {
 		struct segment *s = &v->seg[data_segments[n]];
@@ -163,7 +163,8 @@ static bool stack_holds(const struct stack *s, u64 sp, u32 size)
 
 	if (s->mask == ~0ull)
 		return true;
-	if ((SEG_TYPE(s->ss.access) & (SEG_TYPE_CODE | SEG_TYPE_EXPAND_DOWN)) == SEG_TYPE_EXPAND_DOWN)
+	if ((SEG_TYPE(s->ss.access) & (SEG_TYPE_CODE | SEG_TYPE_EXPAND_DOWN)) ==
+	    SEG_TYPE_EXPAND_DOWN)
 		return sp > s->ss.limit && last <= (s->ss.access & SEG_DB ? 0xffffffff : 0xffff);
 	return last <= s->ss.limit;
 }

@@ -2,8 +2,8 @@
  * Descriptors, selectors and stacks as control transfers see them: SDM 3A 3.4, 3.5, 5.8, 7.2.
  * Private to system/. Everything inside.
  *
- * A transfer first reads and checks all it needs into local structures, then writes memory, then commits
- * registers. The functions here do the first two; none changes a register.
+ * A transfer first reads and checks all it needs into local structures, then writes memory, then
+ * commits registers. The functions here do the first two; none changes a register.
  */
 #ifndef GUISE_SOFT_DESCRIPTOR_H
 #define GUISE_SOFT_DESCRIPTOR_H
@@ -12,11 +12,11 @@
 #include "engine/soft/system/exception.h"
 
 /* Error codes that name a selector, SDM 3A 6.13. EXT is added by raise_error(). */
-#define ERROR_EXT 1u
-#define ERROR_IDT 2u
-#define SELECTOR_RPL(s) ((s) & 3)
-#define SELECTOR_TI     4u
-#define SELECTOR_ERROR(s) ((u32)(s) & 0xfffc)
+#define ERROR_EXT	  1u
+#define ERROR_IDT	  2u
+#define SELECTOR_RPL(s)	  ((s)&3)
+#define SELECTOR_TI	  4u
+#define SELECTOR_ERROR(s) ((u32)(s)&0xfffc)
 
 /* Types of system descriptors, SDM 3A table 3-2 */
 enum system_type {
@@ -82,12 +82,14 @@ static inline bool desc_is_conforming(const struct descriptor *d)
 
 static inline bool desc_is_writable_data(const struct descriptor *d)
 {
-	return desc_is_segment(d) && (desc_type(d) & (SEG_TYPE_CODE | SEG_TYPE_WRITE)) == SEG_TYPE_WRITE;
+	return desc_is_segment(d) &&
+	       (desc_type(d) & (SEG_TYPE_CODE | SEG_TYPE_WRITE)) == SEG_TYPE_WRITE;
 }
 
 static inline bool desc_is_readable(const struct descriptor *d)
 {
-	return desc_is_segment(d) && (!(desc_type(d) & SEG_TYPE_CODE) || desc_type(d) & SEG_TYPE_WRITE);
+	return desc_is_segment(d) &&
+	       (!(desc_type(d) & SEG_TYPE_CODE) || desc_type(d) & SEG_TYPE_WRITE);
 }
 
 /** Base, 32 bits; with the upper half of a 16-byte descriptor when d->high was read. */
@@ -170,7 +172,10 @@ static inline bool selector_is_null(u16 selector)
 	return !(selector & 0xfffc);
 }
 
-/** Reads the descriptor of @selector (not null). false: beyond its table's limit, or no LDT. May raise #PF. */
+/**
+ * Reads the descriptor of @selector (not null). false: beyond its table's limit, or no LDT. May raise
+ * #PF.
+ */
 bool desc_read(struct soft_vcpu *v, u16 selector, struct descriptor *d);
 
 /** As desc_read() for LDT, TSS and call gates: 16 bytes in IA-32e mode. */
@@ -186,8 +191,8 @@ void segment_fill(struct segment *s, u16 selector, const struct descriptor *d);
 void segment_fill_null(struct segment *s, u16 selector, u32 dpl);
 
 /**
- * Reads and checks the descriptor of a code segment that a far transfer or gate names: null #GP(0), beyond limit
- * or not code #GP(sel). In IA-32e mode L and D together: #GP(sel) (SDM 3A 5.2.1).
+ * Reads and checks the descriptor of a code segment that a far transfer or gate names: null #GP(0),
+ * beyond limit or not code #GP(sel). In IA-32e mode L and D together: #GP(sel) (SDM 3A 5.2.1).
  */
 void desc_read_code(struct soft_vcpu *v, u16 selector, struct descriptor *d);
 
@@ -201,8 +206,8 @@ static inline bool segment_is_code64(const struct soft_vcpu *v, const struct seg
 }
 
 /**
- * Return to an outer privilege level @cpl: data segments that it may not use become null (SDM 2A IRET, RET;
- * 3A 5.8.6). Changes v->seg[]; the caller calls vcpu_segment_changed().
+ * Return to an outer privilege level @cpl: data segments that it may not use become null (SDM 2A
+ * IRET, RET; 3A 5.8.6). Changes v->seg[]; the caller calls vcpu_segment_changed().
  */
 void segments_drop_privileged(struct soft_vcpu *v, u32 cpl);
 
@@ -220,13 +225,14 @@ struct stack {
 void stack_current(const struct soft_vcpu *v, struct stack *s);
 
 /**
- * Stack of inner privilege level @cpl outside IA-32e mode: SS and ESP from the TSS, checked (SDM 2A INT,
- * INTER-PRIVILEGE-LEVEL; CALL). Sets the accessed bit of its descriptor.
+ * Stack of inner privilege level @cpl outside IA-32e mode: SS and ESP from the TSS, checked (SDM 2A
+ * INT, INTER-PRIVILEGE-LEVEL; CALL). Sets the accessed bit of its descriptor.
  */
 void stack_from_tss(struct soft_vcpu *v, u32 cpl, struct stack *s);
 
 /**
- * Stack pointer in the 64-bit TSS: @ist 1 to 7, or 0 for RSP of level @cpl (SDM 3A 7.7). Raises #TS(TR).
+ * Stack pointer in the 64-bit TSS: @ist 1 to 7, or 0 for RSP of level @cpl (SDM 3A 7.7). Raises
+ * #TS(TR).
  */
 u64 stack_pointer_from_tss64(struct soft_vcpu *v, u32 cpl, u32 ist);
 
@@ -234,8 +240,8 @@ u64 stack_pointer_from_tss64(struct soft_vcpu *v, u32 cpl, u32 ist);
 void stack_long(const struct soft_vcpu *v, u32 cpl, u64 sp, struct stack *s);
 
 /**
- * Pushes @count values of @size bytes, values[0] first: checks the limits for all, then writes. May raise
- * #SS(s->error), #PF. s->sp moves.
+ * Pushes @count values of @size bytes, values[0] first: checks the limits for all, then writes. May
+ * raise #SS(s->error), #PF. s->sp moves.
  */
 void stack_push(struct soft_vcpu *v, struct stack *s, const u64 *values, u32 count, u32 size);
 
@@ -257,8 +263,8 @@ enum event_kind {
 	EVENT_EXCEPTION, /* faults, traps, INT1 */
 	EVENT_INTERRUPT, /* external */
 	EVENT_NMI,
-	EVENT_SOFT_INT,  /* INT n: DPL of the gate counts; IOPL and redirection in virtual-8086 mode */
-	EVENT_SOFT_TRAP  /* INT3, INTO: DPL of the gate counts */
+	EVENT_SOFT_INT, /* INT n: DPL of the gate counts; in virtual-8086 mode IOPL, redirection */
+	EVENT_SOFT_TRAP /* INT3, INTO: DPL of the gate counts */
 };
 
 struct event {

@@ -1,4 +1,5 @@
-/* Raising exceptions, the rules for faults on the way to a handler, and what is due between instructions. */
+/* Raising exceptions, the rules for faults on the way to a handler, and what is due between
+ * instructions. */
 #include "engine/soft/system/exception.h"
 
 #include "engine/soft/irqchip/irqchip.h"
@@ -31,10 +32,10 @@ enum nested_result { NESTED_SERIAL, NESTED_DOUBLE_FAULT, NESTED_SHUTDOWN };
 static enum nested_result nested_result(enum exception_class first, enum exception_class second)
 {
 	static const u8 table[4][4] = {
-		[CONTRIBUTORY] = { [CONTRIBUTORY] = NESTED_DOUBLE_FAULT },
-		[PAGE_FAULT] = { [CONTRIBUTORY] = NESTED_DOUBLE_FAULT,
-				 [PAGE_FAULT] = NESTED_DOUBLE_FAULT },
-		[DOUBLE_FAULT] = { [CONTRIBUTORY] = NESTED_SHUTDOWN, [PAGE_FAULT] = NESTED_SHUTDOWN },
+	    [CONTRIBUTORY] = {[CONTRIBUTORY] = NESTED_DOUBLE_FAULT},
+	    [PAGE_FAULT] =
+		{[CONTRIBUTORY] = NESTED_DOUBLE_FAULT, [PAGE_FAULT] = NESTED_DOUBLE_FAULT},
+	    [DOUBLE_FAULT] = {[CONTRIBUTORY] = NESTED_SHUTDOWN, [PAGE_FAULT] = NESTED_SHUTDOWN},
 	};
 
 	return table[first][second];
@@ -46,8 +47,8 @@ static enum exception_class class_in_delivery(const struct pending_events *e)
 	return e->delivering_soft || e->delivering_interrupt ? BENIGN : class_of(e->delivering);
 }
 
-/* SDM 3A 6.13: EXT tells that an event external to the program was being delivered. Not in #PF's code, and #AC's
- * and #DF's are always 0. */
+/* SDM 3A 6.13: EXT tells that an event external to the program was being delivered. Not in #PF's
+ * code, and #AC's and #DF's are always 0. */
 static bool error_has_ext(u8 vector)
 {
 	return vector == EXC_TS || vector == EXC_NP || vector == EXC_SS || vector == EXC_GP;
@@ -59,13 +60,16 @@ static _Noreturn void record(struct soft_vcpu *v, u8 vector, bool has_error, u32
 	enum nested_result result = NESTED_SERIAL;
 
 	if (e->in_delivery) {
+		if (e->delivering_interrupt)
+			e->user_interrupt =
+			    false; /* it was taken; its failing is an exception of its own */
 		result = nested_result(class_in_delivery(e), class_of(vector));
 		if (!e->delivering_soft && error_has_ext(vector))
 			error |= ERROR_EXT;
 		e->in_delivery = false;
 	} else if (v->int_shadow != 2) {
-		/* Data breakpoints met by an instruction that is abandoned will be met again. What MOV SS
-		 * has put off stays (SDM 3A 6.8.3). */
+		/* Data breakpoints met by an instruction that is abandoned will be met again. What
+		 * MOV SS has put off stays (SDM 3A 6.8.3). */
 		e->debug = 0;
 	}
 	e->exception = true;
@@ -104,9 +108,9 @@ void raise_pf(struct soft_vcpu *v, u64 linear, u32 error)
 }
 
 /*
- * RF in the pushed flags, SDM 3B 17.3.1.1: 1 for faults, so that an instruction breakpoint does not hit again on
- * return; but 0 for the breakpoint itself, whose handler decides. #DB as a recorded exception is either
- * that or general detect.
+ * RF in the pushed flags, SDM 3B 17.3.1.1: 1 for faults, so that an instruction breakpoint does not
+ * hit again on return; but 0 for the breakpoint itself, whose handler decides. #DB as a recorded
+ * exception is either that or general detect.
  */
 static u64 fault_flags(const struct soft_vcpu *v, u8 vector)
 {
@@ -127,43 +131,44 @@ static void deliver_recorded(struct soft_vcpu *v)
 {
 	struct pending_events *e = &v->events;
 	struct event ev = {
-		.kind = EVENT_EXCEPTION,
-		.vector = e->exception_vector,
-		.has_error = e->exception_has_error,
-		.error = e->exception_error,
-		.rip = v->rip,
-		.flags = fault_flags(v, e->exception_vector),
+	    .kind = EVENT_EXCEPTION,
+	    .vector = e->exception_vector,
+	    .has_error = e->exception_has_error,
+	    .error = e->exception_error,
+	    .rip = v->rip,
+	    .flags = fault_flags(v, e->exception_vector),
 	};
 
-	e->exception = false;
 	if (ev.vector == EXC_PF)
 		v->cr2 = e->exception_cr2;
 	event_deliver(v, &ev);
+	e->exception = false;
 }
 
-/* INT n or INT3 restored by the monitor (KVM_SET_VCPU_EVENTS): still to be delivered, v->rip at its start. */
+/* INT n or INT3 restored by the monitor (KVM_SET_VCPU_EVENTS): still to be delivered, v->rip at its
+ * start. */
 static void deliver_restored_soft(struct soft_vcpu *v)
 {
 	struct pending_events *e = &v->events;
 	struct event ev = {
-		.kind = EVENT_SOFT_INT,
-		.vector = e->exception_vector,
-		.rip = v->rip + e->soft_length,
-		.flags = vcpu_rflags(v),
+	    .kind = EVENT_SOFT_INT,
+	    .vector = e->exception_vector,
+	    .rip = v->rip + e->soft_length,
+	    .flags = vcpu_rflags(v),
 	};
 
+	event_deliver(v, &ev);
 	e->soft_interrupt = false;
 	e->exception = false;
-	event_deliver(v, &ev);
 }
 
 static void deliver_debug_trap(struct soft_vcpu *v)
 {
 	struct event ev = {
-		.kind = EVENT_EXCEPTION,
-		.vector = EXC_DB,
-		.rip = v->rip,
-		.flags = vcpu_rflags(v),
+	    .kind = EVENT_EXCEPTION,
+	    .vector = EXC_DB,
+	    .rip = v->rip,
+	    .flags = vcpu_rflags(v),
 	};
 
 	/* SDM 3B 17.2.3: B0-B3 may be cleared, the rest of DR6 is sticky. */
@@ -172,16 +177,41 @@ static void deliver_debug_trap(struct soft_vcpu *v)
 	event_deliver(v, &ev);
 }
 
-static void deliver_interrupt(struct soft_vcpu *v, enum event_kind kind, u8 vector)
+static void deliver_nmi(struct soft_vcpu *v)
 {
 	struct event ev = {
-		.kind = kind,
-		.vector = vector,
-		.rip = v->rip,
-		.flags = vcpu_rflags(v),
+	    .kind = EVENT_NMI,
+	    .vector = EXC_NMI,
+	    .rip = v->rip,
+	    .flags = vcpu_rflags(v),
+	};
+
+	/* SDM 3A 6.7.1: further NMIs wait for IRET, also if delivery faults. */
+	atomic_fetch_sub(&v->events.nmi, 1);
+	v->events.nmi_masked = true;
+	event_deliver(v, &ev);
+}
+
+static void deliver_interrupt(struct soft_vcpu *v)
+{
+	struct pending_events *e = &v->events;
+
+	if (!e->user_interrupt) {
+		int vector = irqchip_acknowledge(v);
+		if (vector < 0)
+			return;
+		e->user_vector = (u8)vector;
+		e->user_interrupt = true;
+	}
+	struct event ev = {
+	    .kind = EVENT_INTERRUPT,
+	    .vector = e->user_vector,
+	    .rip = v->rip,
+	    .flags = vcpu_rflags(v),
 	};
 
 	event_deliver(v, &ev);
+	e->user_interrupt = false;
 }
 
 static bool has_debug_trap(const struct soft_vcpu *v)
@@ -192,8 +222,8 @@ static bool has_debug_trap(const struct soft_vcpu *v)
 
 static bool has_nmi(const struct soft_vcpu *v)
 {
-	return atomic_load_explicit(&v->events.nmi, memory_order_relaxed) && !v->events.nmi_masked &&
-	       v->int_shadow != 2;
+	return atomic_load_explicit(&v->events.nmi, memory_order_relaxed) &&
+	       !v->events.nmi_masked && v->int_shadow != 2;
 }
 
 static bool has_interrupt(const struct soft_vcpu *v)
@@ -209,11 +239,15 @@ bool events_pending(const struct soft_vcpu *v)
 	       has_interrupt(v);
 }
 
-/* SDM 3A 6.9, table 6-2 */
+/*
+ * SDM 3A 6.9, table 6-2. Exceptions and interrupts stay pending until their handler is entered:
+ * tables or stacks in MMIO make delivery leave to the monitor and start again.
+ */
 void events_deliver(struct soft_vcpu *v)
 {
 	struct pending_events *e = &v->events;
 
+	e->in_delivery = false;
 	if (e->triple_fault)
 		return;
 	if (e->soft_interrupt) {
@@ -223,13 +257,8 @@ void events_deliver(struct soft_vcpu *v)
 	} else if (has_debug_trap(v)) {
 		deliver_debug_trap(v);
 	} else if (has_nmi(v)) {
-		atomic_fetch_sub(&e->nmi, 1);
-		e->nmi_masked = true; /* SDM 3A 6.7.1, also if delivery faults */
-		deliver_interrupt(v, EVENT_NMI, EXC_NMI);
+		deliver_nmi(v);
 	} else if (has_interrupt(v)) {
-		int vector = e->user_interrupt ? e->user_vector : irqchip_acknowledge(v);
-		e->user_interrupt = false;
-		if (vector >= 0)
-			deliver_interrupt(v, EVENT_INTERRUPT, (u8)vector);
+		deliver_interrupt(v);
 	}
 }

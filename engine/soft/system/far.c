@@ -8,14 +8,15 @@ enum transfer { TRANSFER_JMP, TRANSFER_CALL };
 
 /* ---- real and virtual-8086 mode ---- */
 
-static void jump_8086(struct soft_vcpu *v, const struct insn *i, enum transfer how, u16 selector, u64 offset)
+static void jump_8086(struct soft_vcpu *v, const struct insn *i, enum transfer how, u16 selector,
+		      u64 offset)
 {
 	/* The limit survives the load of CS in both modes. */
 	if (offset > v->seg[SEG_CS].limit)
 		raise_gp(v, 0);
 	if (how == TRANSFER_CALL) {
 		struct stack s;
-		u64 frame[2] = { v->seg[SEG_CS].selector, v->next_rip };
+		u64 frame[2] = {v->seg[SEG_CS].selector, v->next_rip};
 		stack_current(v, &s);
 		stack_push(v, &s, frame, 2, i->opsize);
 		stack_commit(v, &s);
@@ -38,7 +39,7 @@ static void load_code(struct soft_vcpu *v, const struct segment *cs, u32 cpl, u6
 static void push_return(struct soft_vcpu *v, u32 size)
 {
 	struct stack s;
-	u64 frame[2] = { v->seg[SEG_CS].selector, v->next_rip };
+	u64 frame[2] = {v->seg[SEG_CS].selector, v->next_rip};
 
 	stack_current(v, &s);
 	stack_push(v, &s, frame, 2, size);
@@ -172,7 +173,7 @@ static void jump_system(struct soft_vcpu *v, enum transfer how, u16 selector)
 	/* SDM 2A JMP: in IA-32e mode only the 64-bit call gate is left. */
 	u32 allowed = is_long(v) ? BIT(SYS_CALL)
 				 : BIT(SYS_CALL) | BIT(SYS_CALL16) | BIT(SYS_TASK_GATE) |
-					   BIT(SYS_TSS16) | BIT(SYS_TSS);
+				       BIT(SYS_TSS16) | BIT(SYS_TSS);
 	if (!(allowed >> type & 1))
 		raise_gp(v, error);
 	if (is_long(v) && d.high >> 40 & 0x1f)

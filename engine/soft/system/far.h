@@ -1,4 +1,4 @@
-/* Pieces shared by the far returns and far jumps: IRET, RET, JMP, CALL. Private to system/. Inside. */
+/* Pieces shared by far returns and far jumps: IRET, RET, JMP, CALL. Private to system/. Inside. */
 #ifndef GUISE_SOFT_FAR_H
 #define GUISE_SOFT_FAR_H
 
@@ -17,7 +17,7 @@ static inline u64 ea_plus(const struct insn *i, u64 ea, u32 delta)
 struct far_return {
 	u64 rip;
 	u16 cs_selector;
-	u64 rsp;         /* outer only */
+	u64 rsp;	 /* outer only */
 	u16 ss_selector; /* outer only */
 	struct descriptor code;
 	struct descriptor stack;
@@ -26,15 +26,17 @@ struct far_return {
 };
 
 /**
- * Checks r->cs_selector as the target of RET or IRET (SDM 2B RET, 2A IRET) and fills r->cs; an outer level
- * is SELECTOR_RPL(r->cs_selector) > CPL.
+ * Checks r->cs_selector as the target of RET or IRET (SDM 2B RET, 2A IRET) and fills r->cs; an
+ * outer level is SELECTOR_RPL(r->cs_selector) > CPL.
  */
 void far_return_check_code(struct soft_vcpu *v, struct far_return *r);
 
-/** Checks r->ss_selector as the stack of the level returned to, and fills r->ss. After check_code. */
+/** Checks r->ss_selector as the stack of the level returned to, and fills r->ss. After check_code.
+ */
 void far_return_check_stack(struct soft_vcpu *v, struct far_return *r);
 
-/** Loads CS:RIP, and for @outer SS, CPL and the data segments; @rsp_delta is added to r->rsp. Writes accessed bits first. */
+/** Loads CS:RIP, and for @outer SS, CPL and the data segments; @rsp_delta is added to r->rsp.
+ * Writes accessed bits first. */
 void far_return_commit(struct soft_vcpu *v, struct far_return *r, bool outer, u32 rsp_delta);
 
 #endif

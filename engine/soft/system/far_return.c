@@ -29,7 +29,7 @@ void far_return_check_stack(struct soft_vcpu *v, struct far_return *r)
 		/* Allowed for 64-bit code of levels 0 to 2, with RPL = CPL. */
 		if (!segment_is_code64(v, &r->cs) || cpl == 3 || SELECTOR_RPL(selector) != cpl)
 			raise_gp(v, 0);
-		r->stack = (struct descriptor){ .raw = (u64)SEG_TYPE_ACCESSED << 40 };
+		r->stack = (struct descriptor){.raw = (u64)SEG_TYPE_ACCESSED << 40};
 		segment_fill_null(&r->ss, selector, cpl);
 		return;
 	}

@@ -6,10 +6,10 @@
 static void software_event(struct soft_vcpu *v, enum event_kind kind, u8 vector)
 {
 	struct event ev = {
-		.kind = kind,
-		.vector = vector,
-		.rip = v->next_rip,
-		.flags = vcpu_rflags(v) & ~RFLAGS_RF,
+	    .kind = kind,
+	    .vector = vector,
+	    .rip = v->next_rip,
+	    .flags = vcpu_rflags(v) & ~RFLAGS_RF,
 	};
 
 	event_deliver(v, &ev);
@@ -49,7 +49,8 @@ void op_bound(struct soft_vcpu *v, const struct insn *i)
 		raise_ud(v);
 	u64 address = insn_ea(v, i);
 	u64 low = mem_read(v, i->seg, address, size);
-	u64 high = mem_read(v, i->seg, i->addrsize == 2 ? (u16)(address + size) : (u32)(address + size), size);
+	u64 high = mem_read(v, i->seg,
+			    i->addrsize == 2 ? (u16)(address + size) : (u32)(address + size), size);
 	u64 index = v->regs[i->reg];
 	bool inside = size == 2 ? (s16)index >= (s16)low && (s16)index <= (s16)high
 				: (s32)index >= (s32)low && (s32)index <= (s32)high;

@@ -3,13 +3,13 @@
 #include "engine/soft/system/state.h"
 #include "engine/soft/translate/ops.h"
 
-#define FLAGS_USER                                                                                 \
-	(RFLAGS_ARITH | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT)
+#define FLAGS_USER  (RFLAGS_ARITH | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT)
 #define DR7_ENABLES 0xffull
 
 /*
- * Takes the bits @mask of @image into RFLAGS. RF holds off instruction breakpoints for one instruction; with none
- * enabled it is dropped at once, so that nobody has to clear it after every instruction.
+ * Takes the bits @mask of @image into RFLAGS. RF holds off instruction breakpoints for one
+ * instruction; with none enabled it is dropped at once, so that nobody has to clear it after every
+ * instruction.
  */
 static void load_flags(struct soft_vcpu *v, u64 image, u64 mask)
 {
@@ -48,7 +48,7 @@ static void iret_8086(struct soft_vcpu *v, const struct insn *i, u64 mask)
 	load_segment_real(v, SEG_CS, selector);
 }
 
-/* SDM 3A 20.3.4, table 20-2: with VME and IOPL below 3, IF of the image is VIF. 16-bit form only. */
+/* SDM 3A 20.3.4: with VME and IOPL below 3, IF of the image is VIF. 16-bit form only. */
 static void iret_vme(struct soft_vcpu *v, const struct insn *i)
 {
 	u64 rip = stack_peek(v, i, 0, 2);
@@ -83,8 +83,8 @@ static void iret_v86(struct soft_vcpu *v, const struct insn *i)
 /* RETURN-TO-VIRTUAL-8086-MODE: EIP CS EFLAGS ESP SS ES DS FS GS, 36 bytes. */
 static void iret_to_v86(struct soft_vcpu *v, const struct insn *i, u64 image)
 {
-	static const u8 order[] = { SEG_CS, SEG_SS, SEG_ES, SEG_DS, SEG_FS, SEG_GS };
-	static const u8 offset[] = { 4, 16, 20, 24, 28, 32 };
+	static const u8 order[] = {SEG_CS, SEG_SS, SEG_ES, SEG_DS, SEG_FS, SEG_GS};
+	static const u8 offset[] = {4, 16, 20, 24, 28, 32};
 	u16 selectors[ARRAY_SIZE(order)];
 	u64 rip = stack_peek(v, i, 0, 4);
 	u64 rsp = stack_peek(v, i, 12, 4);
@@ -98,7 +98,7 @@ static void iret_to_v86(struct soft_vcpu *v, const struct insn *i, u64 image)
 	v->cpl = 3;
 	load_flags(v, image,
 		   FLAGS_USER | RFLAGS_IF | RFLAGS_IOPL | RFLAGS_RF | RFLAGS_VM | RFLAGS_AC |
-			   RFLAGS_VIF | RFLAGS_VIP | RFLAGS_ID);
+		       RFLAGS_VIF | RFLAGS_VIP | RFLAGS_ID);
 	v->rip = rip;
 	for (u32 n = 0; n < ARRAY_SIZE(order); n++)
 		load_segment_real(v, order[n], selectors[n]);

@@ -12,8 +12,8 @@ void vcpu_segment_changed(struct soft_vcpu *v)
 }
 
 /*
- * SDM 3A 20.1.1, 20.2.1. Real mode leaves limit, D and G as they are: programs that set a 4 GiB limit in protected
- * mode and come back count on it.
+ * SDM 3A 20.1.1, 20.2.1. Real mode leaves limit, D and G as they are: programs that set a 4 GiB
+ * limit in protected mode and come back count on it.
  */
 void load_segment_real(struct soft_vcpu *v, enum x86_seg seg, u16 selector)
 {
@@ -179,7 +179,8 @@ static void set_zf(struct soft_vcpu *v, bool zf)
 }
 
 /*
- * Reads the descriptor of @selector if CPL and RPL may see it and, for a system descriptor, its type is in @types.
+ * Reads the descriptor of @selector if CPL and RPL may see it and, for a system descriptor, its
+ * type is in @types.
  */
 static bool desc_visible(struct soft_vcpu *v, u16 selector, u32 types, struct descriptor *d)
 {
@@ -194,10 +195,10 @@ static bool desc_visible(struct soft_vcpu *v, u16 selector, u32 types, struct de
 void op_lar(struct soft_vcpu *v, const struct insn *i)
 {
 	/* SDM 2A LAR, table 3-55 */
-	u32 types = is_long(v) ? BIT(SYS_LDT) | BIT(SYS_TSS) | BIT(SYS_TSS_BUSY) | BIT(SYS_CALL)
-			       : BIT(SYS_TSS16) | BIT(SYS_LDT) | BIT(SYS_TSS16_BUSY) |
-					 BIT(SYS_CALL16) | BIT(SYS_TASK_GATE) | BIT(SYS_TSS) |
-					 BIT(SYS_TSS_BUSY) | BIT(SYS_CALL);
+	u32 types = is_long(v)
+			? BIT(SYS_LDT) | BIT(SYS_TSS) | BIT(SYS_TSS_BUSY) | BIT(SYS_CALL)
+			: BIT(SYS_TSS16) | BIT(SYS_LDT) | BIT(SYS_TSS16_BUSY) | BIT(SYS_CALL16) |
+			      BIT(SYS_TASK_GATE) | BIT(SYS_TSS) | BIT(SYS_TSS_BUSY) | BIT(SYS_CALL);
 	struct descriptor d;
 
 	need_descriptors(v);
@@ -212,7 +213,7 @@ void op_lsl(struct soft_vcpu *v, const struct insn *i)
 	/* SDM 2A LSL, table 3-56 */
 	u32 types = is_long(v) ? BIT(SYS_LDT) | BIT(SYS_TSS) | BIT(SYS_TSS_BUSY)
 			       : BIT(SYS_TSS16) | BIT(SYS_LDT) | BIT(SYS_TSS16_BUSY) |
-					 BIT(SYS_TSS) | BIT(SYS_TSS_BUSY);
+				     BIT(SYS_TSS) | BIT(SYS_TSS_BUSY);
 	struct descriptor d;
 
 	need_descriptors(v);

@@ -9,15 +9,15 @@ static void load_flat(struct soft_vcpu *v, u16 cs_selector, u16 ss_selector, u32
 	u32 common = SEG_S | SEG_P | SEG_G | cpl << 5;
 
 	v->seg[SEG_CS] = (struct segment){
-		.limit = 0xffffffff,
-		.access = common | SEG_TYPE_CODE | SEG_TYPE_WRITE | SEG_TYPE_ACCESSED |
-			  (code64 ? SEG_L : SEG_DB),
-		.selector = cs_selector,
+	    .limit = 0xffffffff,
+	    .access = common | SEG_TYPE_CODE | SEG_TYPE_WRITE | SEG_TYPE_ACCESSED |
+		      (code64 ? SEG_L : SEG_DB),
+	    .selector = cs_selector,
 	};
 	v->seg[SEG_SS] = (struct segment){
-		.limit = 0xffffffff,
-		.access = common | SEG_TYPE_WRITE | SEG_TYPE_ACCESSED | SEG_DB,
-		.selector = ss_selector,
+	    .limit = 0xffffffff,
+	    .access = common | SEG_TYPE_WRITE | SEG_TYPE_ACCESSED | SEG_DB,
+	    .selector = ss_selector,
 	};
 	v->cpl = (u8)cpl;
 }
@@ -53,7 +53,7 @@ void op_sysret(struct soft_vcpu *v, const struct insn *i)
 	need_syscall(v);
 	if (v->cpl != 0)
 		raise_gp(v, 0);
-	/* Checked while still at CPL 0 with the user's stack: what the kernel must avoid on Intel. */
+	/* Checked while still at CPL 0 with the user's stack: what kernels must avoid. */
 	if (code64 && !is_canonical(v->regs[RCX]))
 		raise_gp(v, 0);
 	v->rip = code64 ? v->regs[RCX] : (u32)v->regs[RCX];

@@ -18,7 +18,7 @@ static void check_umip(struct soft_vcpu *v)
 /* The memory image: 2 bytes of limit, then the base: 8 bytes in 64-bit mode, else 4. */
 static void load_table(struct soft_vcpu *v, const struct insn *i, struct descriptor_table *table)
 {
-	u8 image[10] = { 0 };
+	u8 image[10] = {0};
 	u64 base = 0;
 
 	if (!i->is_mem)
@@ -38,9 +38,10 @@ static void load_table(struct soft_vcpu *v, const struct insn *i, struct descrip
 }
 
 /* SDM 2B SGDT. 16-bit forms store all 32 bits of the base, as processors since the 386 do. */
-static void store_table(struct soft_vcpu *v, const struct insn *i, const struct descriptor_table *table)
+static void store_table(struct soft_vcpu *v, const struct insn *i,
+			const struct descriptor_table *table)
 {
-	u8 image[10] = { (u8)table->limit, (u8)(table->limit >> 8) };
+	u8 image[10] = {(u8)table->limit, (u8)(table->limit >> 8)};
 
 	if (!i->is_mem)
 		raise_ud(v);
@@ -70,7 +71,8 @@ void op_sidt(struct soft_vcpu *v, const struct insn *i)
 	store_table(v, i, &v->idt);
 }
 
-/* The upper half of a 16-byte system descriptor: base 63:32, and a type field of 0 (SDM 3A 7.2.3, figure 7-4). */
+/* The upper half of a 16-byte system descriptor: base 63:32, and a type field of 0 (SDM 3A 7.2.3,
+ * figure 7-4). */
 static void check_system_high(struct soft_vcpu *v, u16 selector, const struct descriptor *d)
 {
 	if (is_long(v) && (d->high >> 40 & 0x1f || !is_canonical(desc_base(d))))

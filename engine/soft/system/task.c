@@ -1,6 +1,7 @@
 /*
- * Hardware task switch, SDM 3A chapter 7. Before the commit point everything is read, checked and probed, and faults
- * belong to the old task; behind it they belong to the new one (7.3, steps 1 to 11 and 12 to 13).
+ * Hardware task switch, SDM 3A chapter 7. Before the commit point everything is read, checked and
+ * probed, and faults belong to the old task; behind it they belong to the new one (7.3, steps 1 to
+ * 11 and 12 to 13).
  */
 #include "engine/soft/system/descriptor.h"
 #include "engine/soft/system/state.h"
@@ -9,21 +10,33 @@
 
 /* Where a TSS keeps what: SDM 3A figures 7-2 and 7-10. */
 struct tss_layout {
-	u32 size;      /* of a field, bytes */
+	u32 size; /* of a field, bytes */
 	u32 min_limit;
 	u32 ip, flags, regs; /* regs: eight of @size bytes, in encoding order */
-	u32 segs;            /* in encoding order, @size bytes apart */
+	u32 segs;	     /* in encoding order, @size bytes apart */
 	u32 seg_count;
 	u32 ldt;
 };
 
 static const struct tss_layout layout16 = {
-	.size = 2, .min_limit = 43, .ip = 14, .flags = 16, .regs = 18,
-	.segs = 34, .seg_count = 4, .ldt = 42,
+    .size = 2,
+    .min_limit = 43,
+    .ip = 14,
+    .flags = 16,
+    .regs = 18,
+    .segs = 34,
+    .seg_count = 4,
+    .ldt = 42,
 };
 static const struct tss_layout layout32 = {
-	.size = 4, .min_limit = 103, .ip = 32, .flags = 36, .regs = 40,
-	.segs = 72, .seg_count = 6, .ldt = 96,
+    .size = 4,
+    .min_limit = 103,
+    .ip = 32,
+    .flags = 36,
+    .regs = 40,
+    .segs = 72,
+    .seg_count = 6,
+    .ldt = 96,
 };
 
 #define TSS32_CR3  28
@@ -42,7 +55,7 @@ static const struct tss_layout *layout_of(u32 type)
 	return type & 8 ? &layout32 : &layout16;
 }
 
-/* The code of the exception for a selector that names no usable TSS: IRET blames the old TSS' link. */
+/* The exception for a selector that names no usable TSS: IRET blames the old TSS' link. */
 static u8 bad_tss(enum task_source source)
 {
 	return source == TASK_IRET ? EXC_TS : EXC_GP;
@@ -70,7 +83,8 @@ static u32 field(u64 base, u32 offset)
 	return (u32)(base + offset);
 }
 
-static void read_state(struct soft_vcpu *v, u64 base, const struct tss_layout *l, struct task_state *t)
+static void read_state(struct soft_vcpu *v, u64 base, const struct tss_layout *l,
+		       struct task_state *t)
 {
 	u32 size = l->size;
 
@@ -80,7 +94,7 @@ static void read_state(struct soft_vcpu *v, u64 base, const struct tss_layout *l
 		t->regs[n] = sys_read(v, field(base, l->regs + n * size), size);
 	for (u32 n = 0; n < 6; n++)
 		t->selector[n] =
-			n < l->seg_count ? (u16)sys_read(v, field(base, l->segs + n * size), 2) : 0;
+		    n < l->seg_count ? (u16)sys_read(v, field(base, l->segs + n * size), 2) : 0;
 	t->ldt = (u16)sys_read(v, field(base, l->ldt), 2);
 	t->cr3 = size == 4 ? sys_read(v, field(base, TSS32_CR3), 4) : v->cr3;
 	t->trap = size == 4 && sys_read(v, field(base, TSS32_TRAP), 2) & 1;
@@ -127,7 +141,8 @@ static void leave_old_task(struct soft_vcpu *v, u16 selector, struct descriptor 
 {
 	struct descriptor old_tss;
 
-	if ((source == TASK_JMP || source == TASK_IRET) && desc_read(v, v->tr.selector, &old_tss))
+	if ((source == TASK_JMP || source == TASK_IRET) && !selector_is_null(v->tr.selector) &&
+	    desc_read(v, v->tr.selector, &old_tss))
 		write_busy(v, &old_tss, false);
 	save_state(v, old, source);
 	if (source == TASK_CALL || source == TASK_GATE)
