@@ -122,7 +122,8 @@ struct pending_events {
 	u8 user_vector;
 	bool in_delivery;     /* an event is being delivered: a fault now is a nested one */
 	u8 delivering;        /* its vector */
-	bool delivering_soft; /* it is INT n, INT3, INTO: benign for table 6-5 */
+	bool delivering_soft; /* it is INT n, INT3, INTO: benign for table 6-5, no EXT */
+	bool delivering_interrupt; /* it is an external interrupt or NMI: benign for table 6-5 */
 	bool debug_fault;     /* .debug is a breakpoint fault before the instruction: RF is pushed set */
 	u64 debug;            /* DR6 bits of a trap-class #DB due at the next boundary; 0: none */
 };
