@@ -128,12 +128,15 @@ struct pending_events {
 	u64 debug;            /* DR6 bits of a trap-class #DB due at the next boundary; 0: none */
 };
 
+#define MC_BANKS 10 /* machine-check banks */
+
 struct soft_msrs {
 	u64 efer, star, lstar, cstar, sfmask, kernel_gs_base, tsc_aux, pat;
 	u64 sysenter_cs, sysenter_esp, sysenter_eip;
 	u64 apic_base, misc_enable, debugctl, tsc_adjust, feature_control;
 	u64 mtrr_def_type, mtrr_fixed[11], mtrr_var[16];
 	u64 mcg_status, mcg_cap, mcg_ctl, bios_sign_id;
+	u64 mc_bank[MC_BANKS][4]; /* CTL STATUS ADDR MISC */
 	u64 kvm_wall_clock, kvm_system_time;
 	u64 spec_ctrl;
 };
@@ -316,7 +319,8 @@ _Noreturn void vcpu_exit(struct soft_vcpu *v);
  * looked at. Inside. */
 _Noreturn void vcpu_resume(struct soft_vcpu *v);
 
-/** Resets to the state after RESET or INIT (SDM 3A table 9-1). */
+/** Resets to the state after RESET or INIT (SDM 3A table 9-1; engine/soft/reset.c). RESET: outside only, since
+ * it writes v->fpu; v->base.id and v->vm are set. INIT: inside too. */
 void vcpu_reset(struct soft_vcpu *v, bool init);
 
 #endif
