@@ -155,7 +155,8 @@ bool seg_check(const struct soft_vcpu *v, enum x86_seg seg, u64 offset, u32 size
 
 		return is_canonical(linear) && is_canonical(linear + size - 1);
 	}
-	/* At a limit of 4 GiB accesses that wrap may or may not fault (SDM 3A 5.3); here they do not. */
+	/* At a limit of 4 GiB accesses that wrap may or may not fault (SDM 3A 5.3); here they do
+	 * not. */
 	if ((v->mode & MODE_FLAT) && seg != SEG_CS && seg < SEG_FS)
 		return true;
 	/* Real mode takes limits from the hidden part, but has no types. SDM 3A 20.1.1. */

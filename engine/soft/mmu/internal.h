@@ -6,8 +6,8 @@
 #include "engine/soft/mmu/mmu.h"
 
 /**
- * Copies between RAM and a buffer. Sizes 1, 2, 4 and 8 are one access each, so that other processors see
- * them as the guest's one access (SDM 3A 8.1.1).
+ * Copies between RAM and a buffer. Sizes 1, 2, 4 and 8 are one access each, so that other
+ * processors see them as the guest's one access (SDM 3A 8.1.1).
  */
 static inline void ram_copy(void *dst, const void *src, u32 size)
 {
@@ -29,10 +29,12 @@ static inline void ram_copy(void *dst, const void *src, u32 size)
 	}
 }
 
-/** Bookkeeping after the bytes [gpa, gpa+size) of one page of @slot were written: dirty log, translated code. */
+/** Bookkeeping after the bytes [gpa, gpa+size) of one page of @slot were written: dirty log,
+ * translated code. */
 void phys_written(struct soft_vcpu *v, struct memslot *slot, u64 gpa, u32 size);
 
-/** Whether a page of @slot may be written without phys_written(): no code in it, no log, not read-only. */
+/** Whether a page of @slot may be written without phys_written(): no code in it, no log, not
+ * read-only. */
 bool phys_plain_write(const struct memslot *slot, u64 gpa);
 
 /** Whether an enabled data breakpoint lies in the page of @linear. */

@@ -31,7 +31,7 @@ static bool page_has_code(const struct memslot *slot, u64 gpa)
 {
 	return slot->page_flags &&
 	       __atomic_load_n(&slot->page_flags[(gpa - slot->gpa) / PAGE_SIZE], __ATOMIC_RELAXED) &
-		       PAGE_HAS_CODE;
+		   PAGE_HAS_CODE;
 }
 
 bool phys_plain_write(const struct memslot *slot, u64 gpa)

@@ -1,8 +1,8 @@
 /*
  * The software TLBs: data, code, and the jump caches that depend on the same translations.
  *
- * A CR3 write must be cheap: it drops only what was filled from pages that are not global, and tlb_log[]
- * lists just those entries. The code TLB is emptied by counting up its epoch.
+ * A CR3 write must be cheap: it drops only what was filled from pages that are not global, and
+ * tlb_log[] lists just those entries. The code TLB is emptied by counting up its epoch.
  */
 #include "engine/soft/mmu/internal.h"
 #include "engine/soft/system/exception.h"
@@ -209,17 +209,18 @@ static void enter(struct soft_vcpu *v, const struct walk *w, u8 *host, bool writ
 	v->tlb_state[number] = state;
 }
 
-void *tlb_fill(struct soft_vcpu *v, u64 linear, u32 size, enum access access,
-	       enum mmu_index index, bool stack)
+void *tlb_fill(struct soft_vcpu *v, u64 linear, u32 size, enum access access, enum mmu_index index,
+	       bool stack)
 {
 	u64 in_page = linear & (PAGE_SIZE - 1);
-	struct walk w = {.linear = linear};
+	struct walk w; /* all of it is mmu_walk()'s to fill in: this is the hot path */
 	bool write = access == ACCESS_WRITE;
 
 	v->stats.tlb_misses++;
 	if (in_page + size > PAGE_SIZE)
 		return NULL;
 	check_canonical(v, linear, stack);
+	w.linear = linear;
 	if (unlikely(mmu_walk(v, &w, access, index, true)))
 		raise_pf(v, linear, w.error);
 
@@ -282,8 +283,7 @@ const u8 *mmu_fetch(struct soft_vcpu *v, u64 linear, u64 *gpa)
 
 bool mmu_fetch_global(const struct soft_vcpu *v, u64 linear)
 {
-	const struct itlb_entry *entry =
-		&v->itlb[fetch_index(v)][(linear / PAGE_SIZE) % ITLB_SIZE];
+	const struct itlb_entry *entry = &v->itlb[fetch_index(v)][(linear / PAGE_SIZE) % ITLB_SIZE];
 
 	return itlb_valid(v, entry, linear) && entry->global;
 }

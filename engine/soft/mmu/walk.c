@@ -4,14 +4,14 @@
 #include "engine/soft/mmu/internal.h"
 
 /* Bits of paging-structure entries: SDM 3A tables 4-4 to 4-19. */
-#define PTE_P  BIT(0)
-#define PTE_W  BIT(1)
-#define PTE_U  BIT(2)
-#define PTE_A  BIT(5)
-#define PTE_D  BIT(6)
-#define PTE_PS BIT(7) /* PAT in the last level */
-#define PTE_G  BIT(8)
-#define PTE_NX BIT(63)
+#define PTE_P	    BIT(0)
+#define PTE_W	    BIT(1)
+#define PTE_U	    BIT(2)
+#define PTE_A	    BIT(5)
+#define PTE_D	    BIT(6)
+#define PTE_PS	    BIT(7) /* PAT in the last level */
+#define PTE_G	    BIT(8)
+#define PTE_NX	    BIT(63)
 #define PTE_ADDRESS 0x000ffffffffff000ull
 
 /* PAE outside IA-32e mode reserves 62:52 too, SDM 3A table 4-10. */
@@ -53,8 +53,9 @@ static u64 path_add(struct soft_vcpu *v, struct path *p, u64 gpa)
 	} else {
 		const u8 *host = slot->host + (gpa - slot->gpa);
 
-		e->value = p->entry_size == 8 ? __atomic_load_n((const u64 *)host, __ATOMIC_RELAXED)
-					      : __atomic_load_n((const u32 *)host, __ATOMIC_RELAXED);
+		e->value = p->entry_size == 8
+			       ? __atomic_load_n((const u64 *)host, __ATOMIC_RELAXED)
+			       : __atomic_load_n((const u32 *)host, __ATOMIC_RELAXED);
 	}
 	return e->value;
 }
@@ -93,7 +94,8 @@ static bool path_mark(struct soft_vcpu *v, struct path *p, bool write)
 	for (u32 k = 0; k < p->count; k++) {
 		bool leaf = k == p->count - 1;
 
-		if (!entry_mark(v, &p->entry[k], p->entry_size, PTE_A | (leaf && write ? PTE_D : 0)))
+		if (!entry_mark(v, &p->entry[k], p->entry_size,
+				PTE_A | (leaf && write ? PTE_D : 0)))
 			return false;
 	}
 	return true;
@@ -114,8 +116,8 @@ static void take_leaf(struct walk *w, u64 base, u64 size, u64 entry)
 }
 
 /**
- * Tables of 64-bit entries from @level down (4: PML4; 2: page directory of PAE) at @table. SDM 3A 4.4.2, 4.5.
- * Returns 0, or -EFAULT with P and RSVD in w->error.
+ * Tables of 64-bit entries from @level down (4: PML4; 2: page directory of PAE) at @table. SDM
+ * 3A 4.4.2, 4.5. Returns 0, or -EFAULT with P and RSVD in w->error.
  */
 static int walk_wide(struct soft_vcpu *v, struct walk *w, struct path *p, u64 table, u32 level)
 {
@@ -162,7 +164,8 @@ static int walk_narrow(struct soft_vcpu *v, struct walk *w, struct path *p)
 	if (!(entry & PTE_P))
 		return -EFAULT;
 	if ((entry & PTE_PS) && (v->cr4 & CR4_PSE)) {
-		/* PSE-36: bits 20:13 are address bits 39:32; bit 21 is reserved. SDM 3A table 4-4. */
+		/* PSE-36: bits 20:13 are address bits 39:32; bit 21 is reserved. SDM 3A table 4-4.
+		 */
 		u64 base = (entry & 0xffc00000) | ((entry >> 13) & 0xff) << 32;
 
 		if ((entry & BIT(21)) || (base & v->reserved_pa)) {
@@ -244,8 +247,9 @@ int mmu_walk(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_i
 	}
 
 	for (u32 tries = 0; tries < WALK_TRIES; tries++) {
-		struct path path = {.count = 0};
+		struct path path;
 
+		path.count = 0;
 		w->user = w->writable = true;
 		w->nx = false;
 		w->error = access_error(v, access, index);

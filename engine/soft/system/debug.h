@@ -5,8 +5,8 @@
 #include "engine/soft/vcpu.h"
 
 /**
- * The DR6 bits (3:0) of the enabled data breakpoints that an access of @size bytes at @linear touches;
- * 0: none. The caller adds them to v->events.debug. Changes nothing.
+ * The DR6 bits (3:0) of the enabled data breakpoints that an access of @size bytes at @linear
+ * touches; 0: none. The caller adds them to v->events.debug. Changes nothing.
  */
 u64 debug_data_hit(const struct soft_vcpu *v, u64 linear, u32 size, bool write);
 
