@@ -67,11 +67,22 @@ void blocks_invalidate(struct soft_vcpu *v, u64 gpa, u32 size)
 	fixture->invalidated_size = size;
 }
 
+/* One breakpoint of one byte, DR0, of the kind in R/W0. */
 u64 debug_data_hit(const struct soft_vcpu *v, u64 linear, u32 size, bool write)
 {
-	u64 watched = v->dr[0];
+	bool data = v->dr7 & BIT(16);
 
-	return linear <= watched && watched < linear + size ? 1 : 0;
+	return data && linear <= v->dr[0] && v->dr[0] < linear + size ? 1 : 0;
+}
+
+u64 debug_port_hit(const struct soft_vcpu *v, u16 port, u32 size)
+{
+	return v->dr[0] == port ? 1 : 0;
+}
+
+bool debug_page_watched(const struct soft_vcpu *v, u64 linear)
+{
+	return debug_data_hit(v, linear & PAGE_MASK, PAGE_SIZE, true);
 }
 
 /* ---- the machine ---- */

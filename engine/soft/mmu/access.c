@@ -61,7 +61,7 @@ static struct span span_translate(struct soft_vcpu *v, u64 linear, u32 size, enu
 
 static void note_watchpoint(struct soft_vcpu *v, u64 linear, u32 size, bool write)
 {
-	if (unlikely(v->dr7 & 0xff))
+	if (unlikely(debug_armed(v)))
 		v->events.debug |= debug_data_hit(v, linear, size, write);
 }
 

@@ -37,9 +37,6 @@ void phys_written(struct soft_vcpu *v, struct memslot *slot, u64 gpa, u32 size);
  * read-only. */
 bool phys_plain_write(const struct memslot *slot, u64 gpa);
 
-/** Whether an enabled data breakpoint lies in the page of @linear. */
-bool debug_page_watched(const struct soft_vcpu *v, u64 linear);
-
 /** Raises #GP(0), or #SS(0) when @stack, unless @linear is canonical. */
 void check_canonical(struct soft_vcpu *v, u64 linear, bool stack);
 

@@ -5,6 +5,7 @@
  * tlb_log[] lists just those entries. The code TLB is emptied by counting up its epoch.
  */
 #include "engine/soft/mmu/internal.h"
+#include "engine/soft/system/debug.h"
 #include "engine/soft/system/exception.h"
 
 static struct tlb_entry *all_entries(struct soft_vcpu *v)
@@ -161,22 +162,6 @@ void check_canonical(struct soft_vcpu *v, u64 linear, bool stack)
 		raise_error(v, stack ? EXC_SS : EXC_GP, 0);
 }
 
-bool debug_page_watched(const struct soft_vcpu *v, u64 linear)
-{
-	if (likely(!(v->dr7 & 0xff)))
-		return false;
-	for (u32 k = 0; k < 4; k++) {
-		/* SDM 3B 17.2.4: enabled by L or G; R/W 1: writes, 3: reads and writes. Ranges are
-		 * aligned to their length and so stay in one page. */
-		bool enabled = (v->dr7 >> (2 * k)) & 3;
-		bool data = (v->dr7 >> (16 + 4 * k)) & 1;
-
-		if (enabled && data && (v->dr[k] & PAGE_MASK) == (linear & PAGE_MASK))
-			return true;
-	}
-	return false;
-}
-
 /** Remembers that the region of @linear has entries that stand for a large page. */
 static void note_large(struct soft_vcpu *v, const struct walk *w)
 {
@@ -226,7 +211,7 @@ void *tlb_fill(struct soft_vcpu *v, u64 linear, u32 size, enum access access, en
 
 	struct memslot *slot = phys_slot(v->vm, w.gpa);
 
-	if (unlikely(!slot || debug_page_watched(v, linear)))
+	if (unlikely(!slot || (debug_armed(v) && debug_page_watched(v, linear))))
 		return NULL;
 
 	u8 *host = slot->host + (w.gpa - in_page - slot->gpa);
