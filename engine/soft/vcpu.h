@@ -68,6 +68,20 @@ struct tlb {
 	struct tlb_entry write[TLB_SIZE];
 };
 
+/* All entries of all tables, in the order of soft_vcpu.tlb seen as one array. */
+#define TLB_ENTRIES (MMU_COUNT * 2 * TLB_SIZE)
+
+/* soft_vcpu.tlb_state[] */
+#define TLB_STATE_GLOBAL 1 /* the entry is of a global page */
+#define TLB_STATE_LOGGED 2 /* the entry's number is in tlb_log[] */
+
+/* A set of pages, hashed to one bit each; may say yes for pages that are not in it. */
+#define PAGE_FILTER_BITS 1024
+
+struct page_filter {
+	u64 word[PAGE_FILTER_BITS / 64];
+};
+
 /* Where to go on for a linear address: filled by the dispatcher, looked up by translated code. */
 #define JUMP_CACHE_BITS 10
 #define JUMP_CACHE_SIZE (1u << JUMP_CACHE_BITS)
@@ -81,9 +95,10 @@ struct jump_entry {
 #define ITLB_SIZE 256
 
 struct itlb_entry {
-	u64 tag;   /* linear page | 1 valid */
-	u64 gpa;   /* guest-physical page */
-	u8 *host;  /* hva of the page, NULL if not RAM */
+	u64 tag;    /* linear page | 1 valid */
+	u64 gpa;    /* guest-physical page */
+	u8 *host;   /* hva of the page, NULL if not RAM */
+	u64 epoch;  /* valid while this is v->itlb_epoch, or v->itlb_global_epoch if global */
 	u32 global; /* survives a CR3 write */
 };
 
@@ -198,8 +213,15 @@ struct soft_vcpu {
 	struct lapic *lapic; /* NULL without irqchip */
 	u32 mp_state;        /* KVM_MP_STATE_* */
 
+	/* mmu/tlb.c */
 	struct itlb_entry itlb[MMU_COUNT][ITLB_SIZE];
-	u8 tlb_global[MMU_COUNT][2][TLB_SIZE]; /* 1: the slot's page is global */
+	u64 itlb_epoch, itlb_global_epoch;
+	u8 tlb_state[TLB_ENTRIES];
+	u16 tlb_log[TLB_ENTRIES]; /* entries filled from pages that are not global since the last flush */
+	u32 tlb_logged;
+	struct page_filter large_2m[2], large_1g[2]; /* regions of large-page fills; [1]: global */
+	struct page_filter code_pages[MMU_COUNT];    /* pages fetched from since jump[] was cleared */
+	u32 jump_nonglobal[MMU_COUNT]; /* entries of jump[] whose page is not global: the dispatcher's */
 
 	/* MMIO and port reads already answered for the instruction being replayed; writes on their way */
 	struct io_access io_log[IO_LOG_SIZE];
