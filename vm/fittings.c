@@ -37,7 +37,7 @@ static void power_requested(void *opaque, enum power_event event, u32 code)
 		if (code == 0)
 			vm_end(vm, VM_EXITED, NULL, "the guest exited with success");
 		else
-			vm_end(vm, VM_GUEST_FAILED, NULL,
+			vm_end(vm, VM_EXITED_BADLY, NULL,
 			       "the guest exited through the debug-exit port with code %u", code);
 		break;
 	}

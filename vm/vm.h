@@ -34,6 +34,7 @@ struct vm_config {
 enum vm_end {
 	VM_POWERED_OFF,	 /* ACPI S5 */
 	VM_EXITED,	 /* debug-exit port, with success */
+	VM_EXITED_BADLY, /* debug-exit port, with another code */
 	VM_HALTED,	 /* a flat image halted: that is how those end */
 	VM_RESET,	 /* the guest asked for a reset */
 	VM_INTERRUPTED,	 /* vm_interrupt() */
