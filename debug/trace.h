@@ -48,6 +48,16 @@ void trace_line(enum trace_subsystem sub, const char *fmt, ...)
 			trace_line(TRACE_##sub, __VA_ARGS__);                                      \
 	} while (0)
 
+/** trace_line() for code that runs while guest vector registers are live: saves and restores them. */
+void trace_line_gp(enum trace_subsystem sub, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+#define trace_gp(sub, level, ...)                                                                  \
+	do {                                                                                       \
+		if (trace_on(sub, level))                                                          \
+			trace_line_gp(TRACE_##sub, __VA_ARGS__);                                   \
+	} while (0)
+
 /**
  * Sets levels from "SUB[=LEVEL],..." ("all" names every subsystem; default level 1).
  * Returns 0, or -EINVAL with @err naming the word that was not understood and the known ones.
