@@ -1,0 +1,56 @@
+#!/bin/sh
+# Installs the Debian packages that a build (and with "test" also the tests) needs and that are missing.
+# Usage: tools/setup.sh build|test
+# What is there already is recognised by what it offers, not by its package, so that a compiler or a meson
+# from elsewhere is accepted; a machine that has everything needs neither apt nor root.
+set -eu
+. "$(dirname "$0")/lib.sh"
+
+# have cmd:NAME | hdr:FILE: is the command in PATH, the header in the system's include directories?
+have()
+{
+	case $1 in
+	cmd:*)
+		command -v "${1#cmd:}" >/dev/null 2>&1
+		;;
+	hdr:*)
+		for dir in /usr/include /usr/include/x86_64-linux-gnu /usr/local/include; do
+			[ -e "$dir/${1#hdr:}" ] && return 0
+		done
+		return 1
+		;;
+	esac
+}
+
+# need PACKAGE PROOF: notes the package when its proof is missing.
+missing=''
+need()
+{
+	have "$2" || missing="$missing $1"
+}
+
+need gcc cmd:gcc
+need libc6-dev hdr:stdio.h
+need meson cmd:meson
+need ninja-build cmd:ninja
+need pkg-config cmd:pkg-config
+need python3 cmd:python3
+need libzydis-dev hdr:Zydis/Zydis.h
+need zlib1g-dev hdr:zlib.h
+need liblzma-dev hdr:lzma.h
+need libzstd-dev hdr:zstd.h
+need liblz4-dev hdr:lz4.h
+need libbz2-dev hdr:bzlib.h
+need libcmocka-dev hdr:cmocka.h
+if [ "${1:-build}" = test ]; then
+	need qemu-system-x86 cmd:qemu-system-x86_64
+fi
+
+[ -n "$missing" ] || exit 0
+command -v apt-get >/dev/null 2>&1 ||
+	die "missing (by Debian's names):$missing. This is no Debian system: install them its own way."
+say "installing$missing"
+as_root apt-get -q update
+# Word splitting is wanted: one argument a package.
+# shellcheck disable=SC2086
+as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends $missing
