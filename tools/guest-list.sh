@@ -18,6 +18,8 @@ file /bin/busybox 755 $busybox
 link /bin/sh busybox
 file /init 755 $here/guest/init
 file /etc/profile 644 $here/guest/profile
+file /etc/group 644 $here/guest/group
+file /etc/passwd 644 $here/guest/passwd
 file /guise/check 755 $here/guest/check
 file /guise/poweroff 755 $here/guest/poweroff
 END

@@ -58,7 +58,6 @@ END
 } >"$tmp/list"
 "$tools/mkcpio.py" "$tmp/outer.cpio" <"$tmp/list"
 
-# Nested paging is off in the outer KVM: QEMU 7.2 walks two dimensions slowly.
 qemu-system-x86_64 -accel tcg -cpu max,+svm -m 1G -nodefaults -display none -serial stdio -no-reboot \
 	-kernel "$guest/vmlinuz" -initrd "$tmp/outer.cpio" \
 	-append "console=ttyS0 quiet guise.script=nested guise.release=$release" \

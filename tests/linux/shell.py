@@ -28,18 +28,19 @@ class Terminal:
         os.write(self.fd, data)
 
     def expect(self, text, seconds):
-        """Reads until text comes; what follows it stays for the next call."""
+        """Reads until text comes; what follows it stays for the next call, what precedes it is forgotten."""
         end = time.monotonic() + seconds
         while text not in self.seen:
             left = end - time.monotonic()
-            if left <= 0 or not self.read(left):
-                sys.exit("FAIL: waited %d s for %r, last seen: %r" % (seconds, text, self.seen[-500:]))
-        before, self.seen = self.seen.split(text, 1)
-        return before
+            if left <= 0 or self.read(left) == b"":
+                why = "did not come within %d s" % seconds if left <= 0 else "did not come before the end"
+                sys.exit("\nFAIL: %r %s; last seen: %r" % (text, why, self.seen[-500:]))
+        self.seen = self.seen.split(text, 1)[1]
 
     def read(self, seconds):
+        """Returns what came within the time: None if nothing did, b"" at the program's end."""
         if not select.select([self.fd], [], [], seconds)[0]:
-            return False
+            return None
         try:
             data = os.read(self.fd, 4096)
         except OSError:  # the other side is closed
@@ -47,7 +48,7 @@ class Terminal:
         sys.stdout.buffer.write(data)
         sys.stdout.flush()
         self.seen += data
-        return bool(data)
+        return data
 
     def status(self, seconds):
         """Waits for the program's end and returns its exit status."""
@@ -92,14 +93,14 @@ def main():
     time.sleep(1)
     shell.send(b"\x03")
     shell.expect(PROMPT, 10)
-    # Job control: a stopped job comes back by number.
+    # Job control: a stopped job comes to hand by number.
     shell.send(b"sleep 1001\r")
     time.sleep(1)
     shell.send(b"\x1a")
     shell.expect(b"Stopped", 10)
     shell.expect(PROMPT, 10)
-    shell.send(b"kill %1; echo $((40 + 3))\r")
-    shell.expect(b"43", 10)
+    shell.send(b"kill -9 %1; echo back=$((40 + 3))\r")
+    shell.expect(b"back=43", 10)
     # More input at once than a UART's FIFO holds.
     line = b"x" * 200
     shell.send(b"echo " + line + b" | wc -c\r")
