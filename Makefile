@@ -36,7 +36,7 @@ test: test-setup build guest
 	@tests/run $(BUILD) $(if $(filter-out 0,$(QUICK)),--quick)
 
 bench: test-setup build guest
-	@bench/boot.sh $(BUILD)
+	@bench/boot.py $(BUILD)
 
 install: build
 	@meson configure $(BUILD) -Dprefix=$(abspath $(PREFIX))

@@ -93,7 +93,7 @@ def main():
     time.sleep(1)
     shell.send(b"\x03")
     shell.expect(PROMPT, 10)
-    # Job control: a stopped job comes to hand by number.
+    # Job control: a stopped job is known by its number.
     shell.send(b"sleep 1001\r")
     time.sleep(1)
     shell.send(b"\x1a")
