@@ -2,7 +2,9 @@
 BUILD  ?= build
 PREFIX ?= /usr/local
 QUICK  ?=
+FLAGS  ?=
 
+.NOTPARALLEL:
 .PHONY: all run test bench install clean help setup test-setup build guest
 
 all: setup build
@@ -14,7 +16,7 @@ help:
 	@echo 'make bench                    ... and time a boot against qemu-system-x86_64 -accel tcg'
 	@echo 'make install [PREFIX=/usr/local] [DESTDIR=]'
 	@echo 'make clean                    remove $(BUILD) (downloads stay in ~/.cache/guise)'
-	@echo 'BUILD=DIR takes another build directory.'
+	@echo 'BUILD=DIR takes another build directory, FLAGS= gives options to guise run or the benchmark.'
 
 setup:
 	@tools/setup.sh build
@@ -30,13 +32,13 @@ guest: | setup
 	@tools/guest-files.sh $(BUILD)
 
 run: build guest
-	@tools/run.sh $(BUILD)
+	@tools/run.sh $(BUILD) $(FLAGS)
 
 test: test-setup build guest
 	@tests/run $(BUILD) $(if $(filter-out 0,$(QUICK)),--quick)
 
 bench: test-setup build guest
-	@bench/boot.py $(BUILD)
+	@bench/boot.py $(BUILD) $(FLAGS)
 
 install: build
 	@meson configure $(BUILD) -Dprefix=$(abspath $(PREFIX))

@@ -42,13 +42,27 @@ need libzstd-dev hdr:zstd.h
 need liblz4-dev hdr:lz4.h
 need libbz2-dev hdr:bzlib.h
 need libcmocka-dev hdr:cmocka.h
-if [ "${1:-build}" = test ]; then
-	need qemu-system-x86 cmd:qemu-system-x86_64
+
+can_install=yes
+if ! command -v apt-get >/dev/null 2>&1; then
+	can_install=no why='this is no Debian system: install them its own way'
+elif [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null 2>&1; then
+	can_install=no why='installing needs root, and there is no sudo; as root: apt-get update && apt-get install ...'
+fi
+if [ -n "$missing" ] && [ "$can_install" = no ]; then
+	die "missing (by Debian's names):$missing; $why"
+fi
+
+# Without QEMU the tests that need it are skipped.
+if [ "${1:-build}" = test ] && ! have cmd:qemu-system-x86_64; then
+	if [ "$can_install" = yes ]; then
+		missing="$missing qemu-system-x86"
+	else
+		say "missing: qemu-system-x86; tests that need it will be skipped; $why"
+	fi
 fi
 
 [ -n "$missing" ] || exit 0
-command -v apt-get >/dev/null 2>&1 ||
-	die "missing (by Debian's names):$missing. This is no Debian system: install them its own way."
 say "installing$missing"
 as_root apt-get -q update
 # Word splitting is wanted: one argument a package.
