@@ -58,12 +58,13 @@ END
 } >"$tmp/list"
 "$tools/mkcpio.py" "$tmp/outer.cpio" <"$tmp/list"
 
-qemu-system-x86_64 -accel tcg -cpu max,+svm -m 1G -nodefaults -display none -serial stdio -no-reboot \
+# The limit is for an outer guest that hangs.
+timeout 420 qemu-system-x86_64 -accel tcg -cpu max,+svm -m 1G -nodefaults -display none -serial stdio -no-reboot \
 	-kernel "$guest/vmlinuz" -initrd "$tmp/outer.cpio" \
 	-append "console=ttyS0 quiet guise.script=nested guise.release=$release" \
 	</dev/null >"$tmp/console" 2>&1 &
 qemu=$!
-tail -f --pid="$qemu" "$tmp/console"
+tail -f -s 0.2 --pid="$qemu" "$tmp/console"
 status=0
 wait "$qemu" || status=$?
 qemu=''
@@ -73,6 +74,7 @@ fail()
 	echo "FAIL: $*"
 	exit 1
 }
+[ "$status" -ne 124 ] || fail 'the outer guest was still running after 420 s'
 [ "$status" -eq 0 ] || fail "qemu-system-x86_64 ended with status $status"
 ! grep '^GUISE-CHECK [a-z0-9]* FAIL' "$tmp/console" || fail 'see above'
 grep -q '^GUISE-CHECK all ok' "$tmp/console" || fail 'the outer guest did not come to the end of its script'
