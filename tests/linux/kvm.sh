@@ -4,14 +4,15 @@
 #
 #	this host -> qemu -accel tcg -cpu max,+svm -> Linux with kvm-amd -> guise run -e kvm -> Linux
 #
-# Usage: kvm.sh GUISE GUEST TINY
-# TINY is the directory of the flat test guests.
+# Usage: kvm.sh GUISE GUEST TINY [PROGRAM...]
+# TINY is the directory of the tiny guests; the PROGRAMs, tests of the kvm engine themselves, are run there too.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 tools=$here/../../tools
 . "$here/need.sh"
 
 guise=$1 guest=$2 tiny=$3
+shift 3
 need_guest "$guest"
 command -v qemu-system-x86_64 >/dev/null 2>&1 || skip 'no qemu-system-x86_64 (Debian: qemu-system-x86)'
 release=$(basename "$(readlink -f "$guest/vmlinuz")")
@@ -26,26 +27,30 @@ qemu=''
 trap '[ -z "$qemu" ] || kill "$qemu" 2>/dev/null; rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
 
-# The outer machine's initramfs: the usual one, the modules, guise with its libraries, and the inner guest.
+# The outer machine's initramfs: the usual one, the modules, guise and the other programs with their libraries,
+# and the inner guests.
 list_libraries()
 {
-	ldd "$1" | sed -n 's/.*[[:space:]]\(\/[^ ]*\) (0x.*/\1/p' | while read -r library; do
+	ldd "$@" | sed -n 's/.*[[:space:]]\(\/[^ ]*\) (0x.*/\1/p' | sort -u | while read -r library; do
 		echo "file $library 755 $library"
 	done
 }
-list_tiny()
+list_files()
 {
-	for file in "$tiny"/*.bin; do
-		[ ! -e "$file" ] || echo "file /tiny/$(basename "$file") 644 $file"
+	into=$1
+	shift
+	for file in "$@"; do
+		[ ! -e "$file" ] || echo "file $into/$(basename "$file") 755 $file"
 	done
 }
 {
 	"$tools/guest-list.sh" "$guest/busybox"
-	for dir in /guest /kvm /lib /lib64 /lib/x86_64-linux-gnu /tiny /usr /usr/lib /usr/lib/x86_64-linux-gnu; do
+	for dir in /guest /kvm /lib /lib64 /lib/x86_64-linux-gnu /test /tiny /usr /usr/lib /usr/lib/x86_64-linux-gnu; do
 		echo "dir $dir 755"
 	done
-	list_libraries "$guise"
-	list_tiny
+	list_libraries "$guise" "$@"
+	list_files /test "$@"
+	list_files /tiny "$tiny"/*.bin "$tiny"/*.elf
 	cat <<END
 file /bin/guise 755 $guise
 file /guise/nested 755 $here/nested
@@ -76,5 +81,8 @@ fail()
 }
 [ "$status" -ne 124 ] || fail 'the outer guest was still running after 420 s'
 [ "$status" -eq 0 ] || fail "qemu-system-x86_64 ended with status $status"
-! grep '^GUISE-CHECK [a-z0-9]* FAIL' "$tmp/console" || fail 'see above'
+# One test a line, for the runner.
+awk '/^GUISE-CHECK / && $2 != "all" { print ($3 == "ok" ? "ok " : "not ok ") ++n " - " $2 } END { print "1.." n }' \
+	"$tmp/console"
+! grep '^GUISE-CHECK [^ ]* FAIL' "$tmp/console" || fail 'see above'
 grep -q '^GUISE-CHECK all ok' "$tmp/console" || fail 'the outer guest did not come to the end of its script'
