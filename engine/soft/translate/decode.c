@@ -725,8 +725,9 @@ int decode(const u8 *bytes, u32 available, u64 rip, u32 mode, struct decoded *ou
 	if (!ZYAN_SUCCESS(status) || !allowed_ext[zi.meta.isa_ext] ||
 	    (zi.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
 	     zi.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)) {
-		/* INVPCID, VMCALL and the like have extensions of their own but rules */
-		if (!ZYAN_SUCCESS(status) || !rules[zi.mnemonic].op)
+		/* INVPCID, ENDBR and the like are of extensions not allowed in general but have rules. */
+		if (!ZYAN_SUCCESS(status) ||
+		    (!rules[zi.mnemonic].op && rules[zi.mnemonic].class == CLASS_NATIVE))
 			return undefined(out);
 	}
 	memcpy(out->bytes, bytes, zi.length);
