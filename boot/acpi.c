@@ -155,6 +155,7 @@ enum madt_type {
 #define FADT_PROC_C1	     BIT(2)
 #define FADT_NO_POWER_BUTTON BIT(4)
 #define FADT_NO_SLEEP_BUTTON BIT(5)
+#define FADT_RTC_NOT_FIXED   BIT(6) /* no wake-up by alarm */
 #define FADT_RESET_REGISTER  BIT(10)
 #define BOOT_LEGACY_DEVICES  BIT(0)
 #define BOOT_8042	     BIT(1)
@@ -297,7 +298,7 @@ static bool build_fadt(struct tables *t, u64 facs, u64 dsdt, u64 *gpa)
 	    .century = CMOS_CENTURY,
 	    .boot_flags = BOOT_LEGACY_DEVICES | BOOT_8042 | BOOT_NO_VGA,
 	    .flags = FADT_WBINVD | FADT_PROC_C1 | FADT_NO_POWER_BUTTON | FADT_NO_SLEEP_BUTTON |
-		     FADT_RESET_REGISTER,
+		     FADT_RTC_NOT_FIXED | FADT_RESET_REGISTER,
 	    .reset = ports(ACPI_RESET_PORT, 8, 1),
 	    .reset_value = ACPI_RESET_VALUE,
 	    .x_facs = facs,

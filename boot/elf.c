@@ -157,7 +157,7 @@ int elf_load(struct boot_context *boot, struct error *err)
 				 "%s is a 32-bit ELF image with neither a PVH note nor a Multiboot "
 				 "header: no way to start it is known",
 				 boot->kernel.path);
-	if (pvh ? entry > UINT32_MAX : !elf_entry(&elf, &entry))
+	if (pvh ? entry > UINT32_MAX || !elf_holds(&elf, entry) : !elf_entry(&elf, &entry))
 		return error_set(err, ENOEXEC, "%s has an entry point outside of its segments",
 				 boot->kernel.path);
 	ret = elf_load_segments(boot, &elf, err);

@@ -110,19 +110,29 @@ int elf_parse(struct elf_image *elf, const u8 *head, size_t head_size, u64 file_
 	return 0;
 }
 
+bool elf_holds(const struct elf_image *elf, u64 gpa)
+{
+	for (u32 i = 0; i < elf->segment_count; i++) {
+		const struct elf_segment *s = &elf->segments[i];
+		if (gpa >= s->gpa && gpa - s->gpa < s->file_size)
+			return true;
+	}
+	return false;
+}
+
 bool elf_entry(const struct elf_image *elf, u64 *gpa)
 {
-	const struct elf_segment *end = elf->segments + elf->segment_count;
-	for (const struct elf_segment *s = elf->segments; s < end; s++)
-		if (elf->entry >= s->gpa && elf->entry - s->gpa < s->file_size) {
-			*gpa = elf->entry;
-			return true;
-		}
-	for (const struct elf_segment *s = elf->segments; s < end; s++)
+	if (elf_holds(elf, elf->entry)) {
+		*gpa = elf->entry;
+		return true;
+	}
+	for (u32 i = 0; i < elf->segment_count; i++) {
+		const struct elf_segment *s = &elf->segments[i];
 		if (elf->entry >= s->virt && elf->entry - s->virt < s->file_size) {
 			*gpa = elf->entry - s->virt + s->gpa;
 			return true;
 		}
+	}
 	return false;
 }
 

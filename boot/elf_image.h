@@ -40,6 +40,9 @@ int elf_parse(struct elf_image *elf, const u8 *head, size_t head_size, u64 file_
  */
 bool elf_entry(const struct elf_image *elf, u64 *gpa);
 
+/** Whether @gpa is in the part of a segment that comes from the file. */
+bool elf_holds(const struct elf_image *elf, u64 gpa);
+
 /**
  * Looks in the note segment bytes @data for the note @name, @type and copies its 4- or 8-byte
  * number to *@value. @align: of the segment, 4 or 8. Returns false if there is none.

@@ -16,6 +16,8 @@ void boot_layout_init(struct boot_layout *layout, const struct guest_memory *mem
 	    (struct boot_area){BOOT_LOW_END, BOOT_HIGH_MEM, "the PC's firmware area"};
 }
 
+#define PHYSICAL_END BIT(46) /* no machine of this kind has memory beyond */
+
 /** The area that meets [@start, @end), or NULL. */
 static const struct boot_area *area_at(const struct boot_layout *layout, u64 start, u64 end)
 {
@@ -36,7 +38,7 @@ static int not_ram(const struct boot_layout *layout, u64 start, u64 end, const c
 		   struct error *err)
 {
 	bool in_hole = start < GUEST_MEMORY_HOLE_END && end > GUEST_MEMORY_HOLE_START;
-	if (in_hole || end < start)
+	if (in_hole || end < start || end > PHYSICAL_END)
 		return error_set(err, ENOEXEC,
 				 "%s wants to be at %#llx-%#llx, where a PC has no memory", what,
 				 (unsigned long long)start, (unsigned long long)end - 1);

@@ -124,6 +124,9 @@ static int load_by_addresses(struct boot_context *boot, const struct multiboot_h
 					 path);
 		memory_size = h->bss_end_addr - h->load_addr;
 	}
+	if (h->entry_addr < h->load_addr || h->entry_addr - h->load_addr >= size)
+		return error_set(err, ENOEXEC, "%s has an entry point outside of what is loaded",
+				 path);
 	void *at;
 	int ret = boot_claim(&boot->layout, h->load_addr, memory_size, "the kernel", &at, err);
 	if (!ret)

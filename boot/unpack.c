@@ -15,9 +15,10 @@
 
 #include "base/error.h"
 
-#define PIECE_SIZE     (256u << 10)
-#define LZ4_BLOCK_SIZE (8 << 20) /* of the legacy frame: every block but the last unpacks to this  \
-				  */
+#define PIECE_SIZE (256u << 10)
+#define LZ4_BLOCK_SIZE                                                                             \
+	(8 << 20) /* of the legacy frame: every block but the last unpacks to this                 \
+		   */
 #define LZMA_MEMORY (512ull << 20) /* what a decoder may take; kernels use 32 or 64 MiB */
 
 struct unpack_stream {

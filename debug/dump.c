@@ -140,10 +140,11 @@ static void print_code(FILE *out, const struct dump *d)
 	fprintf(out, "  code at %llx:", (ull)rip);
 	for (s64 i = -CODE_BEFORE; i < CODE_AFTER; i++) {
 		u8 byte;
-		char text[3] = "--";
+		const char *form = i == 0 ? " <%02x>" : " %02x";
 		if (read_linear(d, rip + (u64)i, &byte, 1))
-			snprintf(text, sizeof(text), "%02x", byte);
-		fprintf(out, i == 0 ? " <%s>" : " %s", text);
+			fprintf(out, form, byte);
+		else
+			fprintf(out, i == 0 ? " <-->" : " --");
 	}
 	fputc('\n', out);
 }
@@ -166,7 +167,7 @@ static void print_stack(FILE *out, const struct dump *d)
 		if (readable)
 			fprintf(out, "%0*llx", (int)bytes * 2, (ull)word);
 		else
-			fprintf(out, "%.*s", (int)bytes * 2, "----------------");
+			fprintf(out, "%.*s", (int)bytes * 2, "????????????????");
 		if (i % WORDS_A_LINE == WORDS_A_LINE - 1)
 			fputc('\n', out);
 	}

@@ -68,6 +68,20 @@ struct tlb {
 	struct tlb_entry write[TLB_SIZE];
 };
 
+/* All entries of all tables, in the order of soft_vcpu.tlb seen as one array. */
+#define TLB_ENTRIES (MMU_COUNT * 2 * TLB_SIZE)
+
+/* soft_vcpu.tlb_state[] */
+#define TLB_STATE_GLOBAL 1 /* the entry is of a global page */
+#define TLB_STATE_LOGGED 2 /* the entry's number is in tlb_log[] */
+
+/* A set of pages, hashed to one bit each; may say yes for pages that are not in it. */
+#define PAGE_FILTER_BITS 1024
+
+struct page_filter {
+	u64 word[PAGE_FILTER_BITS / 64];
+};
+
 /* Where to go on for a linear address: filled by the dispatcher, looked up by translated code. */
 #define JUMP_CACHE_BITS 10
 #define JUMP_CACHE_SIZE (1u << JUMP_CACHE_BITS)
@@ -81,9 +95,10 @@ struct jump_entry {
 #define ITLB_SIZE 256
 
 struct itlb_entry {
-	u64 tag;   /* linear page | 1 valid */
-	u64 gpa;   /* guest-physical page */
-	u8 *host;  /* hva of the page, NULL if not RAM */
+	u64 tag;    /* linear page | 1 valid */
+	u64 gpa;    /* guest-physical page */
+	u8 *host;   /* hva of the page, NULL if not RAM */
+	u64 epoch;  /* valid while this is v->itlb_epoch, or v->itlb_global_epoch if global */
 	u32 global; /* survives a CR3 write */
 };
 
@@ -128,12 +143,15 @@ struct pending_events {
 	u64 debug;            /* DR6 bits of a trap-class #DB due at the next boundary; 0: none */
 };
 
+#define MC_BANKS 10 /* machine-check banks */
+
 struct soft_msrs {
 	u64 efer, star, lstar, cstar, sfmask, kernel_gs_base, tsc_aux, pat;
 	u64 sysenter_cs, sysenter_esp, sysenter_eip;
 	u64 apic_base, misc_enable, debugctl, tsc_adjust, feature_control;
 	u64 mtrr_def_type, mtrr_fixed[11], mtrr_var[16];
 	u64 mcg_status, mcg_cap, mcg_ctl, bios_sign_id;
+	u64 mc_bank[MC_BANKS][4]; /* CTL STATUS ADDR MISC */
 	u64 kvm_wall_clock, kvm_system_time;
 	u64 spec_ctrl;
 };
@@ -195,8 +213,15 @@ struct soft_vcpu {
 	struct lapic *lapic; /* NULL without irqchip */
 	u32 mp_state;        /* KVM_MP_STATE_* */
 
+	/* mmu/tlb.c */
 	struct itlb_entry itlb[MMU_COUNT][ITLB_SIZE];
-	u8 tlb_global[MMU_COUNT][2][TLB_SIZE]; /* 1: the slot's page is global */
+	u64 itlb_epoch, itlb_global_epoch;
+	u8 tlb_state[TLB_ENTRIES];
+	u16 tlb_log[TLB_ENTRIES]; /* entries filled from pages that are not global since the last flush */
+	u32 tlb_logged;
+	struct page_filter large_2m[2], large_1g[2]; /* regions of large-page fills; [1]: global */
+	struct page_filter code_pages[MMU_COUNT];    /* pages fetched from since jump[] was cleared */
+	u32 jump_nonglobal[MMU_COUNT]; /* entries of jump[] whose page is not global: the dispatcher's */
 
 	/* MMIO and port reads already answered for the instruction being replayed; writes on their way */
 	struct io_access io_log[IO_LOG_SIZE];
@@ -204,7 +229,6 @@ struct soft_vcpu {
 	u32 io_head, io_tail;
 
 	struct block_cache *cache; /* translated code; private to this vCPU */
-	u32 jump_nonglobal[MMU_COUNT]; /* jump-cache entries on non-global pages */
 	u32 jump_mode[MMU_COUNT];      /* mode that the jump cache's blocks have */
 	u64 commit_linear;             /* where the bounce buffer goes, see soft_miss() */
 	u32 commit_description;
@@ -316,7 +340,8 @@ _Noreturn void vcpu_exit(struct soft_vcpu *v);
  * looked at. Inside. */
 _Noreturn void vcpu_resume(struct soft_vcpu *v);
 
-/** Resets to the state after RESET or INIT (SDM 3A table 9-1). */
+/** Resets to the state after RESET or INIT (SDM 3A table 9-1; engine/soft/reset.c). RESET: outside only, since
+ * it writes v->fpu; v->base.id and v->vm are set. INIT: inside too. */
 void vcpu_reset(struct soft_vcpu *v, bool init);
 
 #endif

@@ -1,156 +1,979 @@
-/* The diagnostic page walk and the dump, on good tables and on nonsense. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+/* The page walk: what tables and rights give, the error codes, the accessed and dirty bits. SDM
+ * 3A 4.3 to 4.8. */
+#include "tests/unit/soft_fixture.h"
+
+#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <cmocka.h>
 
-#include "base/error.h"
-#include "debug/dump.h"
-#include "debug/walk.h"
-#include "memory/memory.h"
+enum paging { OFF, NARROW, PAE, LONG };
 
-#define CR0_PAGING   0x80000001
-#define CR4_PSE	     0x10
-#define CR4_PAE	     0x20
-#define CR4_LA57     0x1000
-#define EFER_LONG    0x500
-#define MEMORY_BYTES (4ull << 20)
+/* Where the tables of every case lie. */
+#define T1   0x1000ull
+#define T2   0x2000ull
+#define T3   0x3000ull
+#define T4   0x4000ull
+#define PAGE 0x555000ull /* where pages lie */
 
-static struct guest_memory memory;
+#define ALL (P | W | U)
 
-static int setup(void **state)
+struct walk_case {
+	const char *name;
+	enum paging paging;
+	u64 cr0, cr4, efer; /* added to what the paging needs */
+	u64 entry[4];	    /* from the top; PAE: the first is a PDPTE register */
+	u64 linear;
+	enum access access;
+	enum mmu_index index;
+	u64 gpa;   /* expected on success */
+	u32 error; /* expected on failure; 0: success */
+	u64 size;  /* 0: 4 KiB */
+};
+
+#define FAILS_NP 0x10000 /* error code 0 that is a failure all the same */
+
+#define NXE    EFER_NXE
+#define WP     CR0_WP
+#define USER   MMU_USER
+#define KERN   MMU_KERNEL
+#define KERNAC MMU_KERNEL_AC
+#define RD     ACCESS_READ
+#define WR     ACCESS_WRITE
+#define EX     ACCESS_EXEC
+
+#define LINEAR	 0x123456789abcull
+#define LINEAR32 0x89abcdefull
+
+/* clang-format off: one case a line */
+static const struct walk_case cases[] = {
+    {"no paging", OFF, 0, 0, 0, {0}, LINEAR32, WR, USER, LINEAR32, 0, 0},
+
+    {"long: read",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | ALL},
+     LINEAR,
+     RD,
+     USER,
+     PAGE | 0xabc,
+     0,
+     0},
+    {"long: write",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | ALL},
+     LINEAR,
+     WR,
+     USER,
+     PAGE | 0xabc,
+     0,
+     0},
+    {"long: PAT bit of a PTE",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | ALL | PS},
+     LINEAR,
+     RD,
+     USER,
+     PAGE | 0xabc,
+     0,
+     0},
+    {"long: 62:52 ignored",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL | BIT(62), T3 | ALL | BIT(52), T4 | ALL | BIT(55), PAGE | ALL | BIT(60)},
+     LINEAR,
+     RD,
+     USER,
+     PAGE | 0xabc,
+     0,
+     0},
+    {"long: 2M",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, T3 | ALL, 0x800000 | ALL | PS},
+     LINEAR,
+     WR,
+     USER,
+     0x989abc,
+     0,
+     BIT(21)},
+    {"long: 2M PAT",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, T3 | ALL, 0x800000 | ALL | PS | BIT(12)},
+     LINEAR,
+     RD,
+     USER,
+     0x989abc,
+     0,
+     BIT(21)},
+    {"long: 2M reserved 13",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, T3 | ALL, 0x800000 | ALL | PS | BIT(13)},
+     LINEAR,
+     RD,
+     KERN,
+     0,
+     PF_P | PF_RSVD,
+     0},
+    {"long: 2M reserved 20",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, T3 | ALL, 0x900000 | ALL | PS},
+     LINEAR,
+     RD,
+     KERN,
+     0,
+     PF_P | PF_RSVD,
+     0},
+    {"long: 1G",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, 0x40000000 | ALL | PS},
+     LINEAR,
+     RD,
+     USER,
+     0x56789abc,
+     0,
+     BIT(30)},
+    {"long: 1G PAT",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, 0x40000000 | ALL | PS | BIT(12)},
+     LINEAR,
+     RD,
+     USER,
+     0x56789abc,
+     0,
+     BIT(30)},
+    {"long: 1G reserved 13",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, 0x40000000 | ALL | PS | BIT(13)},
+     LINEAR,
+     RD,
+     USER,
+     0,
+     PF_P | PF_RSVD | PF_U,
+     0},
+    {"long: 1G reserved 29",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, 0x60000000 | ALL | PS},
+     LINEAR,
+     WR,
+     USER,
+     0,
+     PF_P | PF_RSVD | PF_U | PF_W,
+     0},
+    {"long: PS in PML4E",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL | PS, T3 | ALL, T4 | ALL, PAGE | ALL},
+     LINEAR,
+     RD,
+     KERN,
+     0,
+     PF_P | PF_RSVD,
+     0},
+    {"long: address above MAXPHYADDR",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | ALL | BIT(40)},
+     LINEAR,
+     RD,
+     KERN,
+     0,
+     PF_P | PF_RSVD,
+     0},
+    {"long: table above MAXPHYADDR",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL | BIT(51)},
+     LINEAR,
+     RD,
+     KERN,
+     0,
+     PF_P | PF_RSVD,
+     0},
+    {"long: NX without NXE",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, T3 | ALL | NX, T4 | ALL, PAGE | ALL},
+     LINEAR,
+     RD,
+     KERN,
+     0,
+     PF_P | PF_RSVD,
+     0},
+    {"long: NX without NXE, fetch has no I",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | ALL | NX},
+     LINEAR,
+     EX,
+     USER,
+     0,
+     PF_P | PF_RSVD | PF_U,
+     0},
+    {"long: reserved counts only if present",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, T3 | ALL, T4 | ALL, (PAGE | ALL | NX) & ~P},
+     LINEAR,
+     RD,
+     USER,
+     0,
+     PF_U,
+     0},
+    {"long: NX read",
+     LONG,
+     0,
+     0,
+     NXE,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | ALL | NX},
+     LINEAR,
+     RD,
+     USER,
+     PAGE | 0xabc,
+     0,
+     0},
+    {"long: NX fetch, user",
+     LONG,
+     0,
+     0,
+     NXE,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | ALL | NX},
+     LINEAR,
+     EX,
+     USER,
+     0,
+     PF_P | PF_U | PF_I,
+     0},
+    {"long: NX of a table, kernel",
+     LONG,
+     0,
+     0,
+     NXE,
+     {T2 | ALL | NX, T3 | ALL, T4 | ALL, PAGE | ALL},
+     LINEAR,
+     EX,
+     KERN,
+     0,
+     PF_P | PF_I,
+     0},
+    {"long: fetch not present",
+     LONG,
+     0,
+     0,
+     NXE,
+     {T2 | ALL, 0},
+     LINEAR,
+     EX,
+     USER,
+     0,
+     PF_U | PF_I,
+     0},
+    {"long: fetch not present without NXE",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, 0},
+     LINEAR,
+     EX,
+     USER,
+     0,
+     PF_U,
+     0},
+    {"long: fetch not present, SMEP",
+     LONG,
+     0,
+     CR4_SMEP,
+     0,
+     {T2 | ALL, 0},
+     LINEAR,
+     EX,
+     KERN,
+     0,
+     PF_I,
+     0},
+    {"long: PML4E not present", LONG, 0, 0, 0, {0}, LINEAR, RD, KERN, 0, FAILS_NP, 0},
+    {"long: PDE not present, write",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, T3 | ALL, 0},
+     LINEAR,
+     WR,
+     KERN,
+     0,
+     PF_W,
+     0},
+    {"long: PTE not present, user write",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | W | U},
+     LINEAR,
+     WR,
+     USER,
+     0,
+     PF_W | PF_U,
+     0},
+    {"long: user on a supervisor page",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | P | W},
+     LINEAR,
+     RD,
+     USER,
+     0,
+     PF_P | PF_U,
+     0},
+    {"long: user below a supervisor table",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | P | W, T3 | ALL, T4 | ALL, PAGE | ALL},
+     LINEAR,
+     RD,
+     USER,
+     0,
+     PF_P | PF_U,
+     0},
+    {"long: user write to a read-only page",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | P | U},
+     LINEAR,
+     WR,
+     USER,
+     0,
+     PF_P | PF_U | PF_W,
+     0},
+    {"long: user write below a read-only table",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, T3 | P | U, T4 | ALL, PAGE | ALL},
+     LINEAR,
+     WR,
+     USER,
+     0,
+     PF_P | PF_U | PF_W,
+     0},
+    {"long: kernel write to a read-only page",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | P},
+     LINEAR,
+     WR,
+     KERN,
+     PAGE | 0xabc,
+     0,
+     0},
+    {"long: the same with WP",
+     LONG,
+     WP,
+     0,
+     0,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | P},
+     LINEAR,
+     WR,
+     KERN,
+     0,
+     PF_P | PF_W,
+     0},
+    {"long: kernel fetches a user page",
+     LONG,
+     0,
+     0,
+     NXE,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | ALL},
+     LINEAR,
+     EX,
+     KERN,
+     PAGE | 0xabc,
+     0,
+     0},
+    {"long: SMEP",
+     LONG,
+     0,
+     CR4_SMEP,
+     0,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | ALL},
+     LINEAR,
+     EX,
+     KERN,
+     0,
+     PF_P | PF_I,
+     0},
+    {"long: SMEP, AC does not help",
+     LONG,
+     0,
+     CR4_SMEP,
+     0,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | ALL},
+     LINEAR,
+     EX,
+     KERNAC,
+     0,
+     PF_P | PF_I,
+     0},
+    {"long: SMEP, supervisor page",
+     LONG,
+     0,
+     CR4_SMEP,
+     0,
+     {T2 | ALL, T3 | P, T4 | ALL, PAGE | ALL},
+     LINEAR,
+     EX,
+     KERN,
+     PAGE | 0xabc,
+     0,
+     0},
+    {"long: SMEP, user fetch",
+     LONG,
+     0,
+     CR4_SMEP,
+     0,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | ALL},
+     LINEAR,
+     EX,
+     USER,
+     PAGE | 0xabc,
+     0,
+     0},
+    {"long: SMAP read",
+     LONG,
+     0,
+     CR4_SMAP,
+     0,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | ALL},
+     LINEAR,
+     RD,
+     KERN,
+     0,
+     PF_P,
+     0},
+    {"long: SMAP write",
+     LONG,
+     0,
+     CR4_SMAP,
+     0,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | ALL},
+     LINEAR,
+     WR,
+     KERN,
+     0,
+     PF_P | PF_W,
+     0},
+    {"long: SMAP with AC",
+     LONG,
+     0,
+     CR4_SMAP,
+     0,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | ALL},
+     LINEAR,
+     WR,
+     KERNAC,
+     PAGE | 0xabc,
+     0,
+     0},
+    {"long: SMAP, fetch",
+     LONG,
+     0,
+     CR4_SMAP,
+     0,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | ALL},
+     LINEAR,
+     EX,
+     KERN,
+     PAGE | 0xabc,
+     0,
+     0},
+    {"long: no SMAP",
+     LONG,
+     0,
+     0,
+     0,
+     {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | ALL},
+     LINEAR,
+     RD,
+     KERN,
+     PAGE | 0xabc,
+     0,
+     0},
+    {"long: table where no memory is",
+     LONG,
+     0,
+     0,
+     NXE,
+     {T2 | ALL, NO_RAM | ALL},
+     LINEAR,
+     RD,
+     KERN,
+     0,
+     PF_P | PF_RSVD,
+     0},
+
+    {"pae: read",
+     PAE,
+     0,
+     0,
+     0,
+     {T2 | P, T3 | ALL, PAGE | ALL},
+     LINEAR32,
+     RD,
+     USER,
+     PAGE | 0xdef,
+     0,
+     0},
+    {"pae: PDPTE not present",
+     PAE,
+     0,
+     0,
+     0,
+     {T2, T3 | ALL, PAGE | ALL},
+     LINEAR32,
+     WR,
+     USER,
+     0,
+     PF_U | PF_W,
+     0},
+    {"pae: 2M",
+     PAE,
+     0,
+     0,
+     0,
+     {T2 | P, 0x800000 | ALL | PS},
+     LINEAR32,
+     WR,
+     USER,
+     0x8bcdef,
+     0,
+     BIT(21)},
+    {"pae: 2M reserved 20",
+     PAE,
+     0,
+     0,
+     0,
+     {T2 | P, 0x900000 | ALL | PS},
+     LINEAR32,
+     WR,
+     KERN,
+     0,
+     PF_P | PF_RSVD | PF_W,
+     0},
+    {"pae: 62:52 reserved",
+     PAE,
+     0,
+     0,
+     NXE,
+     {T2 | P, T3 | ALL, PAGE | ALL | BIT(52)},
+     LINEAR32,
+     RD,
+     KERN,
+     0,
+     PF_P | PF_RSVD,
+     0},
+    {"pae: 62 reserved in a PDE",
+     PAE,
+     0,
+     0,
+     NXE,
+     {T2 | P, T3 | ALL | BIT(62), PAGE | ALL},
+     LINEAR32,
+     RD,
+     KERN,
+     0,
+     PF_P | PF_RSVD,
+     0},
+    {"pae: NX without NXE",
+     PAE,
+     0,
+     0,
+     0,
+     {T2 | P, T3 | ALL | NX, PAGE | ALL},
+     LINEAR32,
+     RD,
+     KERN,
+     0,
+     PF_P | PF_RSVD,
+     0},
+    {"pae: NX fetch",
+     PAE,
+     0,
+     0,
+     NXE,
+     {T2 | P, T3 | ALL | NX, PAGE | ALL},
+     LINEAR32,
+     EX,
+     KERN,
+     0,
+     PF_P | PF_I,
+     0},
+    {"pae: WP", PAE, WP, 0, 0, {T2 | P, T3 | P, PAGE | ALL}, LINEAR32, WR, KERN, 0, PF_P | PF_W, 0},
+
+    {"32: read", NARROW, 0, 0, 0, {T2 | ALL, PAGE | ALL}, LINEAR32, RD, USER, PAGE | 0xdef, 0, 0},
+    {"32: write, WP",
+     NARROW,
+     WP,
+     0,
+     0,
+     {T2 | ALL, PAGE | P | U},
+     LINEAR32,
+     WR,
+     KERN,
+     0,
+     PF_P | PF_W,
+     0},
+    {"32: PDE not present", NARROW, 0, 0, 0, {0, PAGE | ALL}, LINEAR32, RD, KERN, 0, FAILS_NP, 0},
+    {"32: PTE not present", NARROW, 0, 0, 0, {T2 | ALL, PAGE}, LINEAR32, RD, USER, 0, PF_U, 0},
+    {"32: fetch has no I", NARROW, 0, 0, NXE, {T2 | ALL, PAGE}, LINEAR32, EX, USER, 0, PF_U, 0},
+    {"32: SMEP",
+     NARROW,
+     0,
+     CR4_SMEP,
+     0,
+     {T2 | ALL, PAGE | ALL},
+     LINEAR32,
+     EX,
+     KERN,
+     0,
+     PF_P | PF_I,
+     0},
+    {"32: user on a supervisor table",
+     NARROW,
+     0,
+     0,
+     0,
+     {T2 | P | W, PAGE | ALL},
+     LINEAR32,
+     RD,
+     USER,
+     0,
+     PF_P | PF_U,
+     0},
+    {"32: PS without PSE",
+     NARROW,
+     0,
+     0,
+     0,
+     {T2 | ALL | PS, PAGE | ALL},
+     LINEAR32,
+     RD,
+     USER,
+     PAGE | 0xdef,
+     0,
+     0},
+    {"32: 4M",
+     NARROW,
+     0,
+     CR4_PSE,
+     0,
+     {0x800000 | ALL | PS},
+     LINEAR32,
+     WR,
+     USER,
+     0xabcdef,
+     0,
+     BIT(22)},
+    {"32: PSE-36",
+     NARROW,
+     0,
+     CR4_PSE,
+     0,
+     {0x800000 | ALL | PS | 0xff << 13},
+     LINEAR32,
+     WR,
+     USER,
+     0xff00abcdef,
+     0,
+     BIT(22)},
+    {"32: PSE reserved 21",
+     NARROW,
+     0,
+     CR4_PSE,
+     0,
+     {0xa00000 | ALL | PS},
+     LINEAR32,
+     WR,
+     USER,
+     0,
+     PF_P | PF_RSVD | PF_W | PF_U,
+     0},
+    {"32: tables where no memory is",
+     NARROW,
+     0,
+     CR4_PSE,
+     0,
+     {NO_RAM | ALL},
+     LINEAR32,
+     WR,
+     USER,
+     0xfffffdef,
+     0,
+     0},
+};
+/* clang-format on */
+
+static u32 level_count(const struct walk_case *c)
 {
-	struct error err;
-	return guest_memory_create(&memory, MEMORY_BYTES, &err);
+	return c->paging == LONG ? 4 : c->paging == PAE ? 3 : c->paging == NARROW ? 2 : 0;
 }
 
-static int teardown(void **state)
+/* Address of the entry of @level (0: top) for the case's address; PAE's top level is a register. */
+static void *entry_at(const struct walk_case *c, u32 level)
 {
-	guest_memory_destroy(&memory);
-	return 0;
+	static const u64 tables[] = {T1, T2, T3, T4};
+	u32 below = level_count(c) - 1 - level;
+
+	if (c->paging == NARROW)
+		return fixture->ram + tables[level] + ((c->linear >> (12 + 10 * below)) & 1023) * 4;
+	/* PAE's PD is in T2, its PT in T3 */
+	return fixture->ram + tables[level] + ((c->linear >> (12 + 9 * below)) & 511) * 8;
 }
 
-static void put(u64 gpa, u64 entry, u32 bytes)
+static u64 entry_get(const struct walk_case *c, u32 level)
 {
-	assert_int_equal(guest_memory_write(&memory, gpa, &entry, bytes), 0);
+	if (c->paging == PAE && level == 0)
+		return fixture->v->pdptr[c->linear >> 30];
+	return c->paging == NARROW ? *(u32 *)entry_at(c, level) : *(u64 *)entry_at(c, level);
 }
 
-static struct walk walk(u64 cr3, u64 cr4, u64 efer, u64 linear)
+static void build(const struct walk_case *c)
 {
-	struct kvm_sregs sregs = {.cr0 = CR0_PAGING, .cr3 = cr3, .cr4 = cr4, .efer = efer};
-	struct walk result;
-	walk_linear(&memory, &sregs, linear, &result);
-	return result;
-}
+	struct soft_vcpu *v = fixture->v;
 
-static void expect(struct walk w, u32 steps, u64 gpa, u64 size)
-{
-	assert_true(w.mapped);
-	assert_int_equal(w.count, steps);
-	assert_int_equal(w.gpa, gpa);
-	assert_int_equal(w.page_size, size);
-}
-
-static void no_paging(void **state)
-{
-	struct kvm_sregs sregs = {.cr0 = 1};
-	struct walk w;
-	walk_linear(&memory, &sregs, 0x123456, &w);
-	assert_false(w.paging);
-	assert_int_equal(w.gpa, 0x123456);
-}
-
-static void two_levels(void **state)
-{
-	put(0x1000 + 1 * 4, 0x2000 | 7, 4);
-	put(0x2000 + 2 * 4, 0x5000 | 3, 4);
-	put(0x1000 + 2 * 4, 0x00800000 | 0x2000 | 0x83, 4); /* 4 MiB, bit 32 of the address set */
-	expect(walk(0x1000, 0, 0, 0x402abc), 2, 0x5abc, 4096);
-	expect(walk(0x1000, CR4_PSE, 0, 0x812345), 1, 0x100812345, 4ull << 20);
-	assert_false(walk(0x1000, 0, 0, 0x812345).mapped);
-}
-
-static void pae(void **state)
-{
-	put(0x1020 + 3 * 8, 0x2000 | 1, 8);
-	put(0x2000 + 1 * 8, 0x3000 | 1, 8);
-	put(0x3000 + 5 * 8, 0x7000 | 1, 8);
-	put(0x2000 + 2 * 8, 0x200000 | 0x81, 8);
-	expect(walk(0x1020, CR4_PAE, 0, 0xc0205678), 3, 0x7678, 4096);
-	expect(walk(0x1020, CR4_PAE, 0, 0xc0412345), 2, 0x212345, 2ull << 20);
-}
-
-static void four_and_five_levels(void **state)
-{
-	put(0x1000 + 511 * 8, 0x2000 | 3, 8);
-	put(0x2000 + 510 * 8, 0x3000 | 3, 8);
-	put(0x2000 + 511 * 8, 0x40000000 | 0x83, 8);
-	put(0x3000, 0x4000 | 3, 8);
-	put(0x4000 + 8, (1ull << 63) | 0x6000 | 3, 8);
-	put(0x8000 + 511 * 8, 0x1000 | 3, 8);
-	expect(walk(0x1000, CR4_PAE, EFER_LONG, 0xffffffff80001234), 4, 0x6234, 4096);
-	expect(walk(0x1000, CR4_PAE, EFER_LONG, 0xffffffffc0001234), 2, 0x40001234, 1ull << 30);
-	expect(walk(0x8000, CR4_PAE | CR4_LA57, EFER_LONG, 0xffffffff80001234), 5, 0x6234, 4096);
-}
-
-static void tables_outside_of_memory(void **state)
-{
-	struct walk w = walk(0x7fffffff000, CR4_PAE, EFER_LONG, 0);
-	assert_false(w.mapped);
-	assert_int_equal(w.count, 1);
-	assert_false(w.steps[0].readable);
-}
-
-static void dump_of_nonsense(void **state)
-{
-	char *text = NULL;
-	size_t bytes = 0;
-	FILE *out = open_memstream(&text, &bytes);
-	u64 self = 0x1000 | 0x7; /* a table that points to itself, at every index */
-	for (u32 i = 0; i < 512; i++)
-		put(0x1000 + i * 8, self, 8);
-	static const u64 rips[] = {0, 0x1000, UINT64_MAX, 0x800000000000, 0xfffffffffffff000};
-	for (size_t i = 0; i < ARRAY_SIZE(rips); i++) {
-		struct dump dump = {
-		    .what = "nonsense",
-		    .exit_reason = i ? UINT32_MAX : KVM_EXIT_SHUTDOWN,
-		    .regs = {.rip = rips[i], .rsp = rips[i]},
-		    .sregs = {.cr0 = CR0_PAGING,
-			      .cr3 = 0x1000,
-			      .cr4 = CR4_PAE,
-			      .efer = EFER_LONG,
-			      .cs = {.l = 1}},
-		    .memory = &memory,
-		};
-		dump_print(out, &dump);
-		dump.sregs.cs.l = 0; /* and with segments */
-		dump.sregs.efer = 0;
-		dump.sregs.cr4 = i & 1 ? CR4_PAE : 0;
-		dump_print(out, &dump);
+	memset(fixture->ram, 0, 0x10000);
+	v->cr0 = CR0_PE | c->cr0 | (c->paging == OFF ? 0 : CR0_PG);
+	v->cr4 = c->cr4 | (c->paging >= PAE ? CR4_PAE : 0);
+	v->msr.efer = c->efer | (c->paging == LONG ? EFER_LMA | EFER_LME : 0);
+	v->cr3 = T1;
+	memset(v->pdptr, 0, sizeof(v->pdptr));
+	for (u32 level = 0; level < level_count(c); level++) {
+		if (c->paging == PAE && level == 0)
+			v->pdptr[c->linear >> 30] = c->entry[0];
+		else if (c->paging == NARROW)
+			*(u32 *)entry_at(c, level) = (u32)c->entry[level];
+		else
+			*(u64 *)entry_at(c, level) = c->entry[level];
 	}
-	fclose(out);
-	assert_non_null(strstr(text, "exit SHUTDOWN"));
-	assert_non_null(strstr(text, "exit UNKNOWN"));
-	assert_non_null(strstr(text, "<07>")); /* the byte at rip 0x1000 of the table */
-	assert_non_null(strstr(text, "PML4 [000000001000]"));
-	free(text);
+}
+
+/* The leaf's level: the last entry of the case that is not 0. */
+static u32 leaf_level(const struct walk_case *c)
+{
+	u32 level = level_count(c) - 1;
+
+	while (level > 0 && !c->entry[level])
+		level--;
+	return level;
+}
+
+static void check_marks(const struct walk_case *c, bool marked)
+{
+	u32 first = c->paging == PAE ? 1 : 0;
+
+	for (u32 level = first; c->paging != OFF && level < level_count(c); level++) {
+		u64 want = c->entry[level];
+
+		if (marked && want) {
+			want |= A;
+			if (level == leaf_level(c) && c->access == ACCESS_WRITE &&
+			    !(c->paging == NARROW && level == 0 && !(want & PS)))
+				want |= D;
+		}
+		if (entry_get(c, level) != want)
+			fail_msg("%s: entry of level %u is %#lx, not %#lx", c->name, level,
+				 entry_get(c, level), want);
+	}
+}
+
+static void run_case(const struct walk_case *c, bool set_ad)
+{
+	struct walk w = {.linear = c->linear};
+
+	build(c);
+	int ret = mmu_walk(fixture->v, &w, c->access, c->index, set_ad);
+
+	if (c->error) {
+		if (ret != -EFAULT)
+			fail_msg("%s: result %d, not -EFAULT", c->name, ret);
+		if (w.error != (c->error & ~FAILS_NP))
+			fail_msg("%s: error code %#x, not %#x", c->name, w.error, c->error);
+		check_marks(c, false);
+		return;
+	}
+	if (ret)
+		fail_msg("%s: result %d, error code %#x", c->name, ret, w.error);
+	if (w.gpa != c->gpa)
+		fail_msg("%s: gpa %#lx, not %#lx", c->name, w.gpa, c->gpa);
+	if (w.page_size != (c->size ? c->size : PAGE_SIZE))
+		fail_msg("%s: page size %#lx", c->name, w.page_size);
+	check_marks(c, set_ad);
+	if (set_ad && c->access == ACCESS_WRITE && !w.dirty)
+		fail_msg("%s: written, but not dirty", c->name);
+}
+
+static void test_cases(void **state)
+{
+	for (u32 k = 0; k < ARRAY_SIZE(cases); k++) {
+		run_case(&cases[k], false);
+		run_case(&cases[k], true);
+	}
+}
+
+static void test_global(void **state)
+{
+	struct walk_case c = {
+	    "global", LONG, 0,	  CR4_PGE,	0, {T2 | ALL, T3 | ALL, T4 | ALL, PAGE | ALL | G},
+	    LINEAR,   RD,   KERN, PAGE | 0xabc, 0, 0};
+	struct walk w = {.linear = LINEAR};
+
+	build(&c);
+	assert_int_equal(mmu_walk(fixture->v, &w, RD, KERN, true), 0);
+	assert_true(w.global);
+	fixture->v->cr4 &= ~CR4_PGE;
+	assert_int_equal(mmu_walk(fixture->v, &w, RD, KERN, true), 0);
+	assert_false(w.global);
+	/* G of a table means nothing. */
+	c.cr4 = CR4_PGE;
+	c.entry[3] &= ~G;
+	c.entry[2] |= G;
+	build(&c);
+	assert_int_equal(mmu_walk(fixture->v, &w, RD, KERN, true), 0);
+	assert_false(w.global);
+}
+
+/* Marking an entry in a page that is dirty-logged or holds code is a write like any other. */
+static void test_marks_are_writes(void **state)
+{
+	const struct walk_case c = {
+	    "marks", LONG,
+	    0,	     0,
+	    0,	     {T2 | ALL | A, T3 | ALL | A, T4 | ALL | A, PAGE | ALL | A},
+	    LINEAR,  WR,
+	    KERN,    PAGE | 0xabc,
+	    0,	     0};
+	struct walk w = {.linear = LINEAR};
+	u64 dirty[RAM_SIZE / PAGE_SIZE / 64] = {0};
+
+	build(&c);
+	fixture->vm.slots[0].dirty = dirty;
+	fixture->vm.slots[0].page_flags[T4 / PAGE_SIZE] = PAGE_HAS_CODE;
+	assert_int_equal(mmu_walk(fixture->v, &w, WR, KERN, true), 0);
+	assert_int_equal(dirty[0], BIT(T4 / PAGE_SIZE));
+	assert_int_equal(fixture->invalidations, 1);
+	assert_int_equal(fixture->invalidated_gpa, (u8 *)entry_at(&c, 3) - fixture->ram);
+	/* Already marked: no write. */
+	dirty[0] = 0;
+	assert_int_equal(mmu_walk(fixture->v, &w, WR, KERN, true), 0);
+	assert_int_equal(dirty[0], 0);
+	assert_int_equal(fixture->invalidations, 1);
+}
+
+/* A table in read-only memory works; its entries stay as they are. */
+static void test_read_only_table(void **state)
+{
+	const struct walk_case c = {
+	    "rom", LONG,	 0, 0, 0, {T2 | ALL, T3 | ALL, ROM_BASE | ALL, 0}, LINEAR, WR,
+	    KERN,  PAGE | 0xabc, 0, 0};
+	struct walk w = {.linear = LINEAR};
+	u64 *pte = (u64 *)fixture->rom + ((LINEAR >> 12) & 511);
+
+	build(&c);
+	*pte = PAGE | ALL;
+	assert_int_equal(mmu_walk(fixture->v, &w, WR, KERN, true), 0);
+	assert_int_equal(w.gpa, PAGE | 0xabc);
+	assert_int_equal(*pte, PAGE | ALL);
+	assert_false(w.dirty);
+}
+
+static void test_pdptrs(void **state)
+{
+	struct soft_vcpu *v = fixture->v;
+	u64 *pdpt = (u64 *)(fixture->ram + 0x5020);
+
+	for (u32 k = 0; k < 4; k++)
+		pdpt[k] = (u64)(k + 1) << 12 | P;
+	assert_true(mmu_load_pdptrs(v, 0x5020));
+	assert_int_equal(v->pdptr[3], 0x4000 | P);
+
+	static const u64 reserved[] = {BIT(1), BIT(2),	BIT(5),	 BIT(6), BIT(7),
+				       BIT(8), BIT(40), BIT(52), BIT(63)};
+
+	for (u32 k = 0; k < ARRAY_SIZE(reserved); k++) {
+		pdpt[2] = 0x9000 | P | reserved[k];
+		assert_false(mmu_load_pdptrs(v, 0x5020));
+		assert_int_equal(v->pdptr[2], 0x3000 | P); /* nothing was loaded */
+		pdpt[2] &= ~P;
+		assert_true(mmu_load_pdptrs(v, 0x5020)); /* not present: not looked at */
+		pdpt[2] = 0x3000 | P;
+		assert_true(mmu_load_pdptrs(v, 0x5020));
+	}
+	assert_false(mmu_load_pdptrs(v, NO_RAM));
 }
 
 int main(void)
 {
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-	    T(no_paging),
-	    T(two_levels),
-	    T(pae),
-	    T(four_and_five_levels),
-	    T(tables_outside_of_memory),
-	    T(dump_of_nonsense),
+	    cmocka_unit_test_setup_teardown(test_cases, fixture_setup, fixture_teardown),
+	    cmocka_unit_test_setup_teardown(test_global, fixture_setup, fixture_teardown),
+	    cmocka_unit_test_setup_teardown(test_marks_are_writes, fixture_setup, fixture_teardown),
+	    cmocka_unit_test_setup_teardown(test_read_only_table, fixture_setup, fixture_teardown),
+	    cmocka_unit_test_setup_teardown(test_pdptrs, fixture_setup, fixture_teardown),
 	};
-#undef T
+
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
