@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "cli/cli.h"
 #include "cli/run_options.h"
-#include "debug/stats.h"
+#include "cli/stats.h"
 #include "host/input.h"
 #include "host/loop.h"
 #include "host/output.h"

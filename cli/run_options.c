@@ -187,14 +187,15 @@ static int set_kernel(struct run_options *options, const char *path, struct erro
 	return 0;
 }
 
-/** What came before the option that getopt_long() did not like, as the user wrote it. */
+/** Says what getopt_long() did not like; @what is what it returned. */
 static int bad_option(int what, char **argv, struct error *err)
 {
-	const char *word = argv[optind - 1];
+	const char *word = argv[optind - 1]; /* in a cluster like -xm5 the word before: see below */
 	if (what == ':')
 		return error_set(err, EINVAL, "option '%s' needs a value", word);
-	if (optopt && optopt < 0x100 && isprint(optopt) && !long_options[0].flag &&
-	    strncmp(word, "--", 2))
+	if (optopt >= OPT_SERIAL || optopt == 'h')
+		return error_set(err, EINVAL, "'%s': this option takes no value", word);
+	if (optopt)
 		return error_set(err, EINVAL,
 				 "unknown option '-%c'; 'guise run --help' lists the options",
 				 optopt);

@@ -17,7 +17,7 @@ struct error;
 #define CALIBRATE_SLOW_MIPS 50.0
 
 /** Budget that is enough to tell slow from fast; more makes the number better. */
-#define CALIBRATE_BUDGET_QUICK_NS 2000000ull
+#define CALIBRATE_BUDGET_QUICK_NS 1000000ull
 #define CALIBRATE_BUDGET_CHECK_NS 20000000ull
 
 enum calibrate_mode {

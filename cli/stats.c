@@ -1,4 +1,4 @@
-#include "debug/stats.h"
+#include "cli/stats.h"
 
 #include <string.h>
 

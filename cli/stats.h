@@ -1,6 +1,6 @@
 /* The table that --stats prints. */
-#ifndef GUISE_DEBUG_STATS_H
-#define GUISE_DEBUG_STATS_H
+#ifndef GUISE_CLI_STATS_H
+#define GUISE_CLI_STATS_H
 
 #include <stdio.h>
 
