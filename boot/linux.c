@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "boot/bulk.h"
 #include "boot/elf_image.h"
 #include "boot/linux_params.h"
 #include "boot/unpack.h"
@@ -116,9 +117,9 @@ static void place_bytes(struct placing *p, const u8 *data, u64 position, u64 siz
 		if (end > position + size)
 			end = position + size;
 		if (start < end)
-			memcpy(p->image->memory + (s->gpa - p->image->header.pref_address) +
-				   (start - s->offset),
-			       data + (start - position), end - start);
+			bulk_copy(p->image->memory + (s->gpa - p->image->header.pref_address) +
+				      (start - s->offset),
+				  data + (start - position), end - start);
 	}
 }
 
@@ -189,12 +190,12 @@ static int read_payload(struct boot_context *boot, const struct bzimage *image,
 	*format = unpack_identify(magic, sizeof(magic));
 	if (!*format)
 		return 0;
-	*payload = malloc(h->payload_length);
+	*payload = bulk_alloc(h->payload_length);
 	if (!*payload)
 		return error_set(err, ENOMEM, "out of memory reading %s", boot->kernel.path);
 	ret = boot_file_read(&boot->kernel, offset, *payload, h->payload_length, err);
 	if (ret) {
-		free(*payload);
+		bulk_free(*payload, h->payload_length);
 		*payload = NULL;
 	}
 	return ret;
@@ -224,7 +225,7 @@ int linux_load(struct boot_context *boot, struct error *err)
 		return ret;
 	if (payload) {
 		ret = load_unpacked(boot, &image, format, payload, h->payload_length, &entry, err);
-		free(payload);
+		bulk_free(payload, h->payload_length);
 		if (ret)
 			return boot_blame(boot, ret, err);
 	} else {

@@ -8,12 +8,12 @@
 #include <errno.h>
 #include <lz4.h>
 #include <lzma.h>
-#include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
 #include <zstd.h>
 
 #include "base/error.h"
+#include "boot/bulk.h"
 
 #define PIECE_SIZE (256u << 10)
 #define LZ4_BLOCK_SIZE                                                                             \
@@ -214,12 +214,12 @@ int unpack(const struct unpack_format *format, const u8 *data, size_t size, unpa
 	memcpy(&expected, data + size - sizeof(expected), sizeof(expected));
 	s.expected = expected;
 	s.in_size = format->size_added ? size - sizeof(expected) : size;
-	s.piece = malloc(format->piece_size);
+	s.piece = bulk_alloc(format->piece_size);
 	if (!s.piece)
 		return no_memory(&s);
 	int ret = format->run(&s);
 	if (!ret && s.produced != s.expected)
 		ret = damaged(&s, "it is shorter than it says");
-	free(s.piece);
+	bulk_free(s.piece, format->piece_size);
 	return ret;
 }
