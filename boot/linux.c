@@ -81,7 +81,6 @@ static int check_header(struct boot_context *boot, struct bzimage *image, struct
 
 /* The unpacked vmlinux on its way into guest memory. */
 struct placing {
-	struct boot_context *boot;
 	struct bzimage *image;
 	struct elf_image elf;
 	u8 *head; /* the first bytes, kept until the headers are complete */
@@ -151,7 +150,7 @@ static int load_unpacked(struct boot_context *boot, struct bzimage *image,
 			 const struct unpack_format *format, const u8 *payload, size_t size,
 			 u64 *entry, struct error *err)
 {
-	struct placing p = {.boot = boot, .image = image, .head = malloc(BOOT_HEAD_SIZE)};
+	struct placing p = {.image = image, .head = malloc(BOOT_HEAD_SIZE)};
 	if (!p.head)
 		return error_set(err, ENOMEM, "%s: out of memory", boot->kernel.path);
 	int ret = unpack(format, payload, size, place_piece, &p, err);
