@@ -153,7 +153,7 @@ static int load_unpacked(struct boot_context *boot, struct bzimage *image,
 {
 	struct placing p = {.image = image, .head = malloc(BOOT_HEAD_SIZE)};
 	if (!p.head)
-		return error_set(err, ENOMEM, "%s: out of memory", boot->kernel.path);
+		return error_set(err, ENOMEM, "out of memory");
 	int ret = unpack(format, payload, size, place_piece, &p, err);
 	free(p.head);
 	if (ret)
@@ -170,9 +170,7 @@ static int load_unpacked(struct boot_context *boot, struct bzimage *image,
 	return 0;
 }
 
-/**
- * Finds the payload's format. *@format is NULL for one that is not known here.
- */
+/** Finds the payload's format. *@format is NULL for one that is not known here. */
 static int identify_payload(struct boot_context *boot, const struct bzimage *image,
 			    const struct unpack_format **format, struct error *err)
 {

@@ -1,9 +1,8 @@
 /*
  * Images of every kind with bytes changed at random, most of them in headers: each is loaded or
  * refused with one line, and nothing else happens. Built with address and undefined behaviour
- * sanitizers. GUISE_MUTATIONS: how many (default 10,000, with
- * GUISE_QUICK 2,000); GUISE_SEED: of the first; an argument: a
- * kernel file to change instead of the made-up ones.
+ * sanitizers. GUISE_MUTATIONS: how many (default 10,000, with GUISE_QUICK 2,000); GUISE_SEED: of
+ * the first; an argument: a kernel file to change instead of the made-up ones.
  */
 #include <errno.h>
 #include <setjmp.h>
