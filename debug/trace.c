@@ -12,7 +12,7 @@ u8 trace_level[TRACE_COUNT];
 
 static const char *const names[TRACE_COUNT] = {
 #define X(name, what) [TRACE_##name] = #name,
-	TRACE_SUBSYSTEMS(X)
+    TRACE_SUBSYSTEMS(X)
 #undef X
 };
 
@@ -87,7 +87,8 @@ int trace_configure(const char *spec, struct error *err)
 			char *end;
 			level = strtoul(p + name_len + 1, &end, 10);
 			if (end != p + len || level > 3)
-				return error_set(err, EINVAL, "trace level '%.*s' is not 0, 1, 2 or 3",
+				return error_set(err, EINVAL,
+						 "trace level '%.*s' is not 0, 1, 2 or 3",
 						 (int)(len - name_len - 1), p + name_len + 1);
 		}
 		if (set_one(p, name_len, (u8)level) < 0) {

@@ -30,7 +30,7 @@ enum trace_subsystem {
 #define X(name, what) TRACE_##name,
 	TRACE_SUBSYSTEMS(X)
 #undef X
-		TRACE_COUNT
+	    TRACE_COUNT
 };
 
 extern u8 trace_level[TRACE_COUNT];
@@ -40,7 +40,7 @@ extern u8 trace_level[TRACE_COUNT];
 
 /** One line of trace, without newline. The caller asked trace_on() first. Any thread. */
 void trace_line(enum trace_subsystem sub, const char *fmt, ...)
-	__attribute__((format(printf, 2, 3)));
+    __attribute__((format(printf, 2, 3)));
 
 #define trace(sub, level, ...)                                                                     \
 	do {                                                                                       \
