@@ -144,7 +144,7 @@ static void print_code(FILE *out, const struct dump *d)
 		if (read_linear(d, rip + (u64)i, &byte, 1))
 			fprintf(out, form, byte);
 		else
-			fprintf(out, i == 0 ? " <??>" : " ??");
+			fprintf(out, i == 0 ? " <-->" : " --");
 	}
 	fputc('\n', out);
 }

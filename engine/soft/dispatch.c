@@ -9,6 +9,7 @@
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/system/debug.h"
 #include "engine/soft/system/exception.h"
+#include "engine/soft/system/state.h"
 #include "engine/soft/translate/mode.h"
 #include "engine/soft/translate/ops.h"
 #include "engine/soft/translate/stubs.h"
@@ -146,13 +147,13 @@ static void take_startup(struct soft_vcpu *v)
 {
 	if (!v->lapic)
 		return;
-	if (lapic_take_init(v->lapic)) {
+	if (lapic_take_init(v)) {
 		vcpu_reset(v, true);
 		v->mp_state = v->base.id == 0 ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_INIT_RECEIVED;
 	}
 	if (v->mp_state != KVM_MP_STATE_INIT_RECEIVED)
 		return;
-	int vector = lapic_take_sipi(v->lapic);
+	int vector = lapic_take_sipi(v);
 	if (vector < 0)
 		return;
 	v->seg[SEG_CS].selector = (u16)(vector << 8);
@@ -264,7 +265,7 @@ static void check_exec_breakpoint(struct soft_vcpu *v, u64 linear)
 {
 	if ((v->dr7 & 0xff) == 0 || (v->rflags_sys & RFLAGS_RF))
 		return;
-	u64 hit = debug_exec_hit(v, linear);
+	u64 hit = debug_breakpoints_hit(v, linear);
 	if (!hit)
 		return;
 	/* Fault class: before the instruction (SDM 3B 17.3.1.1). */
@@ -325,7 +326,7 @@ static void remember(struct soft_vcpu *v, struct block *b)
 		v->jump_mode[index] = b->mode;
 	}
 	jump_cache_put(v, b->linear, b);
-	if (!mmu_fetch_is_global(v, b->linear))
+	if (!mmu_fetch_global(v, b->linear))
 		v->jump_nonglobal[index]++;
 }
 

@@ -229,7 +229,6 @@ struct soft_vcpu {
 	u32 io_head, io_tail;
 
 	struct block_cache *cache; /* translated code; private to this vCPU */
-	u32 jump_nonglobal[MMU_COUNT]; /* jump-cache entries on non-global pages */
 	u32 jump_mode[MMU_COUNT];      /* mode that the jump cache's blocks have */
 	u64 commit_linear;             /* where the bounce buffer goes, see soft_miss() */
 	u32 commit_description;

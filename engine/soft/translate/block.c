@@ -1,6 +1,7 @@
 #include "engine/soft/translate/block.h"
 
 #include "engine/soft/mmu/mmu.h"
+#include "engine/soft/system/xstate.h"
 #include "engine/soft/translate/mode.h"
 
 static u32 hash_of(u64 linear, u64 gpa, u32 mode)
@@ -220,20 +221,16 @@ void block_poke(struct soft_vcpu *v, const void *pc)
 		jump[n].code = (u64)v->cache->stubs.kicked;
 }
 
-void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index)
-{
-	struct jump_entry *jump = v->jump[index];
-	for (u32 n = 0; n < JUMP_CACHE_SIZE; n++) {
-		jump[n].rip = ~(u64)n;
-		jump[n].code = (u64)v->cache->stubs.kicked;
-	}
-	v->jump_nonglobal[index] = 0;
-}
-
 void jump_cache_put(struct soft_vcpu *v, u64 linear, const struct block *b)
 {
 	enum mmu_index index = MODE_MMU(b->mode);
 	struct jump_entry *slot = &v->jump[index][linear & (JUMP_CACHE_SIZE - 1)];
 	slot->rip = linear;
 	slot->code = (u64)block_code(v->cache, b);
+}
+
+u64 guest_rip_of_host(struct soft_vcpu *v, u64 host)
+{
+	const struct block *b = block_of_host(v, (const void *)host);
+	return b ? b->linear + block_insn(v, b, (const void *)host)->guest - b->cs_base : 0;
 }

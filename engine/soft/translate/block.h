@@ -109,8 +109,7 @@ const struct insn_map *block_insn(const struct soft_vcpu *v, const struct block 
  * entries of the current MMU index to the `kicked` stub. Async-signal-safe on the vCPU's own thread while it runs
  * translated code. */
 void block_poke(struct soft_vcpu *v, const void *pc);
-/** Empties the jump cache of @index. */
-void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index);
+/** Enters @b as the way on for @linear. The jump caches are emptied by mmu/tlb.c. */
 void jump_cache_put(struct soft_vcpu *v, u64 linear, const struct block *b);
 
 static inline const u8 *block_code(const struct block_cache *cache, const struct block *b)

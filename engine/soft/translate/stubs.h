@@ -3,6 +3,7 @@
 #define GUISE_SOFT_STUBS_H
 
 #include "engine/soft/translate/block.h"
+#include "engine/soft/translate/insn.h"
 
 /** Emits the stubs at the start of the cache and fills cache->stubs. Outside. */
 void stubs_emit(struct soft_vcpu *v);
