@@ -28,11 +28,13 @@ static void long_same_level_pushes_ss_and_aligns(void **state)
 static void long_user_to_kernel(void **state)
 {
 	machine_long(3);
+	cpu()->step_tf = 1;
 	set_gate(0x80, SYS_TRAP, 3, CODE64, 0xffffffff80001234, 0);
 	vcpu_set_rflags(cpu(), RFLAGS_IF | RFLAGS_TF | RFLAGS_NT | RFLAGS_CF | 2);
 	int_n(0x80);
 	assert_false(cpu()->events.exception);
 	assert_int_equal(cpu()->rip, 0xffffffff80001234);
+	assert_int_equal(cpu()->step_tf, 0); /* no single-step trap in the handler */
 	assert_int_equal(cpu()->cpl, 0);
 	expect_selectors(CODE64, 0); /* SS null, RPL = new CPL */
 	assert_true(cpu()->seg[SEG_SS].access & SEG_UNUSABLE);

@@ -733,6 +733,7 @@ static void rf_lives_only_where_breakpoints_do(void **state)
 	push_frame64(CODE, CODE64, RFLAGS_RF | 2, STACK, DATA0);
 	assert_true(run_op(op_iret, &i));
 	assert_true(cpu()->rflags_sys & RFLAGS_RF);
+	assert_true(cpu()->keep_rf); /* not to fall with IRET itself */
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, machine_setup, machine_teardown)

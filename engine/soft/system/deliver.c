@@ -289,6 +289,7 @@ void event_deliver(struct soft_vcpu *v, const struct event *ev)
 		deliver_protected(v, ev);
 
 	e->in_delivery = false;
+	v->step_tf = 0; /* TF fell: no single-step trap behind INT n (SDM 3B 17.3.1.4) */
 	if (ev->vector == EXC_DB && ev->kind == EVENT_EXCEPTION)
 		debug_handler_entered(v);
 	count(v, ev);
