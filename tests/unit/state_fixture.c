@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/gp.h"
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/system/exception.h"
@@ -150,7 +151,7 @@ void mem_read_linear(struct soft_vcpu *v, u64 linear, void *buf, u32 size, enum 
 {
 	if (linear + size > MEMORY_SIZE)
 		raise_error(v, EXC_PF, 0);
-	memcpy(buf, world.memory + linear, size);
+	gp_copy(buf, world.memory + linear, size);
 }
 
 void mem_write_linear(struct soft_vcpu *v, u64 linear, const void *buf, u32 size,
@@ -158,7 +159,7 @@ void mem_write_linear(struct soft_vcpu *v, u64 linear, const void *buf, u32 size
 {
 	if (linear + size > MEMORY_SIZE)
 		raise_error(v, EXC_PF, PF_W);
-	memcpy(world.memory + linear, buf, size);
+	gp_copy(world.memory + linear, buf, size);
 }
 
 void mem_read_buf(struct soft_vcpu *v, enum x86_seg seg, u64 offset, void *buf, u32 size)
