@@ -223,6 +223,22 @@ static void test_xsavec(void **state)
 	assert_int_equal(*(u16 *)(guest.area + FX_FCW), 0x37f);
 }
 
+/* SDM 1 13.10: to XSAVEC, an MXCSR other than 1F80H makes SSE used. */
+static void test_xsavec_mxcsr(void **state)
+{
+	struct soft_vcpu *v = *state;
+	struct host_state guest;
+
+	if (!feature(v, FEATURE_XSAVEC))
+		skip();
+	make_guest(&guest);
+	*(u64 *)(guest.area + XSAVE_BV) = 0;
+	mask(v, 7);
+	assert_int_equal(run_live(v, op_xsave, XSAVEC64, &guest), NO_FAULT);
+	assert_int_equal(*(u64 *)(area() + XSAVE_BV), 2);
+	assert_int_equal(*(u32 *)(area() + FX_MXCSR), 0x1fa0);
+}
+
 static void test_xrstor(void **state)
 {
 	struct soft_vcpu *v = *state;
@@ -449,17 +465,18 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    TEST(test_xsave),
-	    TEST(test_xsave_mask),
-	    TEST(test_unused_components),
-	    TEST(test_xsavec),
-	    TEST(test_xrstor),
-	    TEST(test_xrstor_checks),
-	    TEST(test_common_checks),
-	    TEST(test_fx),
-	    TEST(test_upper_registers_survive),
-	    TEST(test_fnsave_like_the_processor),
-	    TEST(test_fnsave_changes_nothing_on_a_fault),
-	    TEST(test_pending_exception),
+		TEST(test_xsave_mask),
+		TEST(test_unused_components),
+		TEST(test_xsavec),
+		TEST(test_xsavec_mxcsr),
+		TEST(test_xrstor),
+		TEST(test_xrstor_checks),
+		TEST(test_common_checks),
+		TEST(test_fx),
+		TEST(test_upper_registers_survive),
+		TEST(test_fnsave_like_the_processor),
+		TEST(test_fnsave_changes_nothing_on_a_fault),
+		TEST(test_pending_exception),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
