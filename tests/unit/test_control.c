@@ -388,7 +388,7 @@ static void test_hypercall(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(test_reset),
+		TEST(test_reset),
 		TEST(test_init_keeps),
 		TEST(test_cr_existence_and_privilege),
 		TEST(test_cr0_checks),

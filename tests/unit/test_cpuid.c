@@ -218,7 +218,7 @@ static void test_instruction(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(test_features_ours_are_there),
+		TEST(test_features_ours_are_there),
 		TEST(test_features_never_exceed_the_host),
 		TEST(test_hidden),
 		TEST(test_room),

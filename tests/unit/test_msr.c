@@ -285,10 +285,10 @@ static int setup_lapic(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(test_table_sorted),
+		TEST(test_table_sorted),
 		cmocka_unit_test_setup_teardown(test_kept, setup_lapic, teardown),
 	    cmocka_unit_test_setup_teardown(test_refused, setup_lapic, teardown),
-	    TEST(test_privilege),
+		TEST(test_privilege),
 		TEST(test_told_by_cpuid),
 		TEST(test_result_halves),
 		TEST(test_tsc_and_adjust),

@@ -331,7 +331,7 @@ static void test_translate(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(test_regs),
+		TEST(test_regs),
 		TEST(test_cpl_follows),
 		TEST(test_sregs),
 		TEST(test_impossible_sregs),

@@ -464,7 +464,7 @@ static void test_pending_exception(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(test_xsave),
+		TEST(test_xsave),
 		TEST(test_xsave_mask),
 		TEST(test_unused_components),
 		TEST(test_xsavec),

@@ -454,7 +454,8 @@ static const struct msr_row rows[] = {
 	  .write = write_field, .valid = 0xffffffff, .needs = FEATURE_RDTSCP },
 	/* AMD, BKDG and PPR: nothing to say, nothing to change. */
 	{ .name = "AMD_SYSCFG", .index = 0xc0010010, .read = read_constant, .write = write_ignored },
-	{ .name = "AMD_HWCR", .index = 0xc0010015, .read = read_constant, .write = write_ignored },
+	{ .name = "AMD_HWCR", .index = 0xc0010015, .read = read_constant, .write = write_ignored,
+	  .valid = BIT(24) }, /* the TSC counts at the P0 frequency */
 	{ .name = "AMD_TOP_MEM", .index = 0xc001001a, .read = read_constant,
 	  .write = write_ignored },
 	{ .name = "AMD_TOP_MEM2", .index = 0xc001001d, .read = read_constant,
