@@ -11,6 +11,7 @@
 #include <errno.h>
 
 #include "base/gp.h"
+#include "debug/trace.h"
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/system/features.h"
 #include "engine/soft/system/msr.h"
@@ -548,20 +549,38 @@ void msr_reset(struct soft_vcpu *v)
 
 /* ---- instructions ---- */
 
+static void trace_access(struct soft_vcpu *v, const char *what, u32 index, u64 value, bool refused)
+{
+	const char *name = msr_name(index);
+
+	trace_gp(msr, 1, "vcpu %u: %s %#x (%s) = %#llx at rip %#llx%s", v->base.id, what, index,
+		 name ? name : "unknown", (unsigned long long)value, (unsigned long long)v->rip,
+		 refused ? ": #GP(0)" : "");
+}
+
 void op_rdmsr(struct soft_vcpu *v, const struct insn *i)
 {
-	u64 value;
+	u32 index = (u32)v->regs[RCX];
+	u64 value = 0;
 
 	require_cpl0(v);
-	if (msr_read(v, (u32)v->regs[RCX], &value, false))
+	bool refused = msr_read(v, index, &value, false);
+	if (trace_on(msr, refused ? 1 : 2))
+		trace_access(v, "rdmsr", index, value, refused);
+	if (refused)
 		raise_gp(v, 0);
 	set_edx_eax(v, value);
 }
 
 void op_wrmsr(struct soft_vcpu *v, const struct insn *i)
 {
+	u32 index = (u32)v->regs[RCX];
+
 	require_cpl0(v);
-	if (msr_write(v, (u32)v->regs[RCX], edx_eax(v), false))
+	bool refused = msr_write(v, index, edx_eax(v), false);
+	if (trace_on(msr, refused ? 1 : 2))
+		trace_access(v, "wrmsr", index, edx_eax(v), refused);
+	if (refused)
 		raise_gp(v, 0);
 	v->rip = v->next_rip;
 }
