@@ -171,15 +171,16 @@ static u64 movs_run(struct soft_vcpu *v, const struct insn *i)
 	enum x86_seg seg = (enum x86_seg)i->seg;
 	u64 run = run_begin(v, i);
 	struct side src = side_begin(v, i, seg, RSI, ACCESS_READ, &run);
+	/* Faults of the source come before those of the destination. */
+	u64 value = src.host ? 0 : read_element(v, &src, i->opsize, seg == SEG_SS);
 	struct side dst = side_begin(v, i, SEG_ES, RDI, ACCESS_WRITE, &run);
 
 	if (likely(src.host && dst.host)) {
 		move_run(dst.host, src.host, run, i->opsize, backward(v));
 		return run;
 	}
-
-	u64 value = read_element(v, &src, i->opsize, seg == SEG_SS);
-
+	if (src.host)
+		value = load(src.host, i->opsize);
 	mem_write_linear(v, dst.linear, &value, i->opsize, v->mmu_index, false);
 	return 1;
 }
@@ -320,12 +321,14 @@ static u64 cmps_run(struct soft_vcpu *v, const struct insn *i, struct compared *
 	enum x86_seg seg = (enum x86_seg)i->seg;
 	u64 run = run_begin(v, i);
 	struct side a = side_begin(v, i, seg, RSI, ACCESS_READ, &run);
+
+	last->a = a.host ? load(a.host, i->opsize) : read_element(v, &a, i->opsize, seg == SEG_SS);
+
 	struct side b = side_begin(v, i, SEG_ES, RDI, ACCESS_READ, &run);
 
 	if (likely(a.host && b.host))
 		return compare_elements(i, a.host, step(v, i), b.host, step(v, i), run, last);
-	last->a = read_element(v, &a, i->opsize, seg == SEG_SS);
-	last->b = read_element(v, &b, i->opsize, false);
+	last->b = b.host ? load(b.host, i->opsize) : read_element(v, &b, i->opsize, false);
 	return 1;
 }
 
