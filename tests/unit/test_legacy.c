@@ -9,13 +9,13 @@ struct decimal_case {
 };
 
 /*
- * For every AX, with every CF and AF before: AX and all six flags after, folded into one number. Expected is
- * what an Intel processor gives in 32-bit mode, undefined flags included.
+ * For every AX, with every CF and AF before: AX and all six flags after, folded into one number.
+ * Expected is what an Intel processor gives in 32-bit mode, undefined flags included.
  */
 static const struct decimal_case cases[] = {
-	{"aaa", op_aaa, 0, 0xc26a9739f9680000},	 {"aas", op_aas, 0, 0x9175616971980000},
-	{"daa", op_daa, 0, 0x1c60abab099b8000},	 {"das", op_das, 0, 0xac2e543b20248000},
-	{"aam", op_aam, 10, 0x65917f877ebd0000}, {"aad", op_aad, 10, 0xd8675df7a3e00000},
+    {"aaa", op_aaa, 0, 0xc26a9739f9680000},  {"aas", op_aas, 0, 0x9175616971980000},
+    {"daa", op_daa, 0, 0x1c60abab099b8000},  {"das", op_das, 0, 0xac2e543b20248000},
+    {"aam", op_aam, 10, 0x65917f877ebd0000}, {"aad", op_aad, 10, 0xd8675df7a3e00000},
 };
 
 static u64 fold_all(const struct decimal_case *c)
@@ -27,7 +27,8 @@ static u64 fold_all(const struct decimal_case *c)
 	for (u64 ax = 0; ax < 65536; ax++)
 		for (u64 flags = 0; flags < 4; flags++) {
 			v->regs[RAX] = ax;
-			vcpu_set_arith(v, (flags & 1 ? RFLAGS_CF : 0) | (flags & 2 ? RFLAGS_AF : 0));
+			vcpu_set_arith(v,
+				       (flags & 1 ? RFLAGS_CF : 0) | (flags & 2 ? RFLAGS_AF : 0));
 			c->op(v, &i);
 			sum = sum * 31 + v->regs[RAX] + ((vcpu_rflags(v) & RFLAGS_ARITH) << 16);
 		}
@@ -100,7 +101,8 @@ static void test_xlat(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_decimal), T(test_upper_register), T(test_aam_by_zero), T(test_salc), T(test_xlat),
+	    T(test_decimal), T(test_upper_register), T(test_aam_by_zero),
+	    T(test_salc),    T(test_xlat),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

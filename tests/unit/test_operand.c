@@ -1,4 +1,5 @@
-/* Operands, the stack, near transfers, bit strings, compare-exchange, and the right to use ports. */
+/* Operands, the stack, near transfers, bit strings, compare-exchange, and the right to use ports.
+ */
 #include "tests/unit/soft_fixture.h"
 
 #include <string.h>
@@ -8,8 +9,13 @@
 /* A 64-bit instruction without memory operand. */
 static struct insn insn64(u8 opcode, u8 opsize)
 {
-	return (struct insn){.opcode = opcode, .opsize = opsize, .addrsize = 8, .stacksize = 8, .seg = SEG_DS,
-			     .base = REG_NONE, .index = REG_NONE};
+	return (struct insn){.opcode = opcode,
+			     .opsize = opsize,
+			     .addrsize = 8,
+			     .stacksize = 8,
+			     .seg = SEG_DS,
+			     .base = REG_NONE,
+			     .index = REG_NONE};
 }
 
 static struct insn insn32(u8 opcode, u8 opsize, u8 stacksize)
@@ -102,7 +108,9 @@ static void test_push(void **state)
 	assert_int_equal(ram64(STACK - 16), STACK);
 	/* A fault moves nothing. */
 	v->regs[RSP] = BIT(47) + 8;
-	ASSERT_RAISES(EXC_SS, 0, op_push(v, &(struct insn){.opcode = 0x50, .opsize = 8, .addrsize = 8, .stacksize = 8}));
+	ASSERT_RAISES(
+	    EXC_SS, 0,
+	    op_push(v, &(struct insn){.opcode = 0x50, .opsize = 8, .addrsize = 8, .stacksize = 8}));
 	assert_int_equal(v->regs[RSP], BIT(47) + 8);
 }
 
@@ -165,7 +173,8 @@ static void test_pusha_popa(void **state)
 	ASSERT_ENDS(op_pusha(v, &i));
 	assert_int_equal(v->regs[RSP], STACK - 32);
 	for (u32 k = 0; k < 8; k++)
-		assert_int_equal(*(u32 *)(fixture->ram + STACK - 4 * (k + 1)), k == RSP ? STACK : 0x1000 + k);
+		assert_int_equal(*(u32 *)(fixture->ram + STACK - 4 * (k + 1)),
+				 k == RSP ? STACK : 0x1000 + k);
 	for (u32 k = 0; k < 8; k++)
 		if (k != RSP)
 			v->regs[k] = 0;
@@ -286,14 +295,14 @@ struct bit_case {
 
 /* clang-format off: one case a line */
 static const struct bit_case bit_cases[] = {
-	{0xa3, 4, 100, 12, 4, 0x10, 0x10},
-	{0xab, 4, 100, 12, 4, 0x00, 0x10},
-	{0xb3, 4, 100, 12, 4, 0x10, 0x00},
-	{0xbb, 8, 130, 16, 2, 0x04, 0x00},
-	{0xbb, 8, (u64)-1, -1, 7, 0x00, 0x80},
-	{0xab, 2, 0xffff, -1, 7, 0x00, 0x80},     /* a 16-bit offset is signed */
-	{0xab, 2, 0x18000, -4096, 0, 0x00, 0x01}, /* and only 16 bits count */
-	{0xb3, 4, 0xffffffdf, -5, 7, 0xff, 0x7f},
+    {0xa3, 4, 100, 12, 4, 0x10, 0x10},
+    {0xab, 4, 100, 12, 4, 0x00, 0x10},
+    {0xb3, 4, 100, 12, 4, 0x10, 0x00},
+    {0xbb, 8, 130, 16, 2, 0x04, 0x00},
+    {0xbb, 8, (u64)-1, -1, 7, 0x00, 0x80},
+    {0xab, 2, 0xffff, -1, 7, 0x00, 0x80},     /* a 16-bit offset is signed */
+    {0xab, 2, 0x18000, -4096, 0, 0x00, 0x01}, /* and only 16 bits count */
+    {0xb3, 4, 0xffffffdf, -5, 7, 0xff, 0x7f},
 };
 /* clang-format on */
 
@@ -312,7 +321,8 @@ static void test_bit_strings(void **state)
 		i.reg = RCX;
 		i.lock = k % 3 == 1 && c->opcode != 0xa3;
 		/* and once in a page with code */
-		fixture->vm.slots[0].page_flags[(0x20000 + c->byte) / 4096] = k % 3 == 2 ? PAGE_HAS_CODE : 0;
+		fixture->vm.slots[0].page_flags[(0x20000 + c->byte) / 4096] =
+		    k % 3 == 2 ? PAGE_HAS_CODE : 0;
 		tlb_flush(v, false);
 		v->regs[RBX] = 0x20000;
 		v->regs[RCX] = c->offset;
@@ -477,10 +487,10 @@ static void test_in_out(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_registers), T(test_address), T(test_push), T(test_pop), T(test_stack_sizes),
-		T(test_pusha_popa), T(test_enter_leave), T(test_call_ret), T(test_transfer_limits),
-		T(test_bit_strings), T(test_cmpxchg), T(test_cache_line), T(test_port_rights),
-		T(test_in_out),
+	    T(test_registers),	     T(test_address),	  T(test_push),	       T(test_pop),
+	    T(test_stack_sizes),     T(test_pusha_popa),  T(test_enter_leave), T(test_call_ret),
+	    T(test_transfer_limits), T(test_bit_strings), T(test_cmpxchg),     T(test_cache_line),
+	    T(test_port_rights),     T(test_in_out),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

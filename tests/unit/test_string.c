@@ -1,4 +1,5 @@
-/* String instructions against a model that goes element by element, and their rules for leaving in the middle. */
+/* String instructions against a model that goes element by element, and their rules for leaving in
+ * the middle. */
 #include "tests/unit/soft_fixture.h"
 
 #include <stdio.h>
@@ -18,8 +19,13 @@ static const u64 page_gpa[PAGES] = {0x300000, 0x205000, 0x301000, 0x300000,
 
 static struct insn string_insn(u8 opsize, u8 rep)
 {
-	return (struct insn){.opsize = opsize, .addrsize = 8, .stacksize = 8, .seg = SEG_DS, .rep = rep,
-			     .base = REG_NONE, .index = REG_NONE};
+	return (struct insn){.opsize = opsize,
+			     .addrsize = 8,
+			     .stacksize = 8,
+			     .seg = SEG_DS,
+			     .rep = rep,
+			     .base = REG_NONE,
+			     .index = REG_NONE};
 }
 
 static void map_window(void)
@@ -150,7 +156,8 @@ static u64 random_linear(void)
 	/* Near page boundaries more often than not. */
 	u64 page = random_u64() % PAGES, near = random_u64() % 64;
 
-	return LINEAR + page * PAGE_SIZE + (random_u64() & 1 ? near : (PAGE_SIZE - 32 + near) % PAGE_SIZE);
+	return LINEAR + page * PAGE_SIZE +
+	       (random_u64() & 1 ? near : (PAGE_SIZE - 32 + near) % PAGE_SIZE);
 }
 
 static void run_to_the_end(op_function *f, const struct insn *i)
@@ -199,8 +206,10 @@ static void compare_once(struct model *m, u64 round)
 	}
 	for (u32 k = 0; k < 16; k++)
 		if (v->regs[k] != m->regs[k])
-			fail_msg("round %lu: kind %d size %d rep %#x back %d: register %u is %#lx, not %#lx",
-				 round, kind, insn.opsize, insn.rep, back, k, v->regs[k], m->regs[k]);
+			fail_msg("round %lu: kind %d size %d rep %#x back %d: register %u is %#lx, "
+				 "not %#lx",
+				 round, kind, insn.opsize, insn.rep, back, k, v->regs[k],
+				 m->regs[k]);
 	if ((vcpu_rflags(v) & RFLAGS_ARITH) != m->flags)
 		fail_msg("round %lu: kind %d: flags %#lx, not %#lx", round, kind,
 			 vcpu_rflags(v) & RFLAGS_ARITH, m->flags);
@@ -223,7 +232,8 @@ static void test_against_model(void **state)
 	for (u64 round = 0; round < 30000; round++) {
 		compare_once(&m, round);
 		for (u64 k = 0; k < PAGES; k++)
-			if (k != ABSENT && memcmp(m.ram + page_gpa[k], fixture->ram + page_gpa[k], PAGE_SIZE))
+			if (k != ABSENT &&
+			    memcmp(m.ram + page_gpa[k], fixture->ram + page_gpa[k], PAGE_SIZE))
 				fail_msg("round %lu: page %lu differs", round, k);
 	}
 	free(m.ram);
@@ -356,7 +366,8 @@ static void test_segment_override(void **state)
 
 /* ---- devices ---- */
 
-/* What the run loop does around one instruction: answers reads with a running count, collects writes. */
+/* What the run loop does around one instruction: answers reads with a running count, collects
+ * writes. */
 struct device {
 	u8 next;
 	u64 written[64];
@@ -372,8 +383,8 @@ static void drain_writes(struct device *d)
 	while (io_queue_next(v)) {
 		assert_in_range(d->writes, 0, 63);
 		d->written[d->writes++] = run->exit_reason == KVM_EXIT_IO
-						  ? *(u32 *)((u8 *)run + run->io.data_offset)
-						  : *(u64 *)run->mmio.data;
+					      ? *(u32 *)((u8 *)run + run->io.data_offset)
+					      : *(u64 *)run->mmio.data;
 	}
 }
 
@@ -488,9 +499,17 @@ static void test_outs(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_against_model), T(test_attention), T(test_single_step), T(test_nothing_to_do),
-		T(test_limit), T(test_address_size), T(test_segment_override), T(test_mmio_source),
-		T(test_mmio_destination), T(test_ins), T(test_outs),
+	    T(test_against_model),
+	    T(test_attention),
+	    T(test_single_step),
+	    T(test_nothing_to_do),
+	    T(test_limit),
+	    T(test_address_size),
+	    T(test_segment_override),
+	    T(test_mmio_source),
+	    T(test_mmio_destination),
+	    T(test_ins),
+	    T(test_outs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

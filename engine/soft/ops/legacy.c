@@ -40,7 +40,8 @@ void op_xlat(struct soft_vcpu *v, const struct insn *i)
 	set_al(v, (u8)mem_read(v, (enum x86_seg)i->seg, offset, 1));
 }
 
-/* AAA and AAS, SDM 2A. OF, SF, ZF and PF are undefined: processors clear OF and let the others follow AL. */
+/* AAA and AAS, SDM 2A. OF, SF, ZF and PF are undefined: processors clear OF and let the others
+ * follow AL. */
 static void ascii_adjust(struct soft_vcpu *v, s32 sign)
 {
 	u64 flags = vcpu_rflags(v);
