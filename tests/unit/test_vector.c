@@ -107,29 +107,30 @@ struct native_case {
 	void (*host)(u8 (*r)[32], u8 *memory);
 };
 
-/* clang-format off: one case a line */
+/* clang-format off */
+/* One case a line. */
 static const struct native_case native_cases[] = {
-    {"maskmovdqu", 1, 0xf7, false, 16, 0, host_maskmovdqu},
-    {"vmaskmovps load", 2, 0x2c, false, 16, 0, host_vmaskmovps_load},
-    {"vmaskmovps load 256", 2, 0x2c, false, 32, 0, host_vmaskmovps_load_256},
-    {"vmaskmovpd load", 2, 0x2d, false, 16, 0, host_vmaskmovpd_load},
-    {"vmaskmovpd load 256", 2, 0x2d, false, 32, 0, host_vmaskmovpd_load_256},
-    {"vpmaskmovd load 256", 2, 0x8c, false, 32, 0, host_vpmaskmovd_load_256},
-    {"vpmaskmovq load", 2, 0x8c, true, 16, 0, host_vpmaskmovq_load},
-    {"vmaskmovps store 256", 2, 0x2e, false, 32, 0, host_vmaskmovps_store_256},
-    {"vmaskmovpd store", 2, 0x2f, false, 16, 0, host_vmaskmovpd_store},
-    {"vpmaskmovd store", 2, 0x8e, false, 16, 0, host_vpmaskmovd_store},
-    {"vpmaskmovq store 256", 2, 0x8e, true, 32, 0, host_vpmaskmovq_store_256},
-    {"vgatherdps", 2, 0x92, false, 16, 4, host_vgatherdps},
-    {"vgatherdps 256", 2, 0x92, false, 32, 4, host_vgatherdps_256},
-    {"vgatherdpd", 2, 0x92, true, 16, 4, host_vgatherdpd},
-    {"vgatherdpd 256", 2, 0x92, true, 32, 4, host_vgatherdpd_256},
-    {"vgatherqps", 2, 0x93, false, 16, 8, host_vgatherqps},
-    {"vgatherqps 256", 2, 0x93, false, 32, 8, host_vgatherqps_256},
-    {"vgatherqpd", 2, 0x93, true, 16, 8, host_vgatherqpd},
-    {"vgatherqpd 256", 2, 0x93, true, 32, 8, host_vgatherqpd_256},
-    {"vpgatherdd 256", 2, 0x90, false, 32, 4, host_vpgatherdd_256},
-    {"vpgatherqq 256", 2, 0x91, true, 32, 8, host_vpgatherqq_256},
+	{"maskmovdqu", 1, 0xf7, false, 16, 0, host_maskmovdqu},
+	{"vmaskmovps load", 2, 0x2c, false, 16, 0, host_vmaskmovps_load},
+	{"vmaskmovps load 256", 2, 0x2c, false, 32, 0, host_vmaskmovps_load_256},
+	{"vmaskmovpd load", 2, 0x2d, false, 16, 0, host_vmaskmovpd_load},
+	{"vmaskmovpd load 256", 2, 0x2d, false, 32, 0, host_vmaskmovpd_load_256},
+	{"vpmaskmovd load 256", 2, 0x8c, false, 32, 0, host_vpmaskmovd_load_256},
+	{"vpmaskmovq load", 2, 0x8c, true, 16, 0, host_vpmaskmovq_load},
+	{"vmaskmovps store 256", 2, 0x2e, false, 32, 0, host_vmaskmovps_store_256},
+	{"vmaskmovpd store", 2, 0x2f, false, 16, 0, host_vmaskmovpd_store},
+	{"vpmaskmovd store", 2, 0x8e, false, 16, 0, host_vpmaskmovd_store},
+	{"vpmaskmovq store 256", 2, 0x8e, true, 32, 0, host_vpmaskmovq_store_256},
+	{"vgatherdps", 2, 0x92, false, 16, 4, host_vgatherdps},
+	{"vgatherdps 256", 2, 0x92, false, 32, 4, host_vgatherdps_256},
+	{"vgatherdpd", 2, 0x92, true, 16, 4, host_vgatherdpd},
+	{"vgatherdpd 256", 2, 0x92, true, 32, 4, host_vgatherdpd_256},
+	{"vgatherqps", 2, 0x93, false, 16, 8, host_vgatherqps},
+	{"vgatherqps 256", 2, 0x93, false, 32, 8, host_vgatherqps_256},
+	{"vgatherqpd", 2, 0x93, true, 16, 8, host_vgatherqpd},
+	{"vgatherqpd 256", 2, 0x93, true, 32, 8, host_vgatherqpd_256},
+	{"vpgatherdd 256", 2, 0x90, false, 32, 4, host_vpgatherdd_256},
+	{"vpgatherqq 256", 2, 0x91, true, 32, 8, host_vpgatherqq_256},
 };
 /* clang-format on */
 
