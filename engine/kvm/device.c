@@ -1,0 +1,129 @@
+/* /dev/kvm itself: whether it is there, may be opened, and can do what the engine needs. */
+#include "engine/kvm/kvm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+
+#define DEVICE "/dev/kvm"
+
+/* The version that has been stable since Linux 2.6.22 (api.rst 4.1); any other is to be refused. */
+#define API_VERSION 12
+
+static const struct {
+	int number;
+	const char *name;
+} needed[] = {
+    {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
+    {KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP"},
+    {KVM_CAP_PIT2, "KVM_CAP_PIT2"},
+    {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
+    {KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"},
+    {KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"},
+    {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
+};
+
+int kvm_ioctl(int fd, unsigned long request, void *arg)
+{
+	int ret = ioctl(fd, request, arg);
+	return ret < 0 ? -errno : ret;
+}
+
+int kvm_ioctl_value(int fd, unsigned long request, unsigned long value)
+{
+	return kvm_ioctl(fd, request, (void *)value);
+}
+
+/* Who may open the device, from its owner and mode: the sentence that mends EACCES. */
+static int error_no_permission(struct error *err)
+{
+	struct stat st;
+	struct group group, *found = NULL;
+	char names[1024];
+
+	if (stat(DEVICE, &st))
+		return error_errno(err, errno, DEVICE);
+	if ((st.st_mode & 060) != 060)
+		return error_set(err, EACCES,
+				 DEVICE ": no permission (mode %03o, only its owner may use it); "
+					"as root: chgrp kvm " DEVICE " && chmod 660 " DEVICE,
+				 st.st_mode & 0777);
+	getgrgid_r(st.st_gid, &group, names, sizeof(names), &found);
+	if (!found)
+		return error_set(err, EACCES, DEVICE ": no permission; it belongs to group %u",
+				 st.st_gid);
+	return error_set(err, EACCES,
+			 DEVICE ": no permission; it belongs to group '%s'; join it with "
+				"`sudo usermod -aG %s $USER` and log in again",
+			 found->gr_name, found->gr_name);
+}
+
+static int error_open(int errnum, struct error *err)
+{
+	switch (errnum) {
+	case ENOENT:
+		return error_set(err, ENOENT,
+				 DEVICE " does not exist; load kvm_intel or kvm_amd, or switch "
+					"virtualization on in the firmware");
+	case ENODEV:
+	case ENXIO:
+		return error_set(err, ENOENT,
+				 DEVICE " has no driver behind it; load kvm_intel or kvm_amd");
+	case EACCES:
+	case EPERM:
+		return error_no_permission(err);
+	default:
+		return error_errno(err, errnum, DEVICE);
+	}
+}
+
+int kvm_open(struct error *err)
+{
+	int fd = open(DEVICE, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return error_open(errno, err);
+
+	int ret;
+	int version = kvm_ioctl_value(fd, KVM_GET_API_VERSION, 0);
+	if (version != API_VERSION) {
+		ret = error_set(err, ENOENT, DEVICE " speaks API version %d, not %d", version,
+				API_VERSION);
+		goto fail;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(needed); i++) {
+		if (kvm_ioctl_value(fd, KVM_CHECK_EXTENSION, needed[i].number) <= 0) {
+			ret =
+			    error_set(err, ENOENT, DEVICE " lacks %s; it takes a newer host kernel",
+				      needed[i].name);
+			goto fail;
+		}
+	}
+	return fd;
+
+fail:
+	close(fd);
+	return ret;
+}
+
+void kvm_probe(struct engine_probe *out)
+{
+	struct error err = {0};
+	int fd = kvm_open(&err);
+
+	out->usable = fd >= 0;
+	if (fd < 0) {
+		snprintf(out->reason, sizeof(out->reason), "%.*s", (int)sizeof(out->reason) - 1,
+			 err.text);
+		return;
+	}
+	snprintf(out->reason, sizeof(out->reason), "API version %d, up to %d vCPUs", API_VERSION,
+		 kvm_ioctl_value(fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS));
+	close(fd);
+}
