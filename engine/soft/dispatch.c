@@ -59,6 +59,9 @@ static u64 linear_of(struct soft_vcpu *v, u64 address, u32 description)
 	u64 linear = address;
 	if (description & ACCESS_SEGMENTED)
 		linear = seg_linear(v, (enum x86_seg)ACCESS_SEG(description), address, size, access);
+	/* SDM 3A table 6-8: alignment #GP comes before the page fault of the same access. */
+	if ((description & ACCESS_ALIGNED) && (linear & (size - 1)))
+		raise_gp(v, 0);
 	/* SDM 3A 6.15, #AC: natural alignment of the operand, 16-byte vectors excepted */
 	if ((description & ACCESS_ALIGN) && size <= 8 && (linear & (size - 1) & 7))
 		raise_error(v, EXC_AC, 0);
