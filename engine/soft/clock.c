@@ -24,7 +24,23 @@ struct pvclock_time {
 	u8 pad[2];
 };
 
-_Static_assert(sizeof(struct pvclock_time) == 32, "the guest's layout");
+/* msr.rst, MSR_KVM_WALL_CLOCK_NEW */
+struct pvclock_wall {
+	u32 version;
+	u32 sec;
+	u32 nsec;
+};
+
+_Static_assert(sizeof(struct pvclock_time) == 32 && sizeof(struct pvclock_wall) == 12,
+	       "the guest's layout");
+
+static u64 read_clock(clockid_t id)
+{
+	struct timespec ts;
+
+	clock_gettime(id, &ts);
+	return (u64)ts.tv_sec * NS_PER_S + ts.tv_nsec;
+}
 
 static u64 host_tsc(void)
 {
@@ -33,10 +49,7 @@ static u64 host_tsc(void)
 
 u64 clock_now(void)
 {
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (u64)ts.tv_sec * NS_PER_S + ts.tv_nsec;
+	return read_clock(CLOCK_MONOTONIC);
 }
 
 /* The TSC goes on between two readings of it; the pair from the tightest of some tries is kept. */
@@ -121,19 +134,19 @@ static void write_ram(struct soft_vcpu *v, u64 gpa, const void *buf, u32 size)
 		phys_write(v, gpa + first, (const u8 *)buf + first, size - first);
 }
 
-/* The version is odd while the rest is written (msr.rst). */
-static void publish(struct soft_vcpu *v, u64 gpa, struct pvclock_time *time)
+/* Writes a structure that starts with a version: odd, the rest, even (msr.rst). @gpa has 4-byte
+ * alignment. */
+static void publish(struct soft_vcpu *v, u64 gpa, u32 *version, const void *body, u32 size)
 {
-	const u32 head = sizeof(time->version);
-
-	phys_read(v, gpa, &time->version, head);
-	time->version = (time->version | 1) + 2;
-	write_ram(v, gpa, time, head);
+	phys_read(v, gpa, version, sizeof(*version));
+	*version = (*version | 1) + 2;
+	write_ram(v, gpa, version, sizeof(*version));
 	atomic_thread_fence(memory_order_release);
-	write_ram(v, gpa + head, (const u8 *)time + head, sizeof(*time) - head);
+	write_ram(v, gpa + sizeof(*version), (const u8 *)body + sizeof(*version),
+		  size - sizeof(*version));
 	atomic_thread_fence(memory_order_release);
-	time->version++;
-	write_ram(v, gpa, time, head);
+	*version += 1;
+	write_ram(v, gpa, version, sizeof(*version));
 }
 
 void kvmclock_update(struct soft_vcpu *v)
@@ -149,5 +162,16 @@ void kvmclock_update(struct soft_vcpu *v)
 	time.tsc_timestamp = tsc + v->tsc_offset;
 	time.system_time = ns + v->vm->clock_offset;
 	set_scale(&time, v->tsc_khz);
-	publish(v, gpa, &time);
+	publish(v, gpa, &time.version, &time, sizeof(time));
+}
+
+void kvmclock_update_wall(struct soft_vcpu *v)
+{
+	u64 gpa = v->msr.kvm_wall_clock & ~3ull;
+	u64 boot = read_clock(CLOCK_REALTIME) - (clock_now() + v->vm->clock_offset);
+	struct pvclock_wall wall = {.sec = boot / NS_PER_S, .nsec = boot % NS_PER_S};
+
+	if (!v->msr.kvm_wall_clock || !is_ram(v, gpa, sizeof(wall)))
+		return;
+	publish(v, gpa, &wall.version, &wall, sizeof(wall));
 }

@@ -165,12 +165,28 @@ static void test_scales(void **state)
 	free(vm);
 }
 
+static void test_wall_clock(void **state)
+{
+	struct soft_vm *vm = calloc(1, sizeof(*vm));
+	struct soft_vcpu *v = new_vcpu(vm);
+	const u32 *wall = (const u32 *)(ram + 0x200);
+
+	vm->clock_offset = -(s64)clock_now();
+	v->msr.kvm_wall_clock = 0x200;
+	kvmclock_update_wall(v);
+	assert_int_equal(wall[0] & 1, 0);
+	assert_in_range(wall[1], time(NULL) - 1, time(NULL));
+	assert_true(wall[2] < 1000000000);
+	free(v);
+	free(vm);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_frequency), cmocka_unit_test(test_guest_tsc),
 	    cmocka_unit_test(test_kvmclock),  cmocka_unit_test(test_two_vcpus_agree),
-	    cmocka_unit_test(test_scales),
+	    cmocka_unit_test(test_scales),    cmocka_unit_test(test_wall_clock),
 	};
 
 	return cmocka_run_group_tests_name("clock", tests, NULL, NULL);

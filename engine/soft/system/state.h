@@ -42,6 +42,8 @@ u64 guest_tsc(const struct soft_vcpu *v);
 u64 guest_tsc_to_ns(const struct soft_vcpu *v, u64 tsc);
 /** Writes the pvclock page for MSR_KVM_SYSTEM_TIME_NEW (Documentation/virt/kvm/x86/msr.rst). */
 void kvmclock_update(struct soft_vcpu *v);
+/** Writes the wall clock for MSR_KVM_WALL_CLOCK_NEW at msr.kvm_wall_clock. */
+void kvmclock_update_wall(struct soft_vcpu *v);
 
 /* ---- segments (system/segment.c) ---- */
 
