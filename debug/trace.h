@@ -30,7 +30,7 @@ enum trace_subsystem {
 #define X(name, what) TRACE_##name,
 	TRACE_SUBSYSTEMS(X)
 #undef X
-		TRACE_COUNT
+	    TRACE_COUNT
 };
 
 extern u8 trace_level[TRACE_COUNT];
@@ -40,12 +40,22 @@ extern u8 trace_level[TRACE_COUNT];
 
 /** One line of trace, without newline. The caller asked trace_on() first. Any thread. */
 void trace_line(enum trace_subsystem sub, const char *fmt, ...)
-	__attribute__((format(printf, 2, 3)));
+    __attribute__((format(printf, 2, 3)));
 
 #define trace(sub, level, ...)                                                                     \
 	do {                                                                                       \
 		if (trace_on(sub, level))                                                          \
 			trace_line(TRACE_##sub, __VA_ARGS__);                                      \
+	} while (0)
+
+/** trace_line() for code that runs while guest vector registers are live: saves and restores them. */
+void trace_line_gp(enum trace_subsystem sub, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+#define trace_gp(sub, level, ...)                                                                  \
+	do {                                                                                       \
+		if (trace_on(sub, level))                                                          \
+			trace_line_gp(TRACE_##sub, __VA_ARGS__);                                   \
 	} while (0)
 
 /**

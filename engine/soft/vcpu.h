@@ -68,6 +68,20 @@ struct tlb {
 	struct tlb_entry write[TLB_SIZE];
 };
 
+/* All entries of all tables, in the order of soft_vcpu.tlb seen as one array. */
+#define TLB_ENTRIES (MMU_COUNT * 2 * TLB_SIZE)
+
+/* soft_vcpu.tlb_state[] */
+#define TLB_STATE_GLOBAL 1 /* the entry is of a global page */
+#define TLB_STATE_LOGGED 2 /* the entry's number is in tlb_log[] */
+
+/* A set of pages, hashed to one bit each; may say yes for pages that are not in it. */
+#define PAGE_FILTER_BITS 1024
+
+struct page_filter {
+	u64 word[PAGE_FILTER_BITS / 64];
+};
+
 /* Where to go on for a linear address: filled by the dispatcher, looked up by translated code. */
 #define JUMP_CACHE_BITS 10
 #define JUMP_CACHE_SIZE (1u << JUMP_CACHE_BITS)
@@ -81,9 +95,10 @@ struct jump_entry {
 #define ITLB_SIZE 256
 
 struct itlb_entry {
-	u64 tag;   /* linear page | 1 valid */
-	u64 gpa;   /* guest-physical page */
-	u8 *host;  /* hva of the page, NULL if not RAM */
+	u64 tag;    /* linear page | 1 valid */
+	u64 gpa;    /* guest-physical page */
+	u8 *host;   /* hva of the page, NULL if not RAM */
+	u64 epoch;  /* valid while this is v->itlb_epoch, or v->itlb_global_epoch if global */
 	u32 global; /* survives a CR3 write */
 };
 
@@ -122,9 +137,13 @@ struct pending_events {
 	u8 user_vector;
 	bool in_delivery;     /* an event is being delivered: a fault now is a nested one */
 	u8 delivering;        /* its vector */
-	bool delivering_soft; /* it is INT n, INT3, INTO: benign for table 6-5 */
+	bool delivering_soft; /* it is INT n, INT3, INTO: benign for table 6-5, no EXT */
+	bool delivering_interrupt; /* it is an external interrupt or NMI: benign for table 6-5 */
+	bool debug_fault;     /* .debug is a breakpoint fault before the instruction: RF is pushed set */
 	u64 debug;            /* DR6 bits of a trap-class #DB due at the next boundary; 0: none */
 };
+
+#define MC_BANKS 10 /* machine-check banks */
 
 struct soft_msrs {
 	u64 efer, star, lstar, cstar, sfmask, kernel_gs_base, tsc_aux, pat;
@@ -132,6 +151,7 @@ struct soft_msrs {
 	u64 apic_base, misc_enable, debugctl, tsc_adjust, feature_control;
 	u64 mtrr_def_type, mtrr_fixed[11], mtrr_var[16];
 	u64 mcg_status, mcg_cap, mcg_ctl, bios_sign_id;
+	u64 mc_bank[MC_BANKS][4]; /* CTL STATUS ADDR MISC */
 	u64 kvm_wall_clock, kvm_system_time;
 	u64 spec_ctrl;
 };
@@ -147,13 +167,21 @@ struct soft_vcpu {
 	u64 host_rsp;    /* host stack while inside the guest */
 	u64 pending_link; /* exit site that wants to be chained, or 0; the dispatcher's */
 	u16 arith;       /* guest arithmetic flags when parked: AH = SF ZF AF PF CF by LAHF, AL = OF */
-	u8 int_shadow;   /* STI or MOV SS shadow covers the next instruction (1 STI, 2 MOV SS) */
-	u8 pad0;
+	_Alignas(2) u8 int_shadow; /* STI or MOV SS shadow covers the next instruction (1 STI, 2 MOV SS) */
+	u8 replay;       /* the current instruction is executed again after a read the monitor answered */
+	u8 stepped;      /* an instruction of a MODE_STEP block has completed */
+	u8 step_tf;      /* TF was set when it began */
+	u16 running;     /* MODE_ONE, MODE_STEP of the block that runs */
+	u32 host_mxcsr;
+	struct soft_vcpu *self;
+	u64 fault_pc;    /* host address inside the instruction that called C without setting rip; 0: rip is right */
 	_Atomic u32 attention;
 	u64 rflags_sys;  /* RFLAGS without OF SF ZF AF PF CF; bit 1 set; includes DF */
 	u64 seg_base_fs; /* copies of seg[].base, kept by vcpu_segment_changed() */
 	u64 seg_base_gs;
-	_Alignas(64) u8 bounce[64]; /* stands in for memory that is not plain RAM */
+	_Alignas(8) u32 io_logged; /* entries in io_log, see mmu/io.h; cleared together with io_cursor */
+	u32 io_cursor;
+	_Alignas(64) u8 bounce[128]; /* stands in for memory that is not plain RAM, at the address's offset */
 
 	struct tlb tlb[MMU_COUNT];
 	struct jump_entry jump[MMU_COUNT][JUMP_CACHE_SIZE];
@@ -164,6 +192,7 @@ struct soft_vcpu {
 
 	u32 mode;          /* translation mode, see translate/mode.h; kept by vcpu_update_mode() */
 	u8 cpl;
+	u8 keep_rf;        /* IRET or a task switch loaded RF: it holds for one more instruction */
 	enum mmu_index mmu_index;
 
 	struct segment seg[6]; /* by encoding: ES CS SS DS FS GS */
@@ -185,21 +214,41 @@ struct soft_vcpu {
 	struct lapic *lapic; /* NULL without irqchip */
 	u32 mp_state;        /* KVM_MP_STATE_* */
 
+	/* mmu/tlb.c */
 	struct itlb_entry itlb[MMU_COUNT][ITLB_SIZE];
-	u8 tlb_global[MMU_COUNT][2][TLB_SIZE]; /* 1: the slot's page is global */
+	u64 itlb_epoch, itlb_global_epoch;
+	u8 tlb_state[TLB_ENTRIES];
+	u16 tlb_log[TLB_ENTRIES]; /* entries filled from pages that are not global since the last flush */
+	u32 tlb_logged;
+	struct page_filter large_2m[2], large_1g[2]; /* regions of large-page fills; [1]: global */
+	struct page_filter code_pages[MMU_COUNT];    /* pages fetched from since jump[] was cleared */
+	u32 jump_nonglobal[MMU_COUNT]; /* entries of jump[] whose page is not global: the dispatcher's */
 
 	/* MMIO and port reads already answered for the instruction being replayed; writes on their way */
 	struct io_access io_log[IO_LOG_SIZE];
-	u32 io_logged, io_cursor;
 	struct io_access io_queue[IO_QUEUE_SIZE];
 	u32 io_head, io_tail;
 
 	struct block_cache *cache; /* translated code; private to this vCPU */
+	u32 jump_mode[MMU_COUNT];      /* mode that the jump cache's blocks have */
+	u64 commit_linear;             /* where the bounce buffer goes, see soft_miss() */
+	u32 commit_description;
+	struct {
+		u64 rip, linear, gpa, next_gpa;
+		const u8 *page, *next_page;
+		u32 mode;
+		bool need_next;
+	} source;                      /* of the block that the dispatcher wants translated */
+	u8 leave;                      /* enum leave_reason */
+	bool read_pending;             /* base.run holds a read that the monitor answers */
+	u64 timer_deadline;            /* CLOCK_MONOTONIC ns the host timer is armed for; 0: not */
 	struct engine_stats stats;
 
 	_Atomic int thread;  /* tid of the thread inside vcpu_run(), or 0 */
+	int timer_thread;    /* tid that the timer signals; 0: no timer yet */
+	int timer;           /* kernel timer id */
 	_Atomic u32 wake;    /* futex: bumped when a halted vCPU must look again */
-	int timer;           /* POSIX timer id that kicks the thread; -1: none */
+	_Atomic u32 sleeping; /* it waits on the futex */
 
 	/* Guest x87/SSE/AVX state while outside, XSAVE standard format */
 	_Alignas(64) u8 fpu[4096];
@@ -257,6 +306,21 @@ static inline void vcpu_attention(struct soft_vcpu *v, u32 bits)
 	atomic_fetch_or(&v->attention, bits);
 }
 
+/* Why translated code was left for good */
+enum leave_reason {
+	LEAVE_NONE,
+	LEAVE_EXIT,     /* base.run says */
+	LEAVE_READ,     /* base.run says, and its answer is awaited */
+	LEAVE_QUEUE,    /* io_queue has writes */
+	LEAVE_KICK,
+	LEAVE_HALT,     /* mp_state is not runnable */
+	LEAVE_SHUTDOWN,
+	LEAVE_NO_CODE,  /* RIP is not in RAM */
+};
+
+/** The vCPU whose vcpu_run() this thread is in, or NULL. */
+extern __thread struct soft_vcpu *soft_current;
+
 /* ---- implemented in engine/soft/vcpu.c ---- */
 
 /** Recomputes v->mode, v->cpl's consequences and v->mmu_index after a change of CS, SS, DS, ES, FS or GS
@@ -277,7 +341,8 @@ _Noreturn void vcpu_exit(struct soft_vcpu *v);
  * looked at. Inside. */
 _Noreturn void vcpu_resume(struct soft_vcpu *v);
 
-/** Resets to the state after RESET or INIT (SDM 3A table 9-1). */
+/** Resets to the state after RESET or INIT (SDM 3A table 9-1; engine/soft/reset.c). RESET: outside only, since
+ * it writes v->fpu; v->base.id and v->vm are set. INIT: inside too. */
 void vcpu_reset(struct soft_vcpu *v, bool init);
 
 #endif

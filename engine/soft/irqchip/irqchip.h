@@ -20,7 +20,8 @@ void irqchip_destroy(struct irqchip *chip);
 int pit_create(struct irqchip *chip);
 struct lapic *lapic_create(struct soft_vcpu *v);
 void lapic_destroy(struct lapic *lapic);
-/** RESET and INIT (SDM 3A 10.4.7). */
+/** RESET and INIT (SDM 3A 10.4.7). Writes msr.apic_base at RESET, keeps it at INIT. lapic_create()
+ * resets. Pokes the vCPU. */
 void lapic_reset(struct lapic *lapic, bool init);
 
 /* ---- from the monitor ---- */
@@ -32,6 +33,8 @@ int pit_get(struct soft_vm *vm, struct kvm_pit_state2 *pit);
 int pit_set(struct soft_vm *vm, const struct kvm_pit_state2 *pit);
 int lapic_get(struct soft_vcpu *v, struct kvm_lapic_state *state);
 int lapic_set(struct soft_vcpu *v, const struct kvm_lapic_state *state);
+/** A rising edge on the NMI wire: reaches @v as LVT LINT1 says. @v has a LAPIC. Any thread. */
+void lapic_nmi_line(struct soft_vcpu *v);
 
 /* ---- from the guest ---- */
 /** Whether @port belongs to PIC, ELCR or PIT; then does the access. Sizes above 1 byte are split. */
@@ -42,6 +45,8 @@ bool irqchip_mmio(struct soft_vcpu *v, u64 gpa, u32 size, u64 *value, bool write
 bool lapic_msr(struct soft_vcpu *v, u32 index, u64 *value, bool write);
 /** IA32_APIC_BASE write; false: #GP(0) (illegal mode transition, SDM 3A 10.12.5). */
 bool lapic_set_base(struct soft_vcpu *v, u64 value);
+/** The same for the API (KVM_SET_SREGS): any transition is allowed, and the value was checked. */
+void lapic_restore_base(struct soft_vcpu *v, u64 value);
 u64 lapic_get_tpr(struct soft_vcpu *v); /* as CR8: bits 3:0 */
 void lapic_set_tpr(struct soft_vcpu *v, u64 cr8);
 

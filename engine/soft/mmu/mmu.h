@@ -40,10 +40,30 @@ bool mmu_load_pdptrs(struct soft_vcpu *v, u64 cr3);
 
 /* ---- TLB (mmu/tlb.c) ---- */
 
-/** Empties every TLB of this vCPU and the jump caches. @keep_global: entries of global pages stay. */
+/**
+ * The plain RAM of @size bytes at @linear if the TLB of @index has its page (for writing if @write), else NULL.
+ * What translated code does inline.
+ */
+static inline void *tlb_lookup(const struct soft_vcpu *v, u64 linear, u32 size, bool write,
+			       enum mmu_index index)
+{
+	const struct tlb *tlb = &v->tlb[index];
+	u64 slot = (linear / PAGE_SIZE) & (TLB_SIZE - 1);
+	const struct tlb_entry *entry = write ? &tlb->write[slot] : &tlb->read[slot];
+	u64 offset = linear ^ entry->tag;
+
+	return offset <= PAGE_SIZE - size ? (void *)(entry->host + offset) : NULL;
+}
+
+/**
+ * Empties every TLB of this vCPU and the jump caches. @keep_global: entries of global pages stay.
+ * A new vCPU needs one full flush before its first use: zeroed tables are not empty ones.
+ */
 void tlb_flush(struct soft_vcpu *v, bool keep_global);
 /** INVLPG: drops the page of @linear (all of a large page), global or not. */
 void tlb_flush_page(struct soft_vcpu *v, u64 linear);
+/** Empties the jump cache of @index and v->jump_nonglobal[@index]. */
+void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index);
 /** Drops write entries whose host page is @host (it now holds code, or is watched or logged). */
 void tlb_protect_host(struct soft_vcpu *v, const u8 *host);
 
@@ -56,10 +76,12 @@ void *tlb_fill(struct soft_vcpu *v, u64 linear, u32 size, enum access access,
 	       enum mmu_index index, bool stack);
 
 /**
- * Instruction fetch: physical page of @linear, through v->itlb. Returns the hva of the byte and *gpa, or NULL
- * when the page is not RAM (*gpa valid). Raises #PF (I bit when NX or SMEP says so) or #GP(0).
+ * Instruction fetch: physical page of @linear, through v->itlb. Returns the hva of the byte and its *gpa, or
+ * NULL when the page is not RAM (*gpa valid). Raises #PF (I bit when NX or SMEP says so) or #GP(0).
  */
 const u8 *mmu_fetch(struct soft_vcpu *v, u64 linear, u64 *gpa);
+/** Whether the page of @linear, which mmu_fetch() has just seen, is global. */
+bool mmu_fetch_global(const struct soft_vcpu *v, u64 linear);
 
 /* ---- guest-physical memory (mmu/phys.c) ---- */
 
@@ -89,6 +111,10 @@ void mem_probe_write(struct soft_vcpu *v, u64 linear, u32 size, enum mmu_index i
  * canonical; #SS for SS, else #GP), for an access of @size bytes. 64-bit mode: base of FS and GS only.
  */
 u64 seg_linear(struct soft_vcpu *v, enum x86_seg seg, u64 offset, u32 size, enum access access);
+
+/** The checks of seg_linear() without raising: false where it would raise. */
+bool seg_check(const struct soft_vcpu *v, enum x86_seg seg, u64 offset, u32 size,
+	       enum access access);
 
 /** By segment:offset, at the current privilege. Values zero-extended; @size 1, 2, 4, 8. */
 u64 mem_read(struct soft_vcpu *v, enum x86_seg seg, u64 offset, u32 size);

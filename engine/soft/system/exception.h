@@ -10,8 +10,8 @@
 
 #include "engine/soft/vcpu.h"
 
-/** Exception without error code. Inside, never returns. */
-_Noreturn void raise(struct soft_vcpu *v, u8 vector);
+/** Exception without error code. Inside, never returns. (To the linker not libc's raise(), which others call.) */
+_Noreturn void raise(struct soft_vcpu *v, u8 vector) __asm__("guise_raise");
 
 /** Exception with error code. Inside, never returns. */
 _Noreturn void raise_error(struct soft_vcpu *v, u8 vector, u32 error);

@@ -29,15 +29,21 @@ bool cpuid_has(struct soft_vcpu *v, u32 leaf, u32 subleaf, int reg, int bit);
 int cpuid_supported(struct kvm_cpuid2 *cpuid);
 
 /* ---- time (engine/soft/clock.c) ---- */
-/** Host TSC frequency in kHz: from CPUID 15H or the kernel's conversion data, else measured (2 ms). Any thread. */
+/** Host TSC frequency in kHz: from the kernel's conversion data or CPUID 15H, else measured (2 ms). Outside, any
+ * thread. */
 u32 clock_tsc_khz(void);
 /** CLOCK_MONOTONIC in nanoseconds. Any thread, inside too. */
 u64 clock_now(void);
+/** CLOCK_MONOTONIC ns and host TSC of one instant, the same for the life of the process: the line that every
+ * kvmclock of a VM lies on, so that vCPUs agree. Any thread, inside too. */
+void clock_reference(u64 *ns, u64 *tsc);
 u64 guest_tsc(const struct soft_vcpu *v);
 /** Absolute guest TSC to CLOCK_MONOTONIC ns; in the past: now. */
 u64 guest_tsc_to_ns(const struct soft_vcpu *v, u64 tsc);
 /** Writes the pvclock page for MSR_KVM_SYSTEM_TIME_NEW (Documentation/virt/kvm/x86/msr.rst). */
 void kvmclock_update(struct soft_vcpu *v);
+/** Writes the wall clock for MSR_KVM_WALL_CLOCK_NEW at msr.kvm_wall_clock. */
+void kvmclock_update_wall(struct soft_vcpu *v);
 
 /* ---- segments (system/segment.c) ---- */
 

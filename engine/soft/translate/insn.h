@@ -22,6 +22,7 @@ struct insn {
 	u8 vvvv;       /* VEX.vvvv, uninverted */
 	bool rex;      /* a REX prefix was there (byte registers 4-7 are SPL..DIL) */
 	bool vex;
+	bool w;        /* REX.W or VEX.W */
 	bool is_mem;   /* ModRM.rm is memory */
 	bool rip_relative; /* disp already holds the final linear offset */
 	bool lock;

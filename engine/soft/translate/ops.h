@@ -94,6 +94,7 @@
 	OP(invpcid, OP_ENDS)                                                                       \
 	OP(wbinvd, 0) /* and INVD */                                                               \
 	OP(hypercall, OP_ENDS) /* VMCALL, VMMCALL */                                               \
+	OP(gp, 0) /* raises #GP(0) */                                                              \
 	OP(ud, 0) /* raises #UD */                                                                 \
 	OP(nm, 0) /* raises #NM */
 

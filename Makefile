@@ -1,0 +1,48 @@
+# A thin layer over Meson and Ninja; "make help" lists what there is.
+BUILD  ?= build
+PREFIX ?= /usr/local
+QUICK  ?=
+FLAGS  ?=
+
+.NOTPARALLEL:
+.PHONY: all run test bench install clean help setup test-setup build guest
+
+all: setup build
+
+help:
+	@echo 'make                          install what is missing, build $(BUILD)/guise'
+	@echo 'make run                      ... and boot Linux to a shell (without a terminal: to a self-check)'
+	@echo 'make test [QUICK=1]           ... and run the tests (QUICK=1: under a minute)'
+	@echo 'make bench                    ... and time a boot against qemu-system-x86_64 -accel tcg'
+	@echo 'make install [PREFIX=/usr/local] [DESTDIR=]'
+	@echo 'make clean                    remove $(BUILD) (downloads stay in ~/.cache/guise)'
+	@echo 'BUILD=DIR takes another build directory, FLAGS= gives options to guise run or the benchmark.'
+
+setup:
+	@tools/setup.sh build
+
+test-setup:
+	@tools/setup.sh test
+
+build: | setup
+	@[ -f $(BUILD)/build.ninja ] || meson setup $(BUILD)
+	@ninja -C $(BUILD) $(NINJAFLAGS)
+
+guest: | setup
+	@tools/guest-files.sh $(BUILD)
+
+run: build guest
+	@tools/run.sh $(BUILD) $(FLAGS)
+
+test: test-setup build guest
+	@tests/run $(BUILD) $(if $(filter-out 0,$(QUICK)),--quick)
+
+bench: test-setup build guest
+	@bench/boot.py $(BUILD) $(FLAGS)
+
+install: build
+	@meson configure $(BUILD) -Dprefix=$(abspath $(PREFIX))
+	@DESTDIR=$(if $(DESTDIR),$(abspath $(DESTDIR))) meson install -C $(BUILD)
+
+clean:
+	rm -rf $(BUILD)

@@ -1,0 +1,370 @@
+/*
+ * The dispatcher: what translated code calls when it does not know where to go on or needs C. Inside.
+ *
+ * Guest state is in memory (v->regs, v->rip, v->arith, v->rflags_sys) whenever these functions run. A kick may make
+ * soft_dispatch() run twice for the same state (stubs.c), so a call that returns a code address must be
+ * repeatable.
+ */
+#include "engine/soft/irqchip/irqchip.h"
+#include "engine/soft/mmu/mmu.h"
+#include "engine/soft/system/debug.h"
+#include "engine/soft/system/exception.h"
+#include "engine/soft/system/state.h"
+#include "engine/soft/translate/mode.h"
+#include "engine/soft/translate/ops.h"
+#include "engine/soft/translate/stubs.h"
+#include "engine/soft/translate/translator.h"
+#include "engine/soft/timer.h"
+
+/* ---- instructions done in C ---- */
+
+/* A lone instruction (shadow, replay, step) has completed. */
+static void finish_single(struct soft_vcpu *v)
+{
+	if (v->running & MODE_ONE) {
+		v->int_shadow = 0;
+		v->replay = 0;
+		v->io_logged = 0;
+		v->io_cursor = 0;
+	}
+	if (v->running & MODE_STEP)
+		v->stepped = 1;
+}
+
+static u64 truncate_to_mode(const struct soft_vcpu *v, u64 rip)
+{
+	u32 code = v->mode & 3;
+	return code == MODE_CODE64 ? rip : code == MODE_CODE32 ? (u32)rip : (u16)rip;
+}
+
+void soft_op(struct soft_vcpu *v, const struct insn *i)
+{
+	v->next_rip = truncate_to_mode(v, v->rip + i->length);
+	op_functions[i->op](v, i);
+	if (unlikely(v->running))
+		finish_single(v);
+}
+
+void op_gp(struct soft_vcpu *v, const struct insn *i)
+{
+	raise_gp(v, 0);
+}
+
+/* ---- memory that misses the TLB ---- */
+
+static u64 linear_of(struct soft_vcpu *v, u64 address, u32 description)
+{
+	u32 size = ACCESS_SIZE(description);
+	enum access access = description & ACCESS_WRITES ? ACCESS_WRITE : ACCESS_READ;
+	u64 linear = address;
+	if (description & ACCESS_SEGMENTED)
+		linear = seg_linear(v, (enum x86_seg)ACCESS_SEG(description), address, size, access);
+	/* SDM 3A table 6-8: alignment #GP comes before the page fault of the same access. */
+	if ((description & ACCESS_ALIGNED) && (linear & (size - 1)))
+		raise_gp(v, 0);
+	/* SDM 3A 6.15, #AC: natural alignment of the operand, 16-byte vectors excepted */
+	if ((description & ACCESS_ALIGN) && size <= 8 && (linear & (size - 1) & 7))
+		raise_error(v, EXC_AC, 0);
+	return linear;
+}
+
+void *soft_miss(struct soft_vcpu *v, u64 address, u32 description, u64 *return_address)
+{
+	u32 size = ACCESS_SIZE(description);
+	enum mmu_index index = (enum mmu_index)ACCESS_INDEX(description);
+	bool stack = description & ACCESS_STACK;
+	enum access access = description & ACCESS_WRITES ? ACCESS_WRITE : ACCESS_READ;
+
+	v->fault_pc = *return_address;
+	v->stats.tlb_misses++;
+	u64 linear = linear_of(v, address, description);
+	void *p = tlb_fill(v, linear, size, access, index, stack);
+	if (likely(p)) {
+		v->fault_pc = 0;
+		return p;
+	}
+	/* Not plain RAM: the instruction works on the bounce buffer, at the same alignment. */
+	u8 *bounce = v->bounce + (linear & 63);
+	if (description & ACCESS_WRITES)
+		mem_probe_write(v, linear, size, index, stack);
+	if (description & ACCESS_READS)
+		mem_read_linear(v, linear, bounce, size, index, stack);
+	if (description & ACCESS_WRITES) {
+		v->commit_linear = linear;
+		v->commit_description = description;
+		*return_address += 5; /* skips the jump to the plain path, see emit_one_cold() */
+	}
+	v->fault_pc = 0;
+	return bounce;
+}
+
+void soft_miss_attention(struct soft_vcpu *v, const void *pc)
+{
+	block_poke(v, pc);
+}
+
+void soft_commit(struct soft_vcpu *v)
+{
+	u32 description = v->commit_description;
+	mem_write_linear(v, v->commit_linear, v->bounce + (v->commit_linear & 63),
+			 ACCESS_SIZE(description), (enum mmu_index)ACCESS_INDEX(description),
+			 description & ACCESS_STACK);
+}
+
+bool soft_commit_leave(struct soft_vcpu *v, const void *pc)
+{
+	/* The store was the instruction's last act, unless it is a CALL: that one still has to jump. */
+	if (v->commit_description & ACCESS_CALL) {
+		block_poke(v, pc);
+		return false;
+	}
+	const struct block *b = block_of_host(v, pc);
+	u32 guest = block_insn(v, b, pc)->guest, next = b->length;
+	for (u32 n = 0; n < b->map_count; n++)
+		if (b->map[n].guest > guest && b->map[n].guest < next)
+			next = b->map[n].guest;
+	v->rip = truncate_to_mode(v, b->linear + next - b->cs_base);
+	if (v->running)
+		finish_single(v);
+	return true;
+}
+
+void soft_kicked(struct soft_vcpu *v, u32 jump_offset)
+{
+	const struct jump_entry *entry =
+		&v->jump[v->mmu_index][jump_offset / sizeof(struct jump_entry)];
+	v->rip = entry->rip - v->seg[SEG_CS].base;
+}
+
+/* ---- where to go on ---- */
+
+static void take_timers(struct soft_vcpu *v)
+{
+	atomic_fetch_and(&v->attention, ~(u32)ATTENTION_TIMER);
+	if (v->vm->irqchip)
+		timer_arm(v, irqchip_run_timers(v));
+}
+
+/* INIT and SIPI, SDM 3A 8.4.4 and table 9-1. */
+static void take_startup(struct soft_vcpu *v)
+{
+	if (!v->lapic)
+		return;
+	if (lapic_take_init(v)) {
+		vcpu_reset(v, true);
+		v->mp_state = v->base.id == 0 ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_INIT_RECEIVED;
+	}
+	if (v->mp_state != KVM_MP_STATE_INIT_RECEIVED)
+		return;
+	int vector = lapic_take_sipi(v);
+	if (vector < 0)
+		return;
+	v->seg[SEG_CS].selector = (u16)(vector << 8);
+	v->seg[SEG_CS].base = (u64)vector << 12;
+	v->rip = 0;
+	v->mp_state = KVM_MP_STATE_RUNNABLE;
+	vcpu_segment_changed(v);
+}
+
+static void finish_step(struct soft_vcpu *v)
+{
+	v->stepped = 0;
+	if (!v->keep_rf)
+		v->rflags_sys &= ~RFLAGS_RF;
+	v->keep_rf = 0;
+	if (v->step_tf)
+		v->events.debug |= DR6_BS; /* SDM 3B 17.3.1.4 */
+}
+
+static u64 leave(struct soft_vcpu *v, enum leave_reason reason)
+{
+	v->leave = (u8)reason;
+	return DISPATCH_LEAVE;
+}
+
+/* Anything but "go on with the next block"? */
+static bool is_special(const struct soft_vcpu *v)
+{
+	const struct pending_events *ev = &v->events;
+	return atomic_load_explicit(&v->attention, memory_order_acquire) | v->stepped |
+	       v->int_shadow | v->replay | ev->exception | ev->soft_interrupt |
+	       ev->triple_fault | (ev->debug != 0) | (v->mp_state != KVM_MP_STATE_RUNNABLE) |
+	       (v->mode & MODE_STEP);
+}
+
+/* Looks at everything that can come between two instructions. true: leave, *result says how. */
+static bool handle_special(struct soft_vcpu *v, u64 *result)
+{
+	struct pending_events *ev = &v->events;
+
+	if (v->stepped)
+		finish_step(v);
+	if (v->io_head != v->io_tail) {
+		*result = leave(v, LEAVE_QUEUE);
+		return true;
+	}
+	u32 attention = atomic_load(&v->attention);
+	if ((attention & ATTENTION_KICK) && !v->replay) {
+		atomic_fetch_and(&v->attention, ~(u32)ATTENTION_KICK);
+		if (v->base.run->immediate_exit) {
+			*result = leave(v, LEAVE_KICK);
+			return true;
+		}
+	}
+	if (attention & ATTENTION_TIMER)
+		take_timers(v);
+	atomic_fetch_and(&v->attention, ~(u32)(ATTENTION_IRQ | ATTENTION_QUEUE | ATTENTION_FLUSH));
+	take_startup(v);
+
+	/* Faults come before anything else; they end a shadow and a replay. */
+	if (ev->exception || ev->soft_interrupt) {
+		v->int_shadow = 0;
+		v->replay = 0;
+		v->io_logged = 0;
+		v->io_cursor = 0;
+		events_deliver(v);
+	}
+	while (!ev->triple_fault && !v->replay && events_pending(v)) {
+		if (v->mp_state == KVM_MP_STATE_HALTED)
+			v->mp_state = KVM_MP_STATE_RUNNABLE;
+		if (v->mp_state != KVM_MP_STATE_RUNNABLE)
+			break;
+		events_deliver(v);
+	}
+	if (ev->triple_fault) {
+		*result = leave(v, LEAVE_SHUTDOWN);
+		return true;
+	}
+	if (v->mp_state != KVM_MP_STATE_RUNNABLE) {
+		*result = leave(v, LEAVE_HALT);
+		return true;
+	}
+	if (v->int_shadow) /* what it holds back is due right behind it */
+		vcpu_attention(v, ATTENTION_IRQ);
+	return false;
+}
+
+/* The next instruction's mode: alone, if something has to be looked at behind it. */
+static u32 next_mode(struct soft_vcpu *v)
+{
+	u32 mode = v->mode;
+	if (v->int_shadow || v->replay)
+		mode |= MODE_ONE;
+	if (mode & MODE_STEP) {
+		v->step_tf = (v->rflags_sys & RFLAGS_TF) != 0;
+	} else if (v->rflags_sys & RFLAGS_RF) {
+		v->rflags_sys &= ~RFLAGS_RF; /* it would fall with the first instruction */
+	}
+	return mode;
+}
+
+static u64 next_linear(struct soft_vcpu *v, u32 mode)
+{
+	const struct segment *cs = &v->seg[SEG_CS];
+	if ((mode & 3) == MODE_CODE64)
+		return v->rip;
+	if (!(mode & MODE_FLAT) && v->rip > cs->limit)
+		raise_gp(v, 0); /* SDM 3A 5.3 */
+	return (u32)(v->rip + cs->base);
+}
+
+static void check_exec_breakpoint(struct soft_vcpu *v, u64 linear)
+{
+	/* SDM 3A 6.8.3: behind MOV SS breakpoints are off, as if RF were set. */
+	if ((v->dr7 & 0xff) == 0 || (v->rflags_sys & RFLAGS_RF) || v->int_shadow == 2)
+		return;
+	u64 hit = debug_breakpoints_hit(v, linear);
+	if (!hit)
+		return;
+	/* Fault class: before the instruction (SDM 3B 17.3.1.1). */
+	v->events.debug |= hit;
+	v->events.debug_fault = true;
+	vcpu_resume(v);
+}
+
+/* Page of @linear for execution; leaves through vcpu_exit() if it is no RAM. */
+static const u8 *fetch_page(struct soft_vcpu *v, u64 linear, u64 *gpa)
+{
+	const u8 *host = mmu_fetch(v, linear, gpa);
+	if (!host) {
+		v->leave = LEAVE_NO_CODE;
+		vcpu_exit(v);
+	}
+	return host;
+}
+
+/* A block whose instruction goes on in a second page is good only while that page is the same. */
+static bool second_page_matches(struct soft_vcpu *v, const struct block *b)
+{
+	u64 gpa;
+	if (b->gpa2 == ~0ull)
+		return true;
+	fetch_page(v, (b->linear & PAGE_MASK) + PAGE_SIZE, &gpa);
+	return gpa == b->gpa2;
+}
+
+static u64 request_translation(struct soft_vcpu *v, u64 linear, u64 gpa, const u8 *host, u32 mode)
+{
+	bool need_next = v->source.need_next && v->source.linear == linear;
+	v->source.need_next = false;
+	v->source.next_page = NULL;
+	if (need_next) {
+		u64 next = (linear & PAGE_MASK) + PAGE_SIZE;
+		if ((mode & 3) != MODE_CODE64)
+			next = (u32)next;
+		const u8 *page = fetch_page(v, next, &v->source.next_gpa);
+		v->source.next_page = page;
+	}
+	v->source.rip = v->rip;
+	v->source.linear = linear;
+	v->source.gpa = gpa;
+	v->source.page = (const u8 *)((u64)host & PAGE_MASK);
+	v->source.mode = mode;
+	return DISPATCH_TRANSLATE;
+}
+
+/* Makes the way shorter for next time. */
+static void remember(struct soft_vcpu *v, struct block *b)
+{
+	enum mmu_index index = v->mmu_index;
+	if (b->gpa2 != ~0ull || !(b->mode & MODE_FLAT))
+		return;
+	if (v->jump_mode[index] != b->mode) {
+		jump_cache_clear(v, index);
+		v->jump_mode[index] = b->mode;
+	}
+	jump_cache_put(v, b->linear, b);
+	if (!mmu_fetch_global(v, b->linear))
+		v->jump_nonglobal[index]++;
+}
+
+u64 soft_dispatch(struct soft_vcpu *v)
+{
+	struct block_exit *link = (struct block_exit *)v->pending_link;
+	u64 result;
+	v->pending_link = 0;
+	v->running = 0;
+	if (unlikely(is_special(v))) {
+		link = NULL;
+		if (handle_special(v, &result))
+			return result;
+	}
+	u32 mode = next_mode(v);
+	u64 linear = next_linear(v, mode);
+	if (unlikely(mode & MODE_STEP))
+		check_exec_breakpoint(v, linear);
+	u64 gpa;
+	const u8 *host = fetch_page(v, linear, &gpa);
+	struct block *b = block_find(v, linear, gpa, mode);
+	if (unlikely(!b || !second_page_matches(v, b))) {
+		v->pending_link = (u64)link;
+		return request_translation(v, linear, gpa, host, mode);
+	}
+	v->running = mode & (MODE_ONE | MODE_STEP);
+	if (likely(!v->running)) {
+		if (link && b->gpa2 == ~0ull && link->target + b->cs_base == linear)
+			block_link(v, link, b);
+		remember(v, b);
+	}
+	return (u64)block_code(v->cache, b);
+}

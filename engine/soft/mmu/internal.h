@@ -1,0 +1,48 @@
+/* What the files of mmu/ share with each other only. */
+#ifndef GUISE_SOFT_MMU_INTERNAL_H
+#define GUISE_SOFT_MMU_INTERNAL_H
+
+#include "base/gp.h"
+#include "engine/soft/mmu/mmu.h"
+
+/**
+ * Copies between RAM and a buffer. Sizes 1, 2, 4 and 8 are one access each, so that other
+ * processors see them as the guest's one access (SDM 3A 8.1.1).
+ */
+static inline void ram_copy(void *dst, const void *src, u32 size)
+{
+	switch (size) {
+	case 1:
+		*(volatile u8 *)dst = *(const volatile u8 *)src;
+		break;
+	case 2:
+		*(volatile u16 *)dst = *(const volatile u16 *)src;
+		break;
+	case 4:
+		*(volatile u32 *)dst = *(const volatile u32 *)src;
+		break;
+	case 8:
+		*(volatile u64 *)dst = *(const volatile u64 *)src;
+		break;
+	default:
+		gp_copy(dst, src, size);
+	}
+}
+
+/** Bookkeeping after the bytes [gpa, gpa+size) of one page of @slot were written: dirty log,
+ * translated code. */
+void phys_written(struct soft_vcpu *v, struct memslot *slot, u64 gpa, u32 size);
+
+/** Whether a page of @slot may be written without phys_written(): no code in it, no log, not
+ * read-only. */
+bool phys_plain_write(const struct memslot *slot, u64 gpa);
+
+/** tlb_fill() for an access that lies in one page; gives its guest-physical address also when it is
+ * not plain. */
+void *tlb_fill_page(struct soft_vcpu *v, u64 linear, enum access access, enum mmu_index index,
+		    bool stack, u64 *gpa);
+
+/** Raises #GP(0), or #SS(0) when @stack, unless @linear is canonical. */
+void check_canonical(struct soft_vcpu *v, u64 linear, bool stack);
+
+#endif

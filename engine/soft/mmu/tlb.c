@@ -1,0 +1,283 @@
+/*
+ * The software TLBs: data, code, and the jump caches that depend on the same translations.
+ *
+ * A CR3 write must be cheap: it drops only what was filled from pages that are not global, and
+ * tlb_log[] lists just those entries. The code TLB is emptied by counting up its epoch.
+ */
+#include "engine/soft/mmu/internal.h"
+#include "engine/soft/system/debug.h"
+#include "engine/soft/system/exception.h"
+
+static struct tlb_entry *all_entries(struct soft_vcpu *v)
+{
+	return &v->tlb[0].read[0];
+}
+
+static u32 tlb_slot(u64 linear)
+{
+	return (linear / PAGE_SIZE) & (TLB_SIZE - 1);
+}
+
+/** Number of an entry in all_entries(). */
+static u32 entry_number(enum mmu_index index, bool write, u32 slot)
+{
+	return (index * 2u + write) * TLB_SIZE + slot;
+}
+
+/** A tag that no address of the slot matches: its index bits are another slot's. */
+static u64 empty_tag(u32 slot)
+{
+	return slot == TLB_SIZE - 1 ? 0 : ~0ull;
+}
+
+/* ---- page filters ---- */
+
+static u32 filter_bit(u64 number)
+{
+	return (number ^ number >> 10) & (PAGE_FILTER_BITS - 1);
+}
+
+static void filter_add(struct page_filter *f, u64 number)
+{
+	u32 bit = filter_bit(number);
+
+	f->word[bit / 64] |= BIT(bit % 64);
+}
+
+static bool filter_has(const struct page_filter *f, u64 number)
+{
+	u32 bit = filter_bit(number);
+
+	return f->word[bit / 64] & BIT(bit % 64);
+}
+
+static void filter_clear(struct page_filter *f)
+{
+	for (u32 k = 0; k < ARRAY_SIZE(f->word); k++)
+		f->word[k] = 0;
+}
+
+/* ---- flushing ---- */
+
+void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index)
+{
+	gp_fill(v->jump[index], 0xff, sizeof(v->jump[index]));
+	/* The slot that an address of all ones belongs to. */
+	v->jump[index][JUMP_CACHE_SIZE - 1].rip = 0;
+	v->jump_nonglobal[index] = 0;
+	filter_clear(&v->code_pages[index]);
+}
+
+static void flush_all_entries(struct soft_vcpu *v)
+{
+	gp_fill(v->tlb, 0xff, sizeof(v->tlb));
+	for (u32 table = 0; table < MMU_COUNT * 2; table++)
+		all_entries(v)[table * TLB_SIZE + TLB_SIZE - 1].tag = empty_tag(TLB_SIZE - 1);
+	gp_fill(v->tlb_state, 0, sizeof(v->tlb_state));
+	v->tlb_logged = 0;
+}
+
+static void flush_logged_entries(struct soft_vcpu *v)
+{
+	struct tlb_entry *entries = all_entries(v);
+
+	for (u32 k = 0; k < v->tlb_logged; k++) {
+		u32 number = v->tlb_log[k];
+
+		if (!(v->tlb_state[number] & TLB_STATE_GLOBAL))
+			entries[number].tag = empty_tag(number % TLB_SIZE);
+		v->tlb_state[number] &= TLB_STATE_GLOBAL;
+	}
+	v->tlb_logged = 0;
+}
+
+void tlb_flush(struct soft_vcpu *v, bool keep_global)
+{
+	v->stats.tlb_flushes++;
+	v->itlb_epoch++;
+	filter_clear(&v->large_2m[false]);
+	filter_clear(&v->large_1g[false]);
+	if (keep_global) {
+		flush_logged_entries(v);
+		jump_cache_clear(v, MMU_USER);
+		for (enum mmu_index index = MMU_KERNEL; index < MMU_COUNT; index++)
+			if (v->jump_nonglobal[index])
+				jump_cache_clear(v, index);
+		return;
+	}
+	flush_all_entries(v);
+	v->itlb_global_epoch++;
+	filter_clear(&v->large_2m[true]);
+	filter_clear(&v->large_1g[true]);
+	for (enum mmu_index index = 0; index < MMU_COUNT; index++)
+		jump_cache_clear(v, index);
+}
+
+void tlb_flush_page(struct soft_vcpu *v, u64 linear)
+{
+	u64 page = linear & PAGE_MASK;
+	u32 slot = tlb_slot(linear);
+
+	/* A large page is entered 4 KiB at a time; its address alone does not tell which. */
+	for (u32 global = 0; global < 2; global++)
+		if (filter_has(&v->large_2m[global], linear >> 21) ||
+		    filter_has(&v->large_1g[global], linear >> 30)) {
+			tlb_flush(v, false);
+			return;
+		}
+
+	for (u32 table = 0; table < MMU_COUNT * 2; table++) {
+		struct tlb_entry *entry = &all_entries(v)[table * TLB_SIZE + slot];
+
+		if (entry->tag == page)
+			entry->tag = empty_tag(slot);
+	}
+	for (enum mmu_index index = 0; index < MMU_COUNT; index++) {
+		struct itlb_entry *entry = &v->itlb[index][(linear / PAGE_SIZE) % ITLB_SIZE];
+
+		if (entry->tag == (page | 1))
+			entry->tag = 0;
+		if (filter_has(&v->code_pages[index], linear / PAGE_SIZE))
+			jump_cache_clear(v, index);
+	}
+}
+
+void tlb_protect_host(struct soft_vcpu *v, const u8 *host)
+{
+	for (enum mmu_index index = 0; index < MMU_COUNT; index++)
+		for (u32 slot = 0; slot < TLB_SIZE; slot++) {
+			struct tlb_entry *entry = &v->tlb[index].write[slot];
+
+			if (entry->host == (u64)host)
+				entry->tag = empty_tag(slot);
+		}
+}
+
+/* ---- filling ---- */
+
+void check_canonical(struct soft_vcpu *v, u64 linear, bool stack)
+{
+	/* SDM 1 3.3.7.1. Addresses of 32 bits always pass. */
+	if (unlikely(!is_canonical(linear)))
+		raise_error(v, stack ? EXC_SS : EXC_GP, 0);
+}
+
+/** Remembers that the region of @linear has entries that stand for a large page. */
+static void note_large(struct soft_vcpu *v, const struct walk *w)
+{
+	if (w->page_size == BIT(30)) {
+		filter_add(&v->large_1g[w->global], w->linear >> 30);
+	} else {
+		filter_add(&v->large_2m[w->global], w->linear >> 21);
+		if (w->page_size == BIT(22))
+			filter_add(&v->large_2m[w->global], w->linear >> 21 ^ 1);
+	}
+}
+
+static void enter(struct soft_vcpu *v, const struct walk *w, u8 *host, bool write,
+		  enum mmu_index index)
+{
+	u32 slot = tlb_slot(w->linear);
+	u32 number = entry_number(index, write, slot);
+	struct tlb_entry *entry = &all_entries(v)[number];
+	u8 state = v->tlb_state[number];
+
+	entry->tag = w->linear & PAGE_MASK;
+	entry->host = (u64)host;
+	if (w->global) {
+		state |= TLB_STATE_GLOBAL;
+	} else {
+		if (!(state & TLB_STATE_LOGGED))
+			v->tlb_log[v->tlb_logged++] = (u16)number;
+		state = TLB_STATE_LOGGED;
+	}
+	v->tlb_state[number] = state;
+}
+
+void *tlb_fill_page(struct soft_vcpu *v, u64 linear, enum access access, enum mmu_index index,
+		    bool stack, u64 *gpa)
+{
+	u64 in_page = linear & (PAGE_SIZE - 1);
+	struct walk w; /* all of it is mmu_walk()'s to fill in: this is the hot path */
+	bool write = access == ACCESS_WRITE;
+
+	v->stats.tlb_misses++;
+	check_canonical(v, linear, stack);
+	w.linear = linear;
+	if (unlikely(mmu_walk(v, &w, access, index, true)))
+		raise_pf(v, linear, w.error);
+	*gpa = w.gpa;
+
+	struct memslot *slot = phys_slot(v->vm, w.gpa);
+
+	if (unlikely(!slot || (debug_armed(v) && debug_page_watched(v, linear))))
+		return NULL;
+
+	u8 *host = slot->host + (w.gpa - in_page - slot->gpa);
+	bool may_write = w.writable || (index != MMU_USER && !(v->cr0 & CR0_WP));
+	bool enter_write = w.dirty && may_write && phys_plain_write(slot, w.gpa);
+
+	if (unlikely(w.page_size != PAGE_SIZE))
+		note_large(v, &w);
+	enter(v, &w, host, false, index);
+	if (enter_write)
+		enter(v, &w, host, true, index);
+	return write && !enter_write ? NULL : host + in_page;
+}
+
+void *tlb_fill(struct soft_vcpu *v, u64 linear, u32 size, enum access access, enum mmu_index index,
+	       bool stack)
+{
+	u64 gpa;
+
+	if (unlikely((linear & (PAGE_SIZE - 1)) + size > PAGE_SIZE))
+		return NULL;
+	return tlb_fill_page(v, linear, access, index, stack, &gpa);
+}
+
+/* ---- instruction fetch ---- */
+
+/** EFLAGS.AC is nothing to fetches: both kernel indexes share their entries. */
+static enum mmu_index fetch_index(const struct soft_vcpu *v)
+{
+	return v->mmu_index == MMU_USER ? MMU_USER : MMU_KERNEL;
+}
+
+static bool itlb_valid(const struct soft_vcpu *v, const struct itlb_entry *entry, u64 linear)
+{
+	return entry->tag == ((linear & PAGE_MASK) | 1) &&
+	       entry->epoch == (entry->global ? v->itlb_global_epoch : v->itlb_epoch);
+}
+
+const u8 *mmu_fetch(struct soft_vcpu *v, u64 linear, u64 *gpa)
+{
+	enum mmu_index index = fetch_index(v);
+	struct itlb_entry *entry = &v->itlb[index][(linear / PAGE_SIZE) % ITLB_SIZE];
+	u64 in_page = linear & (PAGE_SIZE - 1);
+
+	if (unlikely(!itlb_valid(v, entry, linear))) {
+		struct walk w = {.linear = linear};
+
+		check_canonical(v, linear, false);
+		if (mmu_walk(v, &w, ACCESS_EXEC, index, true))
+			raise_pf(v, linear, w.error);
+		if (w.page_size != PAGE_SIZE)
+			note_large(v, &w);
+		entry->tag = (linear & PAGE_MASK) | 1;
+		entry->gpa = w.gpa - in_page;
+		entry->host = phys_ram(v->vm, entry->gpa);
+		entry->global = w.global;
+		entry->epoch = w.global ? v->itlb_global_epoch : v->itlb_epoch;
+	}
+	/* The caller is about to enter the page into the jump cache of its own index. */
+	filter_add(&v->code_pages[v->mmu_index], linear / PAGE_SIZE);
+	*gpa = entry->gpa | in_page;
+	return entry->host ? entry->host + in_page : NULL;
+}
+
+bool mmu_fetch_global(const struct soft_vcpu *v, u64 linear)
+{
+	const struct itlb_entry *entry = &v->itlb[fetch_index(v)][(linear / PAGE_SIZE) % ITLB_SIZE];
+
+	return itlb_valid(v, entry, linear) && entry->global;
+}

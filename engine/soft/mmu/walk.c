@@ -1,0 +1,290 @@
+/* The page walk: linear to guest-physical by the guest's tables. SDM 3A 4.3 to 4.7. */
+#include <errno.h>
+
+#include "engine/soft/mmu/internal.h"
+
+/* Bits of paging-structure entries: SDM 3A tables 4-4 to 4-19. */
+#define PTE_P	    BIT(0)
+#define PTE_W	    BIT(1)
+#define PTE_U	    BIT(2)
+#define PTE_A	    BIT(5)
+#define PTE_D	    BIT(6)
+#define PTE_PS	    BIT(7) /* PAT in the last level */
+#define PTE_G	    BIT(8)
+#define PTE_NX	    BIT(63)
+#define PTE_ADDRESS 0x000ffffffffff000ull
+
+/* PAE outside IA-32e mode reserves 62:52 too, SDM 3A table 4-10. */
+#define PAE_RESERVED 0x7ff0000000000000ull
+
+/* PDPTE registers: 2:1, 8:5 and everything above MAXPHYADDR, SDM 3A table 4-8. */
+#define PDPTE_RESERVED (0xfff0000000000000ull | 0x1e6)
+
+#define LEVELS_MAX 4
+
+/* How often a walk starts again because another processor changed an entry under it. */
+#define WALK_TRIES 64
+
+/* One entry that the walk went through. */
+struct entry {
+	u64 value;
+	u64 gpa;
+	struct memslot *slot; /* NULL: not in RAM, read as all ones */
+};
+
+struct path {
+	struct entry entry[LEVELS_MAX];
+	u32 count; /* the last one is the leaf */
+	u32 entry_size;
+};
+
+/** Takes the entry at @gpa into @p. What is no RAM reads as all ones. */
+static u64 path_add(struct soft_vcpu *v, struct path *p, u64 gpa)
+{
+	struct entry *e = &p->entry[p->count++];
+	struct memslot *slot = p->count > 1 ? e[-1].slot : NULL;
+
+	if (!slot || gpa - slot->gpa >= slot->size)
+		slot = phys_slot(v->vm, gpa);
+	e->gpa = gpa;
+	e->slot = slot;
+	if (unlikely(!slot)) {
+		e->value = p->entry_size == 8 ? ~0ull : 0xffffffff;
+	} else {
+		const u8 *host = slot->host + (gpa - slot->gpa);
+
+		e->value = p->entry_size == 8
+			       ? __atomic_load_n((const u64 *)host, __ATOMIC_RELAXED)
+			       : __atomic_load_n((const u32 *)host, __ATOMIC_RELAXED);
+	}
+	return e->value;
+}
+
+/** Sets @bits in an entry, unless it is no longer what the walk saw (false). */
+static bool entry_mark(struct soft_vcpu *v, struct entry *e, u32 size, u64 bits)
+{
+	u64 wanted = e->value | bits;
+
+	/* Entries in read-only memory stay as they are: there is nobody to tell. */
+	if (wanted == e->value || !e->slot || (e->slot->flags & KVM_MEM_READONLY))
+		return true;
+
+	u8 *host = e->slot->host + (e->gpa - e->slot->gpa);
+	bool same;
+
+	if (size == 8) {
+		u64 seen = e->value;
+		same = __atomic_compare_exchange_n((u64 *)host, &seen, wanted, false,
+						   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	} else {
+		u32 seen = (u32)e->value;
+		same = __atomic_compare_exchange_n((u32 *)host, &seen, (u32)wanted, false,
+						   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	}
+	if (!same)
+		return false;
+	e->value = wanted;
+	phys_written(v, e->slot, e->gpa, size);
+	return true;
+}
+
+/** Accessed in every entry, dirty in the leaf of a write. SDM 3A 4.8. false: walk again. */
+static bool path_mark(struct soft_vcpu *v, struct path *p, bool write)
+{
+	for (u32 k = 0; k < p->count; k++) {
+		bool leaf = k == p->count - 1;
+
+		if (!entry_mark(v, &p->entry[k], p->entry_size,
+				PTE_A | (leaf && write ? PTE_D : 0)))
+			return false;
+	}
+	return true;
+}
+
+static void take_rights(struct walk *w, u64 entry)
+{
+	w->user &= !!(entry & PTE_U);
+	w->writable &= !!(entry & PTE_W);
+}
+
+static void take_leaf(struct walk *w, u64 base, u64 size, u64 entry)
+{
+	w->page_size = size;
+	w->gpa = base | (w->linear & (size - 1));
+	w->global = entry & PTE_G;
+	w->dirty = entry & PTE_D;
+}
+
+/**
+ * Tables of 64-bit entries from @level down (4: PML4; 2: page directory of PAE) at @table. SDM
+ * 3A 4.4.2, 4.5. Returns 0, or -EFAULT with P and RSVD in w->error.
+ */
+static int walk_wide(struct soft_vcpu *v, struct walk *w, struct path *p, u64 table, u32 level)
+{
+	u64 always_reserved = v->reserved_pa;
+
+	if (!(v->msr.efer & EFER_NXE))
+		always_reserved |= PTE_NX;
+	if (!(v->msr.efer & EFER_LMA))
+		always_reserved |= PAE_RESERVED;
+
+	for (;; level--) {
+		u32 shift = 12 + 9 * (level - 1);
+		u64 index = (w->linear >> shift) & 511;
+		u64 entry = path_add(v, p, (table & PTE_ADDRESS) + index * 8);
+		u64 size = BIT(shift);
+		u64 reserved = always_reserved;
+		bool leaf = level == 1 || (level < 4 && (entry & PTE_PS));
+
+		if (!(entry & PTE_P))
+			return -EFAULT;
+		if (level == 4)
+			reserved |= PTE_PS;
+		else if (leaf && level > 1)
+			reserved |= (size - 1) & ~0x1fffull; /* bit 12 is PAT */
+		if (unlikely(entry & reserved)) {
+			w->error |= PF_P | PF_RSVD;
+			return -EFAULT;
+		}
+		take_rights(w, entry);
+		w->nx |= !!(entry & PTE_NX);
+		if (leaf) {
+			take_leaf(w, entry & PTE_ADDRESS & ~(size - 1), size, entry);
+			return 0;
+		}
+		table = entry;
+	}
+}
+
+/** 32-bit paging with 4 KiB and 4 MiB pages. SDM 3A 4.3. */
+static int walk_narrow(struct soft_vcpu *v, struct walk *w, struct path *p)
+{
+	u64 entry = path_add(v, p, (v->cr3 & 0xfffff000) + ((w->linear >> 22) & 1023) * 4);
+
+	if (!(entry & PTE_P))
+		return -EFAULT;
+	if ((entry & PTE_PS) && (v->cr4 & CR4_PSE)) {
+		/* PSE-36: bits 20:13 are address bits 39:32; bit 21 is reserved. SDM 3A table 4-4.
+		 */
+		u64 base = (entry & 0xffc00000) | ((entry >> 13) & 0xff) << 32;
+
+		if ((entry & BIT(21)) || (base & v->reserved_pa)) {
+			w->error |= PF_P | PF_RSVD;
+			return -EFAULT;
+		}
+		take_rights(w, entry);
+		take_leaf(w, base, BIT(22), entry);
+		return 0;
+	}
+	take_rights(w, entry);
+
+	entry = path_add(v, p, (entry & 0xfffff000) + ((w->linear >> 12) & 1023) * 4);
+	if (!(entry & PTE_P))
+		return -EFAULT;
+	take_rights(w, entry);
+	take_leaf(w, entry & 0xfffff000, PAGE_SIZE, entry);
+	return 0;
+}
+
+static int walk_tables(struct soft_vcpu *v, struct walk *w, struct path *p)
+{
+	if (v->msr.efer & EFER_LMA) {
+		p->entry_size = 8;
+		return walk_wide(v, w, p, v->cr3, 4);
+	}
+	if (v->cr4 & CR4_PAE) {
+		u64 pdpte = v->pdptr[(w->linear >> 30) & 3];
+
+		p->entry_size = 8;
+		return pdpte & PTE_P ? walk_wide(v, w, p, pdpte, 2) : -EFAULT;
+	}
+	p->entry_size = 4;
+	return walk_narrow(v, w, p);
+}
+
+/** Access rights, SDM 3A 4.6.1. */
+static bool permitted(const struct soft_vcpu *v, const struct walk *w, enum access access,
+		      enum mmu_index index)
+{
+	if (index == MMU_USER) {
+		if (!w->user)
+			return false;
+		if (access == ACCESS_WRITE)
+			return w->writable;
+		return access != ACCESS_EXEC || !w->nx;
+	}
+	if (access == ACCESS_EXEC)
+		return !w->nx && !(w->user && (v->cr4 & CR4_SMEP));
+	if (w->user && index == MMU_KERNEL && (v->cr4 & CR4_SMAP))
+		return false;
+	return access != ACCESS_WRITE || w->writable || !(v->cr0 & CR0_WP);
+}
+
+/** The bits of the error code that tell of the access, not of the tables. SDM 3A 4.7. */
+static u32 access_error(const struct soft_vcpu *v, enum access access, enum mmu_index index)
+{
+	u32 error = index == MMU_USER ? PF_U : 0;
+	bool nx = (v->cr4 & CR4_PAE) && (v->msr.efer & EFER_NXE);
+
+	if (access == ACCESS_WRITE)
+		error |= PF_W;
+	if (access == ACCESS_EXEC && (nx || (v->cr4 & CR4_SMEP)))
+		error |= PF_I;
+	return error;
+}
+
+int mmu_walk(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index,
+	     bool set_ad)
+{
+	w->user = w->writable = true;
+	w->nx = w->global = false;
+	if (!(v->cr0 & CR0_PG)) {
+		w->gpa = w->linear;
+		w->page_size = PAGE_SIZE;
+		w->dirty = true;
+		w->error = 0;
+		return 0;
+	}
+
+	for (u32 tries = 0; tries < WALK_TRIES; tries++) {
+		struct path path;
+
+		path.count = 0;
+		w->user = w->writable = true;
+		w->nx = false;
+		w->error = access_error(v, access, index);
+		if (walk_tables(v, w, &path))
+			return -EFAULT;
+		w->global = w->global && (v->cr4 & CR4_PGE);
+		if (!permitted(v, w, access, index)) {
+			w->error |= PF_P;
+			return -EFAULT;
+		}
+		if (!set_ad)
+			return 0;
+		if (likely(path_mark(v, &path, access == ACCESS_WRITE))) {
+			w->dirty = path.entry[path.count - 1].value & PTE_D;
+			return 0;
+		}
+	}
+	/* Another processor keeps rewriting the entries. As if it had been seen not present for a
+	 * moment: a fault that the guest takes for spurious, rather than a walk without end. */
+	w->error = access_error(v, access, index);
+	return -EFAULT;
+}
+
+bool mmu_load_pdptrs(struct soft_vcpu *v, u64 cr3)
+{
+	u64 pdptr[4];
+
+	for (u32 k = 0; k < 4; k++) {
+		const u8 *host = phys_ram(v->vm, (cr3 & 0xffffffe0) + k * 8);
+
+		pdptr[k] = host ? __atomic_load_n((const u64 *)host, __ATOMIC_RELAXED) : ~0ull;
+		if ((pdptr[k] & PTE_P) && (pdptr[k] & (v->reserved_pa | PDPTE_RESERVED)))
+			return false;
+	}
+	for (u32 k = 0; k < 4; k++)
+		v->pdptr[k] = pdptr[k];
+	return true;
+}

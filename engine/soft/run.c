@@ -1,0 +1,257 @@
+/* vcpu_run(): the life of a soft vCPU between the monitor and the guest. Outside. */
+#include "engine/soft/run.h"
+
+#include <asm/prctl.h>
+#include <elf.h>
+#include <errno.h>
+#include <immintrin.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/gp.h"
+#include "debug/trace.h"
+#include "engine/soft/irqchip/irqchip.h"
+#include "engine/soft/mmu/io.h"
+#include "engine/soft/system/exception.h"
+#include "engine/soft/system/state.h"
+#include "engine/soft/timer.h"
+#include "engine/soft/translate/stubs.h"
+#include "engine/soft/translate/translate.h"
+
+#ifndef HWCAP2_FSGSBASE
+#define HWCAP2_FSGSBASE (1 << 1)
+#endif
+
+/* ---- the host's GS base, which translated code uses to reach the vCPU ---- */
+
+__attribute__((target("fsgsbase"))) static u64 swap_gs_fast(u64 base)
+{
+	u64 before = _readgsbase_u64();
+	_writegsbase_u64(base);
+	return before;
+}
+
+static u64 swap_gs(u64 base)
+{
+	if (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)
+		return swap_gs_fast(base);
+	u64 before = 0;
+	syscall(SYS_arch_prctl, ARCH_GET_GS, &before);
+	syscall(SYS_arch_prctl, ARCH_SET_GS, base);
+	return before;
+}
+
+/* ---- translation, asked for by the dispatcher ---- */
+
+void soft_translate_pending(struct soft_vcpu *v)
+{
+	struct code_source source = {
+		.rip = v->source.rip,
+		.linear = v->source.linear,
+		.gpa = v->source.gpa,
+		.page = v->source.page,
+		.next_gpa = v->source.next_gpa,
+		.next_page = v->source.next_page,
+	};
+	u64 begin = clock_now();
+	int error = 0;
+	if (!translate(v, &source, v->source.mode, &error) && error == -ENOSPC) {
+		cache_reset(v);
+		translate(v, &source, v->source.mode, &error);
+	}
+	if (error == -EFBIG)
+		v->source.need_next = true;
+	v->stats.ns_translate += clock_now() - begin;
+}
+
+/* ---- halted vCPUs ---- */
+
+/* Could anything ever wake this vCPU? Another one could, by an IPI; a device only through IF or NMI. */
+static bool halted_for_good(const struct soft_vcpu *v)
+{
+	if (v->rflags_sys & RFLAGS_IF)
+		return false;
+	const struct soft_vm *vm = v->vm;
+	for (u32 n = 0; n < VCPUS_MAX; n++) {
+		const struct soft_vcpu *other = vm->vcpus[n];
+		if (other && other != v &&
+		    (other->mp_state == KVM_MP_STATE_RUNNABLE ||
+		     (other->mp_state == KVM_MP_STATE_HALTED && (other->rflags_sys & RFLAGS_IF))))
+			return false;
+	}
+	return true;
+}
+
+static void sleep_until(struct soft_vcpu *v, u64 deadline)
+{
+	u64 begin = clock_now();
+	struct timespec at = {.tv_sec = (long)(deadline / 1000000000),
+			      .tv_nsec = (long)(deadline % 1000000000)};
+	u32 seen = atomic_load(&v->wake);
+	atomic_store(&v->sleeping, 1);
+	if (!atomic_load(&v->attention) && !v->base.run->immediate_exit)
+		syscall(SYS_futex, &v->wake, FUTEX_WAIT_BITSET_PRIVATE, seen,
+			deadline == UINT64_MAX ? NULL : &at, NULL, FUTEX_BITSET_MATCH_ANY);
+	atomic_store(&v->sleeping, 0);
+	v->stats.ns_halted += clock_now() - begin;
+}
+
+/*
+ * Waits while mp_state is not runnable. 0: look again inside; -EINTR or -EAGAIN: return that; 1: return to the
+ * monitor with KVM_EXIT_HLT.
+ */
+static int wait_runnable(struct soft_vcpu *v)
+{
+	bool halted = v->mp_state == KVM_MP_STATE_HALTED;
+	if (halted && !v->vm->irqchip) {
+		v->mp_state = KVM_MP_STATE_RUNNABLE; /* the monitor decides when to go on */
+		v->base.run->exit_reason = KVM_EXIT_HLT;
+		return 1;
+	}
+	for (;;) {
+		u64 deadline = v->vm->irqchip ? irqchip_run_timers(v) : UINT64_MAX;
+		if (atomic_load(&v->attention) & ~(u32)ATTENTION_KICK)
+			return 0; /* the dispatcher decides what it means */
+		if (v->base.run->immediate_exit)
+			return halted ? -EINTR : -EAGAIN;
+		atomic_fetch_and(&v->attention, ~(u32)ATTENTION_KICK);
+		if (events_pending(v))
+			return 0;
+		if (halted && halted_for_good(v)) {
+			v->base.run->exit_reason = KVM_EXIT_HLT;
+			return 1;
+		}
+		sleep_until(v, deadline);
+		atomic_fetch_or(&v->attention, deadline <= clock_now() ? ATTENTION_TIMER : 0);
+	}
+}
+
+/* ---- exits ---- */
+
+static void fill_exit(struct soft_vcpu *v)
+{
+	struct kvm_run *run = v->base.run;
+	run->if_flag = (v->rflags_sys & RFLAGS_IF) != 0;
+	run->cr8 = v->lapic ? lapic_get_tpr(v) : v->cr8;
+	run->apic_base = v->msr.apic_base;
+	run->ready_for_interrupt_injection =
+		!v->vm->irqchip && run->if_flag && !v->int_shadow && !v->events.user_interrupt;
+}
+
+static int internal_error(struct soft_vcpu *v, u32 suberror)
+{
+	struct kvm_run *run = v->base.run;
+	run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
+	run->internal.suberror = suberror;
+	run->internal.ndata = 0;
+	return 0;
+}
+
+/* Turns the reason for which translated code was left into a result of vcpu_run(); -EBUSY: go in again. */
+static int handle_leave(struct soft_vcpu *v)
+{
+	struct kvm_run *run = v->base.run;
+	int r;
+	switch ((enum leave_reason)v->leave) {
+	case LEAVE_EXIT:
+		return 0;
+	case LEAVE_READ:
+		v->read_pending = true;
+		return 0;
+	case LEAVE_QUEUE:
+		return io_queue_next(v) ? 0 : -EBUSY;
+	case LEAVE_KICK:
+		v->stats.exit_intr++;
+		run->exit_reason = KVM_EXIT_INTR;
+		return -EINTR;
+	case LEAVE_HALT:
+		v->stats.exit_hlt++;
+		r = wait_runnable(v);
+		return r == 0 ? -EBUSY : r == 1 ? 0 : r;
+	case LEAVE_SHUTDOWN:
+		run->exit_reason = KVM_EXIT_SHUTDOWN;
+		return 0;
+	case LEAVE_NO_CODE:
+		return internal_error(v, KVM_INTERNAL_ERROR_EMULATION);
+	default:
+		return internal_error(v, KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON);
+	}
+}
+
+static int run_guest(struct soft_vcpu *v)
+{
+	void (*enter)(struct soft_vcpu *) = (void *)(uintptr_t)v->cache->stubs.enter;
+	int r;
+	do {
+		v->leave = LEAVE_NONE;
+		if (v->vm->irqchip)
+			timer_arm(v, irqchip_run_timers(v));
+		enter(v);
+		r = handle_leave(v);
+	} while (r == -EBUSY);
+	return r;
+}
+
+static void count_exit(struct soft_vcpu *v, int result)
+{
+	if (result < 0)
+		return;
+	v->stats.exits_full++;
+	switch (v->base.run->exit_reason) {
+	case KVM_EXIT_IO:
+		v->stats.exit_io++;
+		break;
+	case KVM_EXIT_MMIO:
+		v->stats.exit_mmio++;
+		break;
+	case KVM_EXIT_HLT:
+		break;
+	default:
+		v->stats.exit_other++;
+	}
+}
+
+int soft_vcpu_run(struct engine_vcpu *vcpu)
+{
+	struct soft_vcpu *v = container_of(vcpu, struct soft_vcpu, base);
+	struct kvm_run *run = vcpu->run;
+
+	if (v->read_pending) {
+		io_complete_read(v);
+		v->io_cursor = 0;
+		v->read_pending = false;
+		v->replay = 1;
+	}
+	if (io_queue_next(v)) { /* the rest of a store in several pieces */
+		fill_exit(v);
+		count_exit(v, 0);
+		return 0;
+	}
+	if (run->immediate_exit) {
+		if (!v->replay)
+			return -EINTR;
+		vcpu_attention(v, ATTENTION_KICK);
+	}
+	u64 begin = clock_now();
+	u64 halted = v->stats.ns_halted;
+	soft_current = v;
+	atomic_store(&v->thread, (int)syscall(SYS_gettid));
+	u64 host_gs = swap_gs((u64)v);
+	int r = run_guest(v);
+	swap_gs(host_gs);
+	atomic_store(&v->thread, 0);
+	soft_current = NULL;
+	v->stats.ns_guest += clock_now() - begin - (v->stats.ns_halted - halted);
+	fill_exit(v);
+	count_exit(v, r);
+	return r;
+}
+
+void soft_vcpu_kick(struct engine_vcpu *vcpu)
+{
+	struct soft_vcpu *v = container_of(vcpu, struct soft_vcpu, base);
+	vcpu->run->immediate_exit = 1;
+	vcpu_poke(v, ATTENTION_KICK);
+}

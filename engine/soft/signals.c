@@ -1,0 +1,128 @@
+#include "engine/soft/signals.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "engine/soft/translate/block.h"
+#include "engine/soft/vcpu.h"
+
+static pid_t process;
+static struct sigaction previous[_NSIG];
+
+int soft_process(void)
+{
+	return process;
+}
+
+static bool in_cache(const struct soft_vcpu *v, u64 pc)
+{
+	u64 rx = (u64)v->cache->rx;
+	return pc >= rx && pc < rx + v->cache->used;
+}
+
+/* Sees to it that attention, which is set, is noticed soon: see stubs.c. */
+static void interrupt_guest(struct soft_vcpu *v, ucontext_t *uc)
+{
+	u64 pc = (u64)uc->uc_mcontext.gregs[REG_RIP];
+	const struct stubs *s = &v->cache->stubs;
+	if (!in_cache(v, pc))
+		return; /* in C, which looks at v->attention before it returns to the guest */
+	const u8 *p = (const u8 *)pc;
+	if (p >= s->dispatch_ready && p < s->dispatch_end)
+		uc->uc_mcontext.gregs[REG_RIP] = (greg_t)s->dispatch;
+	for (u32 n = 0; n < ARRAY_SIZE(s->check_begin); n++)
+		if (p >= s->check_begin[n] && p < s->check_end[n])
+			uc->uc_mcontext.gregs[REG_RIP] = (greg_t)s->check_begin[n];
+	block_poke(v, p);
+}
+
+static void on_kick(int signal, siginfo_t *info, void *context)
+{
+	struct soft_vcpu *v = soft_current;
+	int saved = errno;
+	if (v) {
+		if (info->si_code == SI_TIMER)
+			vcpu_attention(v, ATTENTION_TIMER);
+		interrupt_guest(v, context);
+	}
+	errno = saved;
+}
+
+static void take_guest_registers(struct soft_vcpu *v, const ucontext_t *uc, bool flags_in_host)
+{
+	static const int host[] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_R13, REG_RBP, REG_RSI,
+				   REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12};
+	for (u32 g = 0; g < ARRAY_SIZE(host); g++)
+		v->regs[g] = (u64)uc->uc_mcontext.gregs[host[g]];
+	if (flags_in_host)
+		vcpu_set_arith(v, (u64)uc->uc_mcontext.gregs[REG_EFL]);
+}
+
+/*
+ * A fault of the host's processor in translated code is the guest's own: division, unmasked floating-point
+ * exceptions, misaligned vector operands, reserved MXCSR bits. The trap number is the guest's vector.
+ */
+static bool take_guest_fault(struct soft_vcpu *v, ucontext_t *uc)
+{
+	u64 pc = (u64)uc->uc_mcontext.gregs[REG_RIP];
+	u64 trap = (u64)uc->uc_mcontext.gregs[REG_TRAPNO];
+	if (!in_cache(v, pc))
+		return false;
+	struct block *b = block_of_host(v, (const void *)pc);
+	if (!b || (trap != EXC_DE && trap != EXC_UD && trap != EXC_GP && trap != EXC_MF &&
+		   trap != EXC_XM && trap != EXC_AC && trap != EXC_SS))
+		return false;
+	const struct insn_map *map = block_insn(v, b, (const void *)pc);
+	take_guest_registers(v, uc, !map->flags_parked);
+	v->rip = b->linear + map->guest - b->cs_base;
+	v->events.exception = true;
+	v->events.exception_vector = (u8)trap;
+	v->events.exception_has_error = trap == EXC_GP || trap == EXC_SS || trap == EXC_AC;
+	v->events.exception_error = 0;
+	uc->uc_mcontext.gregs[REG_RIP] = (greg_t)v->cache->stubs.dispatch;
+	return true;
+}
+
+static void on_fault(int signal, siginfo_t *info, void *context)
+{
+	struct soft_vcpu *v = soft_current;
+	if (v && take_guest_fault(v, context))
+		return;
+	/* Not ours: whoever was there before, or the default action when the instruction faults again. */
+	const struct sigaction *before = &previous[signal];
+	if (before->sa_flags & SA_SIGINFO)
+		before->sa_sigaction(signal, info, context);
+	else if (before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN)
+		before->sa_handler(signal);
+	else
+		sigaction(signal, before, NULL);
+}
+
+static int install_error;
+
+static void install(void)
+{
+	static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+	struct sigaction action = {.sa_sigaction = on_kick, .sa_flags = SA_SIGINFO | SA_RESTART};
+	process = getpid();
+	if (sigaction(KICK_SIGNAL, &action, &previous[KICK_SIGNAL]) < 0)
+		install_error = errno;
+	action.sa_sigaction = on_fault;
+	action.sa_flags = SA_SIGINFO | SA_NODEFER;
+	for (u32 n = 0; n < ARRAY_SIZE(faults); n++)
+		if (sigaction(faults[n], &action, &previous[faults[n]]) < 0)
+			install_error = errno;
+}
+
+int signals_install(struct error *err)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	pthread_once(&once, install);
+	if (install_error)
+		return error_errno(err, install_error, "cannot install signal handlers");
+	return 0;
+}

@@ -1,0 +1,59 @@
+/* INT n, INT3, INT1, INTO, BOUND: exceptions and interrupts that programs ask for (SDM 2A). */
+#include "engine/soft/system/descriptor.h"
+#include "engine/soft/translate/ops.h"
+
+/* v->rip stays at the instruction until the handler is entered: faults on the way point to it. */
+static void software_event(struct soft_vcpu *v, enum event_kind kind, u8 vector)
+{
+	struct event ev = {
+	    .kind = kind,
+	    .vector = vector,
+	    .rip = v->next_rip,
+	    .flags = vcpu_rflags(v) & ~RFLAGS_RF,
+	};
+
+	event_deliver(v, &ev);
+}
+
+void op_int_n(struct soft_vcpu *v, const struct insn *i)
+{
+	software_event(v, EVENT_SOFT_INT, (u8)i->imm);
+}
+
+void op_int3(struct soft_vcpu *v, const struct insn *i)
+{
+	software_event(v, EVENT_SOFT_TRAP, EXC_BP);
+}
+
+/* Without DPL check, and external for error codes: a hardware event by its rules. */
+void op_int1(struct soft_vcpu *v, const struct insn *i)
+{
+	software_event(v, EVENT_EXCEPTION, EXC_DB);
+}
+
+void op_into(struct soft_vcpu *v, const struct insn *i)
+{
+	if (is_code64(v))
+		raise_ud(v);
+	if (vcpu_rflags(v) & RFLAGS_OF)
+		software_event(v, EVENT_SOFT_TRAP, EXC_OF);
+	else
+		v->rip = v->next_rip;
+}
+
+void op_bound(struct soft_vcpu *v, const struct insn *i)
+{
+	u32 size = i->opsize;
+
+	if (!i->is_mem)
+		raise_ud(v);
+	u64 address = insn_ea(v, i);
+	u64 low = mem_read(v, i->seg, address, size);
+	u64 high = mem_read(v, i->seg,
+			    i->addrsize == 2 ? (u16)(address + size) : (u32)(address + size), size);
+	u64 index = v->regs[i->reg];
+	bool inside = size == 2 ? (s16)index >= (s16)low && (s16)index <= (s16)high
+				: (s32)index >= (s32)low && (s32)index <= (s32)high;
+	if (!inside)
+		raise(v, EXC_BR);
+}

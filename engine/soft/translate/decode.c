@@ -1,0 +1,767 @@
+#include "engine/soft/translate/decode.h"
+
+#include <Zydis/Zydis.h>
+#include <errno.h>
+#include <string.h>
+
+#include "engine/soft/translate/mode.h"
+#include "engine/soft/translate/ops.h"
+
+/* What becomes of a mnemonic that is not simply executed. Everything that is neither here nor of an
+ * allowed instruction-set extension is undefined for the guest. */
+struct rule {
+	u8 class;
+	u16 op;
+};
+
+#define TO_OP(name)    {CLASS_OP, OP_ID_##name}
+#define TO_CLASS(name) {CLASS_##name, 0}
+
+/* clang-format off: one row a mnemonic */
+static const struct rule rules[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
+	[ZYDIS_MNEMONIC_LEA] = TO_CLASS(LEA),
+	[ZYDIS_MNEMONIC_PUSH] = TO_CLASS(PUSH),
+	[ZYDIS_MNEMONIC_POP] = TO_CLASS(POP),
+	[ZYDIS_MNEMONIC_LEAVE] = TO_CLASS(LEAVE),
+	[ZYDIS_MNEMONIC_LOOP] = TO_CLASS(LOOP),
+	[ZYDIS_MNEMONIC_LOOPE] = TO_CLASS(LOOP),
+	[ZYDIS_MNEMONIC_LOOPNE] = TO_CLASS(LOOP),
+	[ZYDIS_MNEMONIC_JCXZ] = TO_CLASS(LOOP),
+	[ZYDIS_MNEMONIC_JECXZ] = TO_CLASS(LOOP),
+	[ZYDIS_MNEMONIC_JRCXZ] = TO_CLASS(LOOP),
+	[ZYDIS_MNEMONIC_CLD] = TO_CLASS(DF),
+	[ZYDIS_MNEMONIC_STD] = TO_CLASS(DF),
+
+	[ZYDIS_MNEMONIC_NOP] = TO_CLASS(NOP),
+	[ZYDIS_MNEMONIC_ENDBR32] = TO_CLASS(NOP),
+	[ZYDIS_MNEMONIC_ENDBR64] = TO_CLASS(NOP),
+	[ZYDIS_MNEMONIC_RDSSPD] = TO_CLASS(NOP), /* CET off: NOP (SDM 1 17.2) */
+	[ZYDIS_MNEMONIC_RDSSPQ] = TO_CLASS(NOP),
+	[ZYDIS_MNEMONIC_CLDEMOTE] = TO_CLASS(NOP),
+	[ZYDIS_MNEMONIC_PREFETCH] = TO_CLASS(NOP),
+	[ZYDIS_MNEMONIC_PREFETCHNTA] = TO_CLASS(NOP),
+	[ZYDIS_MNEMONIC_PREFETCHT0] = TO_CLASS(NOP),
+	[ZYDIS_MNEMONIC_PREFETCHT1] = TO_CLASS(NOP),
+	[ZYDIS_MNEMONIC_PREFETCHT2] = TO_CLASS(NOP),
+	[ZYDIS_MNEMONIC_PREFETCHW] = TO_CLASS(NOP),
+	[ZYDIS_MNEMONIC_PREFETCHWT1] = TO_CLASS(NOP),
+
+	[ZYDIS_MNEMONIC_CLI] = TO_OP(cli),
+	[ZYDIS_MNEMONIC_STI] = TO_OP(sti),
+	[ZYDIS_MNEMONIC_PUSHF] = TO_OP(pushf),
+	[ZYDIS_MNEMONIC_PUSHFD] = TO_OP(pushf),
+	[ZYDIS_MNEMONIC_PUSHFQ] = TO_OP(pushf),
+	[ZYDIS_MNEMONIC_POPF] = TO_OP(popf),
+	[ZYDIS_MNEMONIC_POPFD] = TO_OP(popf),
+	[ZYDIS_MNEMONIC_POPFQ] = TO_OP(popf),
+	[ZYDIS_MNEMONIC_IRET] = TO_OP(iret),
+	[ZYDIS_MNEMONIC_IRETD] = TO_OP(iret),
+	[ZYDIS_MNEMONIC_IRETQ] = TO_OP(iret),
+	[ZYDIS_MNEMONIC_INT] = TO_OP(int_n),
+	[ZYDIS_MNEMONIC_INT3] = TO_OP(int3),
+	[ZYDIS_MNEMONIC_INT1] = TO_OP(int1),
+	[ZYDIS_MNEMONIC_INTO] = TO_OP(into),
+	[ZYDIS_MNEMONIC_HLT] = TO_OP(hlt),
+	[ZYDIS_MNEMONIC_LGDT] = TO_OP(lgdt),
+	[ZYDIS_MNEMONIC_LIDT] = TO_OP(lidt),
+	[ZYDIS_MNEMONIC_SGDT] = TO_OP(sgdt),
+	[ZYDIS_MNEMONIC_SIDT] = TO_OP(sidt),
+	[ZYDIS_MNEMONIC_LLDT] = TO_OP(lldt),
+	[ZYDIS_MNEMONIC_SLDT] = TO_OP(sldt),
+	[ZYDIS_MNEMONIC_LTR] = TO_OP(ltr),
+	[ZYDIS_MNEMONIC_STR] = TO_OP(str),
+	[ZYDIS_MNEMONIC_LAR] = TO_OP(lar),
+	[ZYDIS_MNEMONIC_LSL] = TO_OP(lsl),
+	[ZYDIS_MNEMONIC_VERR] = TO_OP(verr),
+	[ZYDIS_MNEMONIC_VERW] = TO_OP(verw),
+	[ZYDIS_MNEMONIC_LDS] = TO_OP(load_far),
+	[ZYDIS_MNEMONIC_LES] = TO_OP(load_far),
+	[ZYDIS_MNEMONIC_LSS] = TO_OP(load_far),
+	[ZYDIS_MNEMONIC_LFS] = TO_OP(load_far),
+	[ZYDIS_MNEMONIC_LGS] = TO_OP(load_far),
+	[ZYDIS_MNEMONIC_SYSCALL] = TO_OP(syscall),
+	[ZYDIS_MNEMONIC_SYSRET] = TO_OP(sysret),
+	[ZYDIS_MNEMONIC_SYSENTER] = TO_OP(sysenter),
+	[ZYDIS_MNEMONIC_SYSEXIT] = TO_OP(sysexit),
+	[ZYDIS_MNEMONIC_ARPL] = TO_OP(arpl),
+	[ZYDIS_MNEMONIC_BOUND] = TO_OP(bound),
+
+	[ZYDIS_MNEMONIC_SMSW] = TO_OP(smsw),
+	[ZYDIS_MNEMONIC_LMSW] = TO_OP(lmsw),
+	[ZYDIS_MNEMONIC_CLTS] = TO_OP(clts),
+	[ZYDIS_MNEMONIC_CLAC] = TO_OP(clac),
+	[ZYDIS_MNEMONIC_STAC] = TO_OP(stac),
+	[ZYDIS_MNEMONIC_SWAPGS] = TO_OP(swapgs),
+	[ZYDIS_MNEMONIC_RDFSBASE] = TO_OP(rdfsbase),
+	[ZYDIS_MNEMONIC_RDGSBASE] = TO_OP(rdgsbase),
+	[ZYDIS_MNEMONIC_WRFSBASE] = TO_OP(wrfsbase),
+	[ZYDIS_MNEMONIC_WRGSBASE] = TO_OP(wrgsbase),
+	[ZYDIS_MNEMONIC_CPUID] = TO_OP(cpuid),
+	[ZYDIS_MNEMONIC_RDTSC] = TO_OP(rdtsc),
+	[ZYDIS_MNEMONIC_RDTSCP] = TO_OP(rdtscp),
+	[ZYDIS_MNEMONIC_RDPMC] = TO_OP(rdpmc),
+	[ZYDIS_MNEMONIC_RDPID] = TO_OP(rdpid),
+	[ZYDIS_MNEMONIC_RDMSR] = TO_OP(rdmsr),
+	[ZYDIS_MNEMONIC_WRMSR] = TO_OP(wrmsr),
+	[ZYDIS_MNEMONIC_XGETBV] = TO_OP(xgetbv),
+	[ZYDIS_MNEMONIC_XSETBV] = TO_OP(xsetbv),
+	[ZYDIS_MNEMONIC_XSAVE] = TO_OP(xsave),
+	[ZYDIS_MNEMONIC_XSAVE64] = TO_OP(xsave),
+	[ZYDIS_MNEMONIC_XSAVEOPT] = TO_OP(xsave),
+	[ZYDIS_MNEMONIC_XSAVEOPT64] = TO_OP(xsave),
+	[ZYDIS_MNEMONIC_XSAVEC] = TO_OP(xsave),
+	[ZYDIS_MNEMONIC_XSAVEC64] = TO_OP(xsave),
+	[ZYDIS_MNEMONIC_XRSTOR] = TO_OP(xrstor),
+	[ZYDIS_MNEMONIC_XRSTOR64] = TO_OP(xrstor),
+	[ZYDIS_MNEMONIC_FXSAVE] = TO_OP(fxsave),
+	[ZYDIS_MNEMONIC_FXSAVE64] = TO_OP(fxsave),
+	[ZYDIS_MNEMONIC_FXRSTOR] = TO_OP(fxrstor),
+	[ZYDIS_MNEMONIC_FXRSTOR64] = TO_OP(fxrstor),
+	[ZYDIS_MNEMONIC_FNSAVE] = TO_OP(fsave),
+	[ZYDIS_MNEMONIC_FNSTENV] = TO_OP(fsave),
+	[ZYDIS_MNEMONIC_FRSTOR] = TO_OP(frstor),
+	[ZYDIS_MNEMONIC_FLDENV] = TO_OP(frstor),
+	[ZYDIS_MNEMONIC_INVLPG] = TO_OP(invlpg),
+	[ZYDIS_MNEMONIC_INVPCID] = TO_OP(invpcid),
+	[ZYDIS_MNEMONIC_WBINVD] = TO_OP(wbinvd),
+	[ZYDIS_MNEMONIC_INVD] = TO_OP(wbinvd),
+	[ZYDIS_MNEMONIC_VMCALL] = TO_OP(hypercall),
+	[ZYDIS_MNEMONIC_VMMCALL] = TO_OP(hypercall),
+	[ZYDIS_MNEMONIC_UD0] = TO_OP(ud),
+	[ZYDIS_MNEMONIC_UD1] = TO_OP(ud),
+	[ZYDIS_MNEMONIC_UD2] = TO_OP(ud),
+
+	[ZYDIS_MNEMONIC_IN] = TO_OP(in),
+	[ZYDIS_MNEMONIC_OUT] = TO_OP(out),
+	[ZYDIS_MNEMONIC_INSB] = TO_OP(ins),
+	[ZYDIS_MNEMONIC_INSW] = TO_OP(ins),
+	[ZYDIS_MNEMONIC_INSD] = TO_OP(ins),
+	[ZYDIS_MNEMONIC_OUTSB] = TO_OP(outs),
+	[ZYDIS_MNEMONIC_OUTSW] = TO_OP(outs),
+	[ZYDIS_MNEMONIC_OUTSD] = TO_OP(outs),
+	[ZYDIS_MNEMONIC_MOVSB] = TO_OP(movs),
+	[ZYDIS_MNEMONIC_MOVSW] = TO_OP(movs),
+	[ZYDIS_MNEMONIC_MOVSQ] = TO_OP(movs),
+	[ZYDIS_MNEMONIC_STOSB] = TO_OP(stos),
+	[ZYDIS_MNEMONIC_STOSW] = TO_OP(stos),
+	[ZYDIS_MNEMONIC_STOSD] = TO_OP(stos),
+	[ZYDIS_MNEMONIC_STOSQ] = TO_OP(stos),
+	[ZYDIS_MNEMONIC_LODSB] = TO_OP(lods),
+	[ZYDIS_MNEMONIC_LODSW] = TO_OP(lods),
+	[ZYDIS_MNEMONIC_LODSD] = TO_OP(lods),
+	[ZYDIS_MNEMONIC_LODSQ] = TO_OP(lods),
+	[ZYDIS_MNEMONIC_CMPSB] = TO_OP(cmps),
+	[ZYDIS_MNEMONIC_CMPSW] = TO_OP(cmps),
+	[ZYDIS_MNEMONIC_CMPSQ] = TO_OP(cmps),
+	[ZYDIS_MNEMONIC_SCASB] = TO_OP(scas),
+	[ZYDIS_MNEMONIC_SCASW] = TO_OP(scas),
+	[ZYDIS_MNEMONIC_SCASD] = TO_OP(scas),
+	[ZYDIS_MNEMONIC_SCASQ] = TO_OP(scas),
+	[ZYDIS_MNEMONIC_PUSHA] = TO_OP(pusha),
+	[ZYDIS_MNEMONIC_PUSHAD] = TO_OP(pusha),
+	[ZYDIS_MNEMONIC_POPA] = TO_OP(popa),
+	[ZYDIS_MNEMONIC_POPAD] = TO_OP(popa),
+	[ZYDIS_MNEMONIC_ENTER] = TO_OP(enter),
+	[ZYDIS_MNEMONIC_XLAT] = TO_OP(xlat),
+	[ZYDIS_MNEMONIC_AAA] = TO_OP(aaa),
+	[ZYDIS_MNEMONIC_AAS] = TO_OP(aas),
+	[ZYDIS_MNEMONIC_DAA] = TO_OP(daa),
+	[ZYDIS_MNEMONIC_DAS] = TO_OP(das),
+	[ZYDIS_MNEMONIC_AAM] = TO_OP(aam),
+	[ZYDIS_MNEMONIC_AAD] = TO_OP(aad),
+	[ZYDIS_MNEMONIC_SALC] = TO_OP(salc),
+	[ZYDIS_MNEMONIC_MASKMOVQ] = TO_OP(maskmov),
+	[ZYDIS_MNEMONIC_MASKMOVDQU] = TO_OP(maskmov),
+	[ZYDIS_MNEMONIC_VMASKMOVDQU] = TO_OP(maskmov),
+	[ZYDIS_MNEMONIC_VMASKMOVPS] = TO_OP(maskmov),
+	[ZYDIS_MNEMONIC_VMASKMOVPD] = TO_OP(maskmov),
+	[ZYDIS_MNEMONIC_VPMASKMOVD] = TO_OP(maskmov),
+	[ZYDIS_MNEMONIC_VPMASKMOVQ] = TO_OP(maskmov),
+	[ZYDIS_MNEMONIC_VGATHERDPS] = TO_OP(gather),
+	[ZYDIS_MNEMONIC_VGATHERDPD] = TO_OP(gather),
+	[ZYDIS_MNEMONIC_VGATHERQPS] = TO_OP(gather),
+	[ZYDIS_MNEMONIC_VGATHERQPD] = TO_OP(gather),
+	[ZYDIS_MNEMONIC_VPGATHERDD] = TO_OP(gather),
+	[ZYDIS_MNEMONIC_VPGATHERDQ] = TO_OP(gather),
+	[ZYDIS_MNEMONIC_VPGATHERQD] = TO_OP(gather),
+	[ZYDIS_MNEMONIC_VPGATHERQQ] = TO_OP(gather),
+	[ZYDIS_MNEMONIC_CLFLUSH] = TO_OP(cache_line),
+	[ZYDIS_MNEMONIC_CLFLUSHOPT] = TO_OP(cache_line),
+	[ZYDIS_MNEMONIC_CLWB] = TO_OP(cache_line),
+	[ZYDIS_MNEMONIC_RSM] = TO_OP(ud),
+	[ZYDIS_MNEMONIC_XSAVES] = TO_OP(ud),
+	[ZYDIS_MNEMONIC_XSAVES64] = TO_OP(ud),
+	[ZYDIS_MNEMONIC_XRSTORS] = TO_OP(ud),
+	[ZYDIS_MNEMONIC_XRSTORS64] = TO_OP(ud),
+};
+
+/* Extensions whose instructions the host may execute for the guest, or that have rules above. */
+static const bool allowed_ext[ZYDIS_ISA_EXT_MAX_VALUE + 1] = {
+	[ZYDIS_ISA_EXT_BASE] = true, [ZYDIS_ISA_EXT_LONGMODE] = true, [ZYDIS_ISA_EXT_PAUSE] = true,
+	[ZYDIS_ISA_EXT_X87] = true, [ZYDIS_ISA_EXT_MMX] = true, [ZYDIS_ISA_EXT_SSE] = true,
+	[ZYDIS_ISA_EXT_SSE2] = true, [ZYDIS_ISA_EXT_SSE3] = true, [ZYDIS_ISA_EXT_SSSE3] = true,
+	[ZYDIS_ISA_EXT_SSE4] = true, [ZYDIS_ISA_EXT_AES] = true, [ZYDIS_ISA_EXT_PCLMULQDQ] = true,
+	[ZYDIS_ISA_EXT_SHA] = true, [ZYDIS_ISA_EXT_BMI1] = true, [ZYDIS_ISA_EXT_BMI2] = true,
+	[ZYDIS_ISA_EXT_LZCNT] = true, [ZYDIS_ISA_EXT_MOVBE] = true, [ZYDIS_ISA_EXT_ADOX_ADCX] = true,
+	[ZYDIS_ISA_EXT_RDRAND] = true, [ZYDIS_ISA_EXT_RDSEED] = true, [ZYDIS_ISA_EXT_AVX] = true,
+	[ZYDIS_ISA_EXT_AVX2] = true, [ZYDIS_ISA_EXT_AVX2GATHER] = true, [ZYDIS_ISA_EXT_AVXAES] = true,
+	[ZYDIS_ISA_EXT_FMA] = true, [ZYDIS_ISA_EXT_F16C] = true, [ZYDIS_ISA_EXT_GFNI] = true,
+	[ZYDIS_ISA_EXT_VAES] = true, [ZYDIS_ISA_EXT_VPCLMULQDQ] = true,
+	[ZYDIS_ISA_EXT_CLFSH] = true, [ZYDIS_ISA_EXT_CLFLUSHOPT] = true, [ZYDIS_ISA_EXT_CLWB] = true,
+	[ZYDIS_ISA_EXT_AMD3DNOW_PREFETCH] = true, [ZYDIS_ISA_EXT_PREFETCHWT1] = true,
+	[ZYDIS_ISA_EXT_CLDEMOTE] = true, [ZYDIS_ISA_EXT_RDTSCP] = true, [ZYDIS_ISA_EXT_RDPID] = true,
+	[ZYDIS_ISA_EXT_RDWRFSGS] = true, [ZYDIS_ISA_EXT_SMAP] = true, [ZYDIS_ISA_EXT_XSAVE] = true,
+	[ZYDIS_ISA_EXT_XSAVEC] = true, [ZYDIS_ISA_EXT_XSAVEOPT] = true, [ZYDIS_ISA_EXT_INVPCID] = true,
+};
+/* clang-format on */
+
+static s8 gpr_number(ZydisRegister reg, bool *high)
+{
+	*high = false;
+	if (reg >= ZYDIS_REGISTER_AL && reg <= ZYDIS_REGISTER_BL)
+		return (s8)(reg - ZYDIS_REGISTER_AL);
+	if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH) {
+		*high = true;
+		return (s8)(reg - ZYDIS_REGISTER_AH);
+	}
+	if (reg >= ZYDIS_REGISTER_SPL && reg <= ZYDIS_REGISTER_R15B)
+		return (s8)(reg - ZYDIS_REGISTER_SPL + 4);
+	if (reg >= ZYDIS_REGISTER_AX && reg <= ZYDIS_REGISTER_R15W)
+		return (s8)(reg - ZYDIS_REGISTER_AX);
+	if (reg >= ZYDIS_REGISTER_EAX && reg <= ZYDIS_REGISTER_R15D)
+		return (s8)(reg - ZYDIS_REGISTER_EAX);
+	if (reg >= ZYDIS_REGISTER_RAX && reg <= ZYDIS_REGISTER_R15)
+		return (s8)(reg - ZYDIS_REGISTER_RAX);
+	return REG_NONE;
+}
+
+static u8 segment_number(ZydisRegister reg)
+{
+	switch (reg) {
+	case ZYDIS_REGISTER_ES:
+		return SEG_ES;
+	case ZYDIS_REGISTER_CS:
+		return SEG_CS;
+	case ZYDIS_REGISTER_SS:
+		return SEG_SS;
+	case ZYDIS_REGISTER_FS:
+		return SEG_FS;
+	case ZYDIS_REGISTER_GS:
+		return SEG_GS;
+	default:
+		return SEG_DS;
+	}
+}
+
+/* Register of a VSIB index or an address register. */
+static s8 address_register(ZydisRegister reg)
+{
+	bool high;
+	if (reg == ZYDIS_REGISTER_NONE)
+		return REG_NONE;
+	if (reg >= ZYDIS_REGISTER_XMM0 && reg <= ZYDIS_REGISTER_XMM15)
+		return (s8)(reg - ZYDIS_REGISTER_XMM0);
+	if (reg >= ZYDIS_REGISTER_YMM0 && reg <= ZYDIS_REGISTER_YMM15)
+		return (s8)(reg - ZYDIS_REGISTER_YMM0);
+	return gpr_number(reg, &high);
+}
+
+static void take_memory(struct decoded *d, const ZydisDecodedInstruction *zi,
+			const ZydisDecodedOperand *op, u64 rip)
+{
+	struct insn *i = &d->insn;
+	i->is_mem = true;
+	i->seg = segment_number(op->mem.segment);
+	i->scale = op->mem.scale ? op->mem.scale : 1;
+	i->disp = op->mem.disp.has_displacement ? op->mem.disp.value : 0;
+	i->base = REG_NONE;
+	i->index = address_register(op->mem.index);
+	if (op->mem.base == ZYDIS_REGISTER_RIP || op->mem.base == ZYDIS_REGISTER_EIP) {
+		i->rip_relative = true;
+		i->disp += (s64)(rip + zi->length);
+		if (op->mem.base == ZYDIS_REGISTER_EIP)
+			i->disp = (s64)(u32)i->disp;
+	} else {
+		i->base = address_register(op->mem.base);
+	}
+	if (i->base != REG_NONE)
+		d->gpr_used |= (u16)(1u << i->base);
+	if (i->index != REG_NONE)
+		d->gpr_used |= (u16)(1u << i->index);
+	d->mem = op->mem.type == ZYDIS_MEMOP_TYPE_MEM || op->mem.type == ZYDIS_MEMOP_TYPE_VSIB;
+	d->mem_size = (u16)(op->size / 8);
+	d->mem_read = op->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
+	d->mem_write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+}
+
+static void take_operands(struct decoded *d, const ZydisDecodedInstruction *zi,
+			  const ZydisDecodedOperand *ops, u64 rip)
+{
+	for (int n = 0; n < zi->operand_count; n++) {
+		const ZydisDecodedOperand *op = &ops[n];
+		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY &&
+		    op->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN) {
+			if (!d->insn.is_mem)
+				take_memory(d, zi, op, rip);
+			continue;
+		}
+		if (op->type != ZYDIS_OPERAND_TYPE_REGISTER)
+			continue;
+		bool high;
+		s8 number = gpr_number(op->reg.value, &high);
+		if (number == REG_NONE)
+			continue;
+		d->gpr_used |= (u16)(1u << number);
+		u8 field;
+		switch (op->encoding) {
+		case ZYDIS_OPERAND_ENCODING_MODRM_REG:
+			field = FIELD_REG;
+			break;
+		case ZYDIS_OPERAND_ENCODING_MODRM_RM:
+			field = FIELD_RM;
+			break;
+		case ZYDIS_OPERAND_ENCODING_NDSNDD:
+			field = FIELD_VVVV;
+			break;
+		case ZYDIS_OPERAND_ENCODING_OPCODE:
+			field = FIELD_OPCODE;
+			break;
+		default:
+			continue;
+		}
+		if (d->gpr_count == ARRAY_SIZE(d->gpr))
+			continue;
+		d->gpr[d->gpr_count++] = (struct reg_operand){
+			.field = field,
+			.guest = (u8)number,
+			.high = high,
+			.read = op->actions != ZYDIS_OPERAND_ACTION_WRITE,
+			.write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
+			.size = (u8)(op->size / 8),
+		};
+	}
+}
+
+static void take_flags(struct decoded *d, const ZydisDecodedInstruction *zi)
+{
+	if (!zi->cpu_flags)
+		return;
+	u32 written = zi->cpu_flags->modified | zi->cpu_flags->set_0 | zi->cpu_flags->set_1 |
+		      zi->cpu_flags->undefined;
+	d->flags_read = (u16)(zi->cpu_flags->tested & RFLAGS_ARITH);
+	d->flags_written = (u16)(written & RFLAGS_ARITH);
+	switch (zi->mnemonic) {
+	case ZYDIS_MNEMONIC_SHL:
+	case ZYDIS_MNEMONIC_SHR:
+	case ZYDIS_MNEMONIC_SAR:
+	case ZYDIS_MNEMONIC_ROL:
+	case ZYDIS_MNEMONIC_ROR:
+	case ZYDIS_MNEMONIC_RCL:
+	case ZYDIS_MNEMONIC_RCR:
+	case ZYDIS_MNEMONIC_SHLD:
+	case ZYDIS_MNEMONIC_SHRD:
+		/* A masked count of zero leaves every flag as it was (SDM 2B SAL/SAR/SHL/SHR). */
+		d->flags_read |= d->flags_written;
+		d->flags_written = 0;
+		break;
+	case ZYDIS_MNEMONIC_AND:
+	case ZYDIS_MNEMONIC_OR:
+	case ZYDIS_MNEMONIC_XOR:
+	case ZYDIS_MNEMONIC_TEST:
+		break; /* AF undefined, in fact overwritten */
+	default:
+		/* Processors leave some undefined flags as they were: DIV, BT. */
+		d->flags_read |= (u16)(zi->cpu_flags->undefined & RFLAGS_ARITH);
+		d->flags_written &= (u16)~zi->cpu_flags->undefined;
+		break;
+	}
+}
+
+/* The instruction's bytes that must be told apart when it is encoded anew. */
+static void take_encoding(struct decoded *d, const ZydisDecodedInstruction *zi)
+{
+	d->vex = zi->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
+	d->has_modrm = zi->attributes & ZYDIS_ATTRIB_HAS_MODRM;
+	d->need_lock = zi->attributes & ZYDIS_ATTRIB_HAS_LOCK;
+	if (d->vex) {
+		d->wide = zi->raw.vex.W;
+		d->vex_l = zi->raw.vex.L;
+		d->vex_pp = zi->raw.vex.pp;
+		d->insn.vvvv = (u8)(~zi->raw.vex.vvvv & 15);
+	} else {
+		d->wide = (zi->attributes & ZYDIS_ATTRIB_HAS_REX) && zi->raw.rex.W;
+	}
+	for (int n = 0; n < zi->raw.prefix_count; n++) {
+		u8 value = zi->raw.prefixes[n].value;
+		bool mandatory = zi->raw.prefixes[n].type == ZYDIS_PREFIX_TYPE_MANDATORY;
+		if (value == 0x66 && mandatory)
+			d->need_66 = true;
+		if ((value == 0xf2 || value == 0xf3) && mandatory)
+			d->need_rep = value;
+	}
+	if (zi->mnemonic == ZYDIS_MNEMONIC_PAUSE)
+		d->need_rep = 0xf3;
+
+	u8 end = 0;
+	if (d->has_modrm)
+		end = (u8)(zi->raw.modrm.offset + 1);
+	if (zi->attributes & ZYDIS_ATTRIB_HAS_SIB)
+		end = (u8)(zi->raw.sib.offset + 1);
+	if (zi->raw.disp.size)
+		end = (u8)(zi->raw.disp.offset + zi->raw.disp.size / 8);
+	if (zi->raw.imm[0].size)
+		d->tail_offset = zi->raw.imm[0].offset;
+	else
+		d->tail_offset = end ? end : zi->length;
+	d->tail = (u8)(zi->length - d->tail_offset);
+}
+
+static u8 opcode_map(ZydisOpcodeMap map)
+{
+	switch (map) {
+	case ZYDIS_OPCODE_MAP_0F:
+		return 1;
+	case ZYDIS_OPCODE_MAP_0F38:
+		return 2;
+	case ZYDIS_OPCODE_MAP_0F3A:
+		return 3;
+	default:
+		return 0;
+	}
+}
+
+static void take_insn(struct decoded *d, const ZydisDecodedInstruction *zi, u32 mode)
+{
+	struct insn *i = &d->insn;
+	i->length = zi->length;
+	i->opsize = (u8)(zi->operand_width / 8);
+	i->addrsize = (u8)(zi->address_width / 8);
+	i->stacksize = (mode & 3) == MODE_CODE64 ? 8 : (mode & MODE_STACK32) ? 4 : 2;
+	i->map = opcode_map(zi->opcode_map);
+	i->opcode = zi->opcode;
+	i->vex = d->vex;
+	i->lock = d->need_lock;
+	i->rex = zi->attributes & ZYDIS_ATTRIB_HAS_REX;
+	if (zi->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE))
+		i->rep = 0xf3;
+	else if (zi->attributes & ZYDIS_ATTRIB_HAS_REPNE)
+		i->rep = 0xf2;
+	u8 rex_b = 0;
+	i->w = d->wide;
+	if (zi->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ)
+		i->opsize = 8;
+	else if (zi->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU)
+		i->opsize = 16;
+	if (d->vex) {
+		i->reg = (u8)((zi->raw.vex.R ? 0 : 8));
+		rex_b = (u8)(zi->raw.vex.B ? 0 : 8);
+		i->opsize = d->vex_l ? 32 : 16;
+	} else if (i->rex) {
+		i->reg = (u8)(zi->raw.rex.R << 3);
+		rex_b = (u8)(zi->raw.rex.B << 3);
+	}
+	if (d->has_modrm) {
+		i->modrm = d->bytes[zi->raw.modrm.offset];
+		i->reg |= i->modrm >> 3 & 7;
+		if (!i->is_mem)
+			i->rm = (i->modrm & 7) | rex_b;
+	} else {
+		i->rm = (zi->opcode & 7) | rex_b;
+	}
+	if (zi->raw.imm[0].size)
+		i->imm = zi->raw.imm[0].value.u;
+	if (zi->raw.imm[1].size)
+		i->imm2 = (u16)zi->raw.imm[1].value.u;
+}
+
+static void take_unit(struct decoded *d, const ZydisDecodedInstruction *zi,
+		      const ZydisDecodedOperand *ops)
+{
+	d->is_wait = zi->mnemonic == ZYDIS_MNEMONIC_FWAIT;
+	switch (zi->meta.isa_ext) {
+	case ZYDIS_ISA_EXT_X87:
+		d->fpu = !d->is_wait;
+		return;
+	case ZYDIS_ISA_EXT_MMX:
+		d->mmx = true;
+		return;
+	case ZYDIS_ISA_EXT_BASE:
+	case ZYDIS_ISA_EXT_LONGMODE:
+	case ZYDIS_ISA_EXT_CLFSH:
+	case ZYDIS_ISA_EXT_BMI1:
+	case ZYDIS_ISA_EXT_BMI2:
+	case ZYDIS_ISA_EXT_XSAVE:
+	case ZYDIS_ISA_EXT_XSAVEC:
+	case ZYDIS_ISA_EXT_XSAVEOPT:
+		return;
+	default:
+		break;
+	}
+	for (int n = 0; n < zi->operand_count; n++) {
+		if (ops[n].type != ZYDIS_OPERAND_TYPE_REGISTER)
+			continue;
+		ZydisRegisterClass class = ZydisRegisterGetClass(ops[n].reg.value);
+		if (class == ZYDIS_REGCLASS_MMX)
+			d->mmx = true;
+		else if (class == ZYDIS_REGCLASS_XMM || class == ZYDIS_REGCLASS_YMM)
+			d->sse = true;
+	}
+	if (d->vex && (d->sse || zi->meta.isa_ext == ZYDIS_ISA_EXT_AVX))
+		d->avx = true; /* VZEROUPPER names no register */
+	if (zi->mnemonic == ZYDIS_MNEMONIC_LDMXCSR || zi->mnemonic == ZYDIS_MNEMONIC_STMXCSR)
+		d->sse = true;
+	if (d->avx)
+		d->sse = false;
+}
+
+/*
+ * The operand-size prefix is given anew: 16-bit operands need it whatever the guest's default. For SSE and
+ * the like 66 is part of the opcode, not a size.
+ */
+static void take_operand_size(struct decoded *d, const ZydisDecodedInstruction *zi)
+{
+	bool fence = d->insn.map == 1 && d->insn.opcode == 0xae;
+	bool movnti = d->insn.map == 1 && d->insn.opcode == 0xc3;
+	bool cmpxchg8b = zi->mnemonic == ZYDIS_MNEMONIC_CMPXCHG8B;
+	if (d->vex || d->sse || d->mmx || fence || movnti || cmpxchg8b)
+		return;
+	if (zi->operand_width == 16)
+		d->need_66 = true;
+}
+
+/* Vector operands in memory that must be aligned (SDM 1 14.9, 2A 2.4): all of SSE but the unaligned moves and the
+ * string comparisons; of AVX only the aligned moves. */
+static bool must_be_aligned(const struct decoded *d, const ZydisDecodedInstruction *zi)
+{
+	if (!d->mem || d->mem_size < 16 || (!d->sse && !d->avx))
+		return false;
+	switch (zi->mnemonic) {
+	case ZYDIS_MNEMONIC_VMOVAPS:
+	case ZYDIS_MNEMONIC_VMOVAPD:
+	case ZYDIS_MNEMONIC_VMOVDQA:
+	case ZYDIS_MNEMONIC_VMOVNTPS:
+	case ZYDIS_MNEMONIC_VMOVNTPD:
+	case ZYDIS_MNEMONIC_VMOVNTDQ:
+	case ZYDIS_MNEMONIC_VMOVNTDQA:
+		return true;
+	case ZYDIS_MNEMONIC_MOVUPS:
+	case ZYDIS_MNEMONIC_MOVUPD:
+	case ZYDIS_MNEMONIC_MOVDQU:
+	case ZYDIS_MNEMONIC_LDDQU:
+	case ZYDIS_MNEMONIC_PCMPESTRI:
+	case ZYDIS_MNEMONIC_PCMPESTRM:
+	case ZYDIS_MNEMONIC_PCMPISTRI:
+	case ZYDIS_MNEMONIC_PCMPISTRM:
+		return false;
+	default:
+		return !d->vex;
+	}
+}
+
+static u8 far_segment(ZydisMnemonic mnemonic)
+{
+	switch (mnemonic) {
+	case ZYDIS_MNEMONIC_LDS:
+		return SEG_DS;
+	case ZYDIS_MNEMONIC_LES:
+		return SEG_ES;
+	case ZYDIS_MNEMONIC_LSS:
+		return SEG_SS;
+	case ZYDIS_MNEMONIC_LFS:
+		return SEG_FS;
+	default:
+		return SEG_GS;
+	}
+}
+
+static void set_op(struct decoded *d, u16 op)
+{
+	d->class = CLASS_OP;
+	d->insn.op = op;
+}
+
+static bool is_segment(const ZydisDecodedOperand *op)
+{
+	return op->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	       ZydisRegisterGetClass(op->reg.value) == ZYDIS_REGCLASS_SEGMENT;
+}
+
+static void classify_mov(struct decoded *d, const ZydisDecodedOperand *ops)
+{
+	u8 map = d->insn.map, opcode = d->insn.opcode;
+	if (map == 1 && (opcode == 0x20 || opcode == 0x21))
+		set_op(d, opcode == 0x20 ? OP_ID_mov_from_cr : OP_ID_mov_from_dr);
+	else if (map == 1 && (opcode == 0x22 || opcode == 0x23))
+		set_op(d, opcode == 0x22 ? OP_ID_mov_to_cr : OP_ID_mov_to_dr);
+	else if (map == 0 && opcode == 0x8c)
+		set_op(d, OP_ID_mov_from_seg);
+	else if (map == 0 && opcode == 0x8e)
+		set_op(d, ops[0].reg.value == ZYDIS_REGISTER_SS ? OP_ID_mov_to_ss :
+								  OP_ID_mov_to_seg);
+}
+
+static void classify_branch(struct decoded *d, const ZydisDecodedInstruction *zi)
+{
+	bool far = zi->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
+	bool relative = zi->raw.imm[0].is_relative;
+	switch (zi->mnemonic) {
+	case ZYDIS_MNEMONIC_JMP:
+		if (far)
+			set_op(d, OP_ID_jmp_far);
+		else
+			d->class = relative ? CLASS_JMP : CLASS_JMP_IND;
+		break;
+	case ZYDIS_MNEMONIC_CALL:
+		if (far)
+			set_op(d, OP_ID_call_far);
+		else
+			d->class = relative ? CLASS_CALL : CLASS_CALL_IND;
+		break;
+	case ZYDIS_MNEMONIC_RET:
+		if (far)
+			set_op(d, OP_ID_ret_far);
+		else
+			d->class = CLASS_RET;
+		break;
+	default:
+		if (zi->meta.category == ZYDIS_CATEGORY_COND_BR && d->class == CLASS_NATIVE) {
+			d->class = CLASS_JCC;
+			d->cond = zi->opcode & 15;
+		}
+	}
+}
+
+static void classify(struct decoded *d, const ZydisDecodedInstruction *zi,
+		     const ZydisDecodedOperand *ops)
+{
+	const struct rule *rule = &rules[zi->mnemonic];
+	d->class = rule->class;
+	d->insn.op = rule->op;
+	switch (zi->mnemonic) {
+	case ZYDIS_MNEMONIC_MOV:
+		classify_mov(d, ops);
+		break;
+	case ZYDIS_MNEMONIC_PUSH:
+		if (is_segment(&ops[0])) {
+			set_op(d, OP_ID_push_seg);
+			d->insn.reg = segment_number(ops[0].reg.value);
+		}
+		break;
+	case ZYDIS_MNEMONIC_POP:
+		if (is_segment(&ops[0])) {
+			d->insn.reg = segment_number(ops[0].reg.value);
+			set_op(d, d->insn.reg == SEG_SS ? OP_ID_pop_ss : OP_ID_pop_seg);
+		}
+		break;
+	case ZYDIS_MNEMONIC_LDS:
+	case ZYDIS_MNEMONIC_LES:
+	case ZYDIS_MNEMONIC_LSS:
+	case ZYDIS_MNEMONIC_LFS:
+	case ZYDIS_MNEMONIC_LGS:
+		d->insn.vvvv = far_segment(zi->mnemonic);
+		break;
+	case ZYDIS_MNEMONIC_MOVSD: /* the string form and the SSE2 instruction share the name */
+		if (zi->meta.category == ZYDIS_CATEGORY_STRINGOP)
+			set_op(d, OP_ID_movs);
+		break;
+	case ZYDIS_MNEMONIC_CMPSD:
+		if (zi->meta.category == ZYDIS_CATEGORY_STRINGOP)
+			set_op(d, OP_ID_cmps);
+		break;
+	case ZYDIS_MNEMONIC_BT:
+	case ZYDIS_MNEMONIC_BTS:
+	case ZYDIS_MNEMONIC_BTR:
+	case ZYDIS_MNEMONIC_BTC:
+		if (d->mem && zi->opcode != 0xba)
+			set_op(d, OP_ID_bit_string);
+		break;
+	default:
+		break;
+	}
+	classify_branch(d, zi);
+}
+
+static u64 truncate_rip(u64 rip, u32 bytes)
+{
+	return bytes == 8 ? rip : bytes == 4 ? (u32)rip : (u16)rip;
+}
+
+static int undefined(struct decoded *out)
+{
+	out->class = CLASS_OP;
+	out->insn.op = OP_ID_ud;
+	return -EINVAL;
+}
+
+int decode(const u8 *bytes, u32 available, u64 rip, u32 mode, struct decoded *out)
+{
+	static const ZydisMachineMode machine[] = {
+		[MODE_CODE16] = ZYDIS_MACHINE_MODE_LEGACY_16,
+		[MODE_CODE32] = ZYDIS_MACHINE_MODE_LEGACY_32,
+		[MODE_CODE64] = ZYDIS_MACHINE_MODE_LONG_64,
+	};
+	static const ZydisStackWidth width[] = {
+		[MODE_CODE16] = ZYDIS_STACK_WIDTH_16,
+		[MODE_CODE32] = ZYDIS_STACK_WIDTH_32,
+		[MODE_CODE64] = ZYDIS_STACK_WIDTH_64,
+	};
+	ZydisDecoder decoder;
+	ZydisDecodedInstruction zi;
+	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+
+	memset(out, 0, sizeof(*out));
+	out->rip = rip;
+	out->insn.base = out->insn.index = REG_NONE;
+	ZydisDecoderInit(&decoder, machine[mode & 3], width[mode & 3]);
+	/* Intel ignores 66 before near branches in 64-bit mode (SDM 2A, Jcc, CALL, JMP). */
+	ZyanStatus status = ZydisDecoderDecodeFull(&decoder, bytes, available, &zi, ops);
+	if (status == ZYDIS_STATUS_NO_MORE_DATA)
+		return -EFBIG;
+	if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG) {
+		out->class = CLASS_OP;
+		out->insn.op = OP_ID_gp; /* SDM 3A 6.15, #GP: more than 15 bytes */
+		return -EINVAL;
+	}
+	if (!ZYAN_SUCCESS(status) || !allowed_ext[zi.meta.isa_ext] ||
+	    (zi.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+	     zi.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)) {
+		/* INVPCID, ENDBR and the like are of extensions not allowed in general but have rules. */
+		if (!ZYAN_SUCCESS(status) ||
+		    (!rules[zi.mnemonic].op && rules[zi.mnemonic].class == CLASS_NATIVE))
+			return undefined(out);
+	}
+	memcpy(out->bytes, bytes, zi.length);
+	out->next_rip = truncate_rip(rip + zi.length, MODE_CODE_SIZE(mode));
+	take_operands(out, &zi, ops, rip);
+	take_flags(out, &zi);
+	take_encoding(out, &zi);
+	take_insn(out, &zi, mode);
+	take_unit(out, &zi, ops);
+	take_operand_size(out, &zi);
+	out->mem_aligned = must_be_aligned(out, &zi) || zi.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
+	classify(out, &zi, ops);
+	if (zi.raw.imm[0].is_relative) {
+		u32 bytes_of_rip = MODE_CODE_SIZE(mode);
+		if (bytes_of_rip != 8 && out->class != CLASS_OP)
+			bytes_of_rip = zi.operand_width / 8;
+		out->target = truncate_rip(rip + zi.length + zi.raw.imm[0].value.u, bytes_of_rip);
+	}
+	return 0;
+}
+
+void decode_text(const u8 *bytes, u32 length, u64 rip, u32 mode, char *out, u32 size)
+{
+	static const ZydisMachineMode machine[] = {
+		[MODE_CODE16] = ZYDIS_MACHINE_MODE_LEGACY_16,
+		[MODE_CODE32] = ZYDIS_MACHINE_MODE_LEGACY_32,
+		[MODE_CODE64] = ZYDIS_MACHINE_MODE_LONG_64,
+	};
+	ZydisDisassembledInstruction text;
+	if (ZYAN_SUCCESS(ZydisDisassembleIntel(machine[mode & 3], rip, bytes, length, &text))) {
+		size_t n = strnlen(text.text, size - 1);
+		memcpy(out, text.text, n);
+		out[n] = 0;
+	} else if (size) {
+		out[0] = 0;
+	}
+}

@@ -1,0 +1,274 @@
+/*
+ * Host code, byte by byte (SDM vol. 2 chapter 2). State of the vCPU is addressed as gs:[offset].
+ *
+ * Register conventions of translated code
+ *   host rax rcx rdx rbx rbp rsi rdi r8-r12   guest registers of the same name
+ *   host r13                                  guest RSP
+ *   host r14 r15                              scratch, valid inside one guest instruction
+ *   host rsp                                  the vCPU thread's own stack
+ *   guest r13 r14 r15                         in v->regs[]
+ *   host flags                                guest's arithmetic flags, or parked in v->arith (translate.h)
+ */
+#ifndef GUISE_SOFT_EMIT_H
+#define GUISE_SOFT_EMIT_H
+
+#include "engine/soft/vcpu.h"
+
+#define HOST_RSP 13 /* where guest RSP lives */
+#define S0       14
+#define S1       15
+
+#define GS(field) ((s32)offsetof(struct soft_vcpu, field))
+#define GS_REG(g) (GS(regs) + 8 * (s32)(g))
+
+struct emitter {
+	u8 *p;     /* next byte, in the writable mapping */
+	u8 *limit; /* stop before here; `full` is set instead of writing past it */
+	s64 to_rx; /* executable mapping minus writable mapping, bytes */
+	bool full;
+};
+
+static inline void e8(struct emitter *e, u32 byte)
+{
+	if (likely(e->p < e->limit))
+		*e->p++ = (u8)byte;
+	else
+		e->full = true;
+}
+
+static inline void e16(struct emitter *e, u32 v)
+{
+	e8(e, v);
+	e8(e, v >> 8);
+}
+
+static inline void e32(struct emitter *e, u32 v)
+{
+	if (likely(e->p + 4 <= e->limit)) {
+		__builtin_memcpy(e->p, &v, 4);
+		e->p += 4;
+	} else {
+		e->full = true;
+	}
+}
+
+static inline void e64(struct emitter *e, u64 v)
+{
+	e32(e, (u32)v);
+	e32(e, (u32)(v >> 32));
+}
+
+/* Operand width of the helpers below */
+#define W32 0
+#define W64 1
+
+static inline void e_rex(struct emitter *e, int w, int reg, int index, int base)
+{
+	int rex = 0x40 | w << 3 | (reg >> 3 & 1) << 2 | (index >> 3 & 1) << 1 | (base >> 3 & 1);
+	if (rex != 0x40)
+		e8(e, (u32)rex);
+}
+
+/** op reg, rm (both registers); @opcode below 0x100, or 0x0fXX. */
+static inline void e_rr(struct emitter *e, int w, u32 opcode, int reg, int rm)
+{
+	e_rex(e, w, reg, 0, rm);
+	if (opcode > 0xff)
+		e8(e, opcode >> 8);
+	e8(e, opcode);
+	e8(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
+}
+
+/** op reg, gs:[disp] */
+static inline void e_gs(struct emitter *e, int w, u32 opcode, int reg, s32 disp)
+{
+	e8(e, 0x65);
+	e_rex(e, w, reg, 0, 0);
+	if (opcode > 0xff)
+		e8(e, opcode >> 8);
+	e8(e, opcode);
+	e8(e, 0x04 | (reg & 7) << 3);
+	e8(e, 0x25);
+	e32(e, (u32)disp);
+}
+
+/** op reg, gs:[base + disp32]; @base is not rsp or r12. */
+static inline void e_gs_base(struct emitter *e, int w, u32 opcode, int reg, int base, s32 disp)
+{
+	e8(e, 0x65);
+	e_rex(e, w, reg, 0, base);
+	e8(e, opcode);
+	e8(e, 0x80 | (reg & 7) << 3 | (base & 7));
+	e32(e, (u32)disp);
+}
+
+/** op reg, [base + index * scale + disp]; base and index may be REG_NONE; index is not rsp. */
+static inline void e_mem(struct emitter *e, int w, u32 opcode, int reg, int base, int index, int scale,
+			 s32 disp)
+{
+	e_rex(e, w, reg, index == REG_NONE ? 0 : index, base == REG_NONE ? 0 : base);
+	if (opcode > 0xff)
+		e8(e, opcode >> 8);
+	e8(e, opcode);
+	int r = (reg & 7) << 3;
+	int ss = scale == 8 ? 0xc0 : scale == 4 ? 0x80 : scale == 2 ? 0x40 : 0;
+	if (base == REG_NONE) {
+		e8(e, 0x04 | r);
+		e8(e, ss | (index == REG_NONE ? 4 : index & 7) << 3 | 5);
+		e32(e, (u32)disp);
+		return;
+	}
+	int mod = disp == 0 && (base & 7) != 5 ? 0 : disp == (s8)disp ? 0x40 : 0x80;
+	if (index != REG_NONE || (base & 7) == 4) {
+		e8(e, mod | r | 4);
+		e8(e, ss | (index == REG_NONE ? 4 : index & 7) << 3 | (base & 7));
+	} else {
+		e8(e, mod | r | (base & 7));
+	}
+	if (mod == 0x40)
+		e8(e, (u8)disp);
+	else if (mod == 0x80)
+		e32(e, (u32)disp);
+}
+
+static inline void e_mov(struct emitter *e, int w, int dst, int src)
+{
+	e_rr(e, w, 0x8b, dst, src);
+}
+
+static inline void e_load_gs(struct emitter *e, int w, int dst, s32 disp)
+{
+	e_gs(e, w, 0x8b, dst, disp);
+}
+
+static inline void e_store_gs(struct emitter *e, int w, int src, s32 disp)
+{
+	e_gs(e, w, 0x89, src, disp);
+}
+
+/** mov reg, imm by the shortest form; leaves flags alone. */
+static inline void e_mov_imm(struct emitter *e, int reg, u64 imm)
+{
+	if (imm == (u32)imm) {
+		e_rex(e, W32, 0, 0, reg);
+		e8(e, 0xb8 | (reg & 7));
+		e32(e, (u32)imm);
+	} else if ((s64)imm == (s32)imm) {
+		e_rex(e, W64, 0, 0, reg);
+		e8(e, 0xc7);
+		e8(e, 0xc0 | (reg & 7));
+		e32(e, (u32)imm);
+	} else {
+		e_rex(e, W64, 0, 0, reg);
+		e8(e, 0xb8 | (reg & 7));
+		e64(e, imm);
+	}
+}
+
+/** mov qword gs:[disp], imm; may use scratch @tmp for wide constants. */
+static inline void e_store_gs_imm(struct emitter *e, s32 disp, u64 imm, int tmp)
+{
+	if ((s64)imm == (s32)imm) {
+		e_gs(e, W64, 0xc7, 0, disp);
+		e32(e, (u32)imm);
+	} else {
+		e_mov_imm(e, tmp, imm);
+		e_store_gs(e, W64, tmp, disp);
+	}
+}
+
+static inline void e_lea(struct emitter *e, int w, int dst, int base, int index, int scale, s32 disp)
+{
+	e_mem(e, w, 0x8d, dst, base, index, scale, disp);
+}
+
+/** Group-1 ALU operation /n with a 32-bit immediate (8-bit form where it fits). */
+static inline void e_alu_imm(struct emitter *e, int w, int n, int reg, s32 imm)
+{
+	e_rex(e, w, 0, 0, reg);
+	e8(e, imm == (s8)imm ? 0x83 : 0x81);
+	e8(e, 0xc0 | n << 3 | (reg & 7));
+	if (imm == (s8)imm)
+		e8(e, (u8)imm);
+	else
+		e32(e, (u32)imm);
+}
+
+#define ALU_ADD 0
+#define ALU_OR  1
+#define ALU_AND 4
+#define ALU_SUB 5
+#define ALU_CMP 7
+
+/* Conditions of jcc */
+#define CC_E  4
+#define CC_NE 5
+#define CC_A  7
+
+/** jcc/jmp/call with a 32-bit displacement to be filled in; returns where it is. */
+static inline u8 *e_jcc(struct emitter *e, int cc)
+{
+	e8(e, 0x0f);
+	e8(e, 0x80 | (u32)cc);
+	e32(e, 0);
+	return e->p - 4;
+}
+
+static inline u8 *e_jmp(struct emitter *e)
+{
+	e8(e, 0xe9);
+	e32(e, 0);
+	return e->p - 4;
+}
+
+/** Lets the displacement at @site lead to @target (both in the writable mapping). */
+static inline void e_patch(struct emitter *e, u8 *site, const u8 *target)
+{
+	if (e->full)
+		return;
+	s32 rel = (s32)(target - (site + 4));
+	__builtin_memcpy(site, &rel, 4);
+}
+
+static inline void e_jmp_to(struct emitter *e, const u8 *target)
+{
+	u8 *site = e_jmp(e);
+	e_patch(e, site, target);
+}
+
+static inline void e_call_to(struct emitter *e, const u8 *target)
+{
+	e8(e, 0xe8);
+	e32(e, 0);
+	e_patch(e, e->p - 4, target);
+}
+
+/** Parks the host's arithmetic flags in v->arith; uses scratch @tmp, keeps the flags. */
+static inline void e_park_flags(struct emitter *e, int tmp)
+{
+	e_mov(e, W64, tmp, RAX);
+	e8(e, 0x9f); /* lahf */
+	e8(e, 0x0f);
+	e8(e, 0x90);
+	e8(e, 0xc0); /* seto al */
+	e8(e, 0x65);
+	e8(e, 0x66);
+	e8(e, 0x89);
+	e8(e, 0x04);
+	e8(e, 0x25);
+	e32(e, (u32)GS(arith)); /* mov gs:[arith], ax */
+	e_mov(e, W64, RAX, tmp);
+}
+
+/** The reverse: host flags from v->arith; uses scratch @tmp. */
+static inline void e_restore_flags(struct emitter *e, int tmp)
+{
+	e_mov(e, W64, tmp, RAX);
+	e_gs(e, W32, 0x0fb7, RAX, GS(arith)); /* movzx eax, word */
+	e8(e, 0x04);
+	e8(e, 0x7f); /* add al, 127: OF = old AL & 1 */
+	e8(e, 0x9e); /* sahf */
+	e_mov(e, W64, RAX, tmp);
+}
+
+#endif

@@ -1,0 +1,464 @@
+/* Near branches, and the stack instructions that move no segment. */
+#include "engine/soft/translate/translator.h"
+
+static bool single(const struct translator *t)
+{
+	return t->mode & (MODE_ONE | MODE_STEP);
+}
+
+/* What a block that holds a single instruction leaves behind (see dispatch.c). */
+static void emit_single_end(struct translator *t)
+{
+	struct emitter *e = &t->e;
+	if (t->mode & MODE_ONE) {
+		e8(e, 0x65);
+		e8(e, 0x66);
+		e8(e, 0xc7);
+		e8(e, 0x04);
+		e8(e, 0x25);
+		e32(e, (u32)GS(int_shadow));
+		e16(e, 0); /* mov word gs:[int_shadow], 0: and v->replay */
+		e_store_gs_imm(e, GS(io_logged), 0, S0); /* and io_cursor */
+	}
+	if (t->mode & MODE_STEP) {
+		e8(e, 0x65);
+		e8(e, 0xc6);
+		e8(e, 0x04);
+		e8(e, 0x25);
+		e32(e, (u32)GS(stepped));
+		e8(e, 1);
+	}
+}
+
+/* r14 = target, flags parked: through the jump cache. @known: its constant target, or ~0. */
+static void emit_jump_cache(struct translator *t, u64 known)
+{
+	struct emitter *e = &t->e;
+	s32 table = GS(jump) + (s32)sizeof(t->v->jump[0]) * (s32)t->index;
+	if (known != ~0ull) {
+		e_mov_imm(e, S1, (known & (JUMP_CACHE_SIZE - 1)) * sizeof(struct jump_entry));
+	} else {
+		e_mov(e, W32, S1, S0);
+		e_rex(e, W32, 0, 0, S1);
+		e8(e, 0x81);
+		e8(e, 0xc0 | ALU_AND << 3 | (S1 & 7));
+		e32(e, JUMP_CACHE_SIZE - 1);
+		e_rex(e, W32, 0, 0, S1);
+		e8(e, 0xc1);
+		e8(e, 0xc0 | 4 << 3 | (S1 & 7));
+		e8(e, 4); /* shl r15d, 4 */
+	}
+	e_gs_base(e, W64, 0x3b, S0, S1, table);
+	u8 *miss = e_jcc(e, CC_NE);
+	e_patch(e, miss, t->v->cache->stubs.indirect - e->to_rx);
+	e_restore_flags(e, S0);
+	e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
+}
+
+/* Goes on at the address in r14 (CS-relative, truncated by the caller). */
+static void emit_goto_r14(struct translator *t)
+{
+	struct emitter *e = &t->e;
+	flags_to_memory(t, S1);
+	if (single(t) || !(t->mode & MODE_FLAT)) {
+		e_store_gs(e, W64, S0, GS(tmp[3]));
+		emit_single_end(t);
+		e_load_gs(e, W64, S0, GS(tmp[3]));
+		e_jmp_to(e, t->v->cache->stubs.indirect - e->to_rx);
+		return;
+	}
+	emit_jump_cache(t, ~0ull);
+}
+
+static bool chainable(const struct translator *t, u64 target)
+{
+	u64 linear = target + t->block->cs_base;
+	return !single(t) && t->block->gpa2 == ~0ull && (linear & PAGE_MASK) == t->page &&
+	       t->block->exit_count < ARRAY_SIZE(t->block->exits);
+}
+
+void emit_goto(struct translator *t, u64 target)
+{
+	struct emitter *e = &t->e;
+	if (chainable(t, target)) {
+		flags_to_host(t, S0);
+		u32 n = t->block->exit_count++;
+		t->block->exits[n].target = target;
+		u8 *site = e_jmp(e);
+		t->exit_site[n].site = site;
+		t->block->exits[n].site = (u32)(site - t->v->cache->rw);
+		return;
+	}
+	if (single(t) || !(t->mode & MODE_FLAT)) {
+		flags_to_host(t, S0);
+		emit_single_end(t);
+		e_store_gs_imm(e, GS(rip), target, S0);
+		e_jmp_to(e, t->v->cache->stubs.plain_exit - e->to_rx);
+		return;
+	}
+	flags_to_memory(t, S0);
+	e_mov_imm(e, S0, target);
+	emit_jump_cache(t, target);
+}
+
+void emit_exit_stubs(struct translator *t)
+{
+	struct emitter *e = &t->e;
+	for (u32 n = 0; n < t->block->exit_count; n++) {
+		struct block_exit *exit = &t->block->exits[n];
+		e_patch(e, t->exit_site[n].site, e->p);
+		exit->stub = (u32)(e->p - t->v->cache->rw);
+		e_store_gs_imm(e, GS(rip), exit->target, S0);
+		e_mov_imm(e, S1, (u64)exit);
+		e_jmp_to(e, t->v->cache->stubs.exit - e->to_rx);
+	}
+}
+
+/* A jcc to the taken side; both sides then leave. The flags are in the host. */
+static void emit_two_ways(struct translator *t, const struct decoded *d, u8 *taken)
+{
+	bool parked = t->parked;
+	emit_goto(t, d->next_rip);
+	t->parked = parked;
+	e_patch(&t->e, taken, t->e.p);
+	emit_goto(t, d->target);
+}
+
+static void emit_jcc(struct translator *t, const struct decoded *d)
+{
+	flags_to_host(t, S0);
+	emit_two_ways(t, d, e_jcc(&t->e, d->cond));
+}
+
+static u8 *e_jrcxz(struct emitter *e, u8 addrsize)
+{
+	if (addrsize == 4)
+		e8(e, 0x67);
+	e8(e, 0xe3);
+	e8(e, 0);
+	return e->p - 1;
+}
+
+static void e_patch8(struct emitter *e, u8 *site)
+{
+	if (!e->full)
+		*site = (u8)(e->p - (site + 1));
+}
+
+/* LOOPNE E0, LOOPE E1, LOOP E2, JCXZ E3; none changes flags. */
+static void emit_loop(struct translator *t, const struct decoded *d)
+{
+	struct emitter *e = &t->e;
+	u8 opcode = d->insn.opcode, size = d->insn.addrsize;
+	bool jcxz = opcode == 0xe3;
+	flags_to_host(t, S0);
+	if (!jcxz) {
+		if (size == 2)
+			e8(e, 0x66);
+		e_lea(e, size == 8, RCX, RCX, REG_NONE, 1, -1);
+	}
+	if (size == 2) { /* there is no JCXZ in 64-bit mode */
+		e_mov(e, W64, S0, RCX);
+		e_rr(e, W32, 0x0fb7, RCX, RCX);
+	}
+	u8 *zero = e_jrcxz(e, size == 4 ? 4 : 8);
+	if (size == 2)
+		e_mov(e, W64, RCX, S0);
+	u8 *nonzero = NULL, *flag = NULL;
+	if (jcxz) {
+		nonzero = e_jmp(e);
+	} else {
+		if (opcode != 0xe2)
+			flag = e_jcc(e, opcode == 0xe1 ? CC_NE : CC_E);
+		nonzero = e_jmp(e);
+	}
+	e_patch8(e, zero);
+	if (size == 2)
+		e_mov(e, W64, RCX, S0);
+	if (jcxz) {
+		u8 *taken = e_jmp(e);
+		e_patch(e, nonzero, e->p);
+		emit_two_ways(t, d, taken);
+	} else {
+		if (flag)
+			e_patch(e, flag, e->p);
+		emit_two_ways(t, d, nonzero);
+	}
+}
+
+/* Pushes what is in r15 or an immediate; the address is in r14 as hva. */
+static void stack_move(struct translator *t, s32 delta)
+{
+	e_lea(&t->e, (t->mode & 3) == MODE_CODE64, HOST_RSP, HOST_RSP, REG_NONE, 1, delta);
+}
+
+static void e_store_size(struct emitter *e, u32 size, int reg)
+{
+	if (size == 2)
+		e8(e, 0x66);
+	e_mem(e, size == 8, 0x89, reg, S0, REG_NONE, 1, 0);
+}
+
+static void e_load_size(struct emitter *e, u32 size, int reg)
+{
+	if (size == 2)
+		e8(e, 0x66);
+	e_mem(e, size == 8, 0x8b, reg, S0, REG_NONE, 1, 0);
+}
+
+static void store_immediate(struct translator *t, u32 size, u64 value)
+{
+	struct emitter *e = &t->e;
+	if (size == 8 && (s64)value != (s32)value) {
+		e_mov_imm(e, S1, value);
+		e_store_size(e, 8, S1);
+		return;
+	}
+	if (size == 2)
+		e8(e, 0x66);
+	e_mem(e, size == 8, 0xc7, 0, S0, REG_NONE, 1, 0);
+	if (size == 2)
+		e16(e, (u32)value);
+	else
+		e32(e, (u32)value);
+}
+
+static u32 push_size(const struct decoded *d)
+{
+	return d->insn.opsize;
+}
+
+static void push_body(struct translator *t, const struct decoded *d)
+{
+	struct emitter *e = &t->e;
+	u32 size = push_size(d);
+	if (d->mem) {
+		e_load_gs(e, W64, S1, GS(tmp[0]));
+		e_store_size(e, size, S1);
+	} else if (d->gpr_count) {
+		int host = host_reg(d->gpr[0].guest);
+		if (host == REG_NONE) {
+			e_load_gs(e, W64, S1, GS_REG(d->gpr[0].guest));
+			host = S1;
+		}
+		e_store_size(e, size, host);
+	} else {
+		store_immediate(t, size, d->insn.imm);
+	}
+	stack_move(t, -(s32)size);
+}
+
+static void stack_address(struct translator *t, s32 offset)
+{
+	e_lea(&t->e, (t->mode & 3) == MODE_CODE64, S0, HOST_RSP, REG_NONE, 1, offset);
+}
+
+/* The value of a memory operand goes through v->tmp[0], so that r14 and r15 are free for the stack. */
+static void load_to_tmp(struct translator *t, const struct decoded *d)
+{
+	e_load_size(&t->e, push_size(d), S1);
+	e_store_gs(&t->e, W64, S1, GS(tmp[0]));
+}
+
+void emit_push(struct translator *t, const struct decoded *d)
+{
+	u32 size = push_size(d);
+	if (d->mem) {
+		emit_ea(t, d, 0);
+		emit_access(t, d, size, true, false, d->insn.seg, load_to_tmp);
+	}
+	stack_address(t, -(s32)size);
+	emit_access(t, d, size, false, true, SEG_SS, push_body);
+}
+
+static void pop_register(struct translator *t, const struct decoded *d)
+{
+	struct emitter *e = &t->e;
+	u32 size = push_size(d);
+	int guest = d->gpr[0].guest, host = host_reg(guest);
+	if (guest == RSP) {
+		if (size == 2)
+			stack_move(t, 2);
+		e_load_size(e, size, HOST_RSP);
+		return;
+	}
+	if (host == REG_NONE) {
+		if (size == 2)
+			e_load_gs(e, W64, S1, GS_REG(guest));
+		e_load_size(e, size, S1);
+		e_store_gs(e, W64, S1, GS_REG(guest));
+	} else {
+		e_load_size(e, size, host);
+	}
+	stack_move(t, (s32)size);
+}
+
+static void pop_memory(struct translator *t, const struct decoded *d)
+{
+	e_load_gs(&t->e, W64, S1, GS(tmp[0]));
+	e_store_size(&t->e, push_size(d), S1);
+	stack_move(t, (s32)push_size(d));
+}
+
+void emit_pop(struct translator *t, const struct decoded *d)
+{
+	u32 size = push_size(d);
+	stack_address(t, 0);
+	if (!d->mem) {
+		emit_access(t, d, size, true, false, SEG_SS, pop_register);
+		return;
+	}
+	emit_access(t, d, size, true, false, SEG_SS, load_to_tmp);
+	/* RSP as base counts after the increment (SDM 2B POP). */
+	emit_ea(t, d, d->insn.base == RSP ? (s32)size : 0);
+	emit_access(t, d, size, false, true, d->insn.seg, pop_memory);
+}
+
+static void leave_body(struct translator *t, const struct decoded *d)
+{
+	bool w = (t->mode & 3) == MODE_CODE64;
+	e_lea(&t->e, w, HOST_RSP, RBP, REG_NONE, 1, (s32)push_size(d));
+	e_load_size(&t->e, push_size(d), RBP);
+}
+
+void emit_leave(struct translator *t, const struct decoded *d)
+{
+	e_mov(&t->e, (t->mode & 3) == MODE_CODE64, S0, RBP);
+	emit_access(t, d, push_size(d), true, false, SEG_SS, leave_body);
+}
+
+void emit_lea(struct translator *t, const struct decoded *d)
+{
+	const struct insn *i = &d->insn;
+	struct emitter *e = &t->e;
+	int base = i->base == REG_NONE ? REG_NONE : host_reg(i->base);
+	int index = i->index == REG_NONE ? REG_NONE : host_reg(i->index);
+	bool resident = (base != REG_NONE) == (i->base != REG_NONE) &&
+			(index != REG_NONE) == (i->index != REG_NONE) &&
+			(base != REG_NONE || index != REG_NONE);
+	bool sizes_agree = i->opsize >= 4 && (i->addrsize == 8 || i->addrsize == i->opsize);
+	if (resident && sizes_agree && host_reg(i->reg) != REG_NONE) {
+		e_lea(e, i->opsize == 8, host_reg(i->reg), base, index, i->scale, (s32)i->disp);
+		return;
+	}
+	struct decoded plain = *d;
+	plain.insn.seg = SEG_DS; /* LEA knows no segment */
+	emit_ea(t, &plain, 0);
+	int guest = i->reg, host = host_reg(guest);
+	if (i->opsize == 2) {
+		if (host == REG_NONE) {
+			e8(e, 0x65);
+			e8(e, 0x66);
+			e_rex(e, W32, S0, 0, 0);
+			e8(e, 0x89);
+			e8(e, 0x04 | (S0 & 7) << 3);
+			e8(e, 0x25);
+			e32(e, (u32)GS_REG(guest)); /* mov gs:[], r14w */
+		} else {
+			e8(e, 0x66);
+			e_mov(e, W32, host, S0);
+		}
+		return;
+	}
+	if (host == REG_NONE) {
+		if (i->opsize == 4)
+			e_mov(e, W32, S0, S0);
+		e_store_gs(e, W64, S0, GS_REG(guest));
+	} else {
+		e_mov(e, i->opsize == 8, host, S0);
+	}
+}
+
+static void call_body(struct translator *t, const struct decoded *d)
+{
+	u32 size = push_size(d);
+	store_immediate(t, size, d->next_rip);
+	stack_move(t, -(s32)size);
+}
+
+static u32 branch_size(const struct translator *t, const struct decoded *d)
+{
+	return (t->mode & 3) == MODE_CODE64 ? 8 : d->insn.opsize;
+}
+
+static void emit_push_return(struct translator *t, const struct decoded *d)
+{
+	stack_address(t, -(s32)push_size(d));
+	emit_access(t, d, push_size(d), false, true, SEG_SS, call_body);
+}
+
+/* Target of an indirect branch to v->tmp[0], truncated to the operand size. */
+static void emit_target_to_tmp(struct translator *t, const struct decoded *d)
+{
+	struct emitter *e = &t->e;
+	if (d->mem) {
+		emit_ea(t, d, 0);
+		emit_access(t, d, push_size(d), true, false, d->insn.seg, load_to_tmp);
+		return;
+	}
+	e_get_guest(e, W64, S1, d->gpr[0].guest);
+	if (push_size(d) == 4)
+		e_mov(e, W32, S1, S1);
+	e_store_gs(e, W64, S1, GS(tmp[0]));
+}
+
+static void ret_body(struct translator *t, const struct decoded *d)
+{
+	e_load_size(&t->e, push_size(d), S0);
+	stack_move(t, (s32)(push_size(d) + (u16)d->insn.imm));
+}
+
+static void jmp_body(struct translator *t, const struct decoded *d)
+{
+	e_load_size(&t->e, push_size(d), S0);
+}
+
+static void emit_jmp_indirect(struct translator *t, const struct decoded *d)
+{
+	struct emitter *e = &t->e;
+	if (d->mem) {
+		emit_ea(t, d, 0);
+		emit_access(t, d, push_size(d), true, false, d->insn.seg, jmp_body);
+	} else {
+		e_get_guest(e, push_size(d) == 8, S0, d->gpr[0].guest);
+	}
+	emit_goto_r14(t);
+}
+
+void emit_flow(struct translator *t, const struct decoded *d)
+{
+	/* Not a copy: bodies are emitted again for the cold path. */
+	struct decoded *kept = &t->insns[t->current];
+	kept->insn.opsize = (u8)branch_size(t, d);
+	switch (d->class) {
+	case CLASS_JMP:
+		emit_goto(t, d->target);
+		break;
+	case CLASS_JCC:
+		emit_jcc(t, d);
+		break;
+	case CLASS_LOOP:
+		emit_loop(t, d);
+		break;
+	case CLASS_CALL:
+		emit_push_return(t, kept);
+		emit_goto(t, d->target);
+		break;
+	case CLASS_CALL_IND:
+		emit_target_to_tmp(t, kept);
+		emit_push_return(t, kept);
+		e_load_gs(&t->e, W64, S0, GS(tmp[0]));
+		emit_goto_r14(t);
+		break;
+	case CLASS_JMP_IND:
+		emit_jmp_indirect(t, kept);
+		break;
+	case CLASS_RET:
+		stack_address(t, 0);
+		emit_access(t, kept, push_size(kept), true, false, SEG_SS, ret_body);
+		emit_goto_r14(t);
+		break;
+	default:
+		break;
+	}
+}

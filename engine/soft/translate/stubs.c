@@ -1,0 +1,294 @@
+/*
+ * The world switch, emitted once at the start of each code cache. Register conventions: emit.h.
+ *
+ * A kick may arrive by signal at any instruction. The handler (signal.c) sets v->attention first; if it interrupted
+ * a stub between a look at v->attention and the guest's next instruction, it moves RIP back to
+ * that look ([check_begin, check_end)), or to `dispatch`. So everything in those windows can be done twice.
+ */
+#include "engine/soft/translate/stubs.h"
+
+#include "engine/soft/translate/emit.h"
+
+#define XSAVE_MASK 7 /* x87, SSE, AVX: all that the guest may have */
+
+/* Byte order of the callee-saved registers of the System V ABI */
+static const u8 callee_saved[] = {RBX, RBP, 12, 13, 14, 15};
+
+static void e_push(struct emitter *e, int reg)
+{
+	e_rex(e, W32, 0, 0, reg);
+	e8(e, 0x50 | (reg & 7));
+}
+
+static void e_pop(struct emitter *e, int reg)
+{
+	e_rex(e, W32, 0, 0, reg);
+	e8(e, 0x58 | (reg & 7));
+}
+
+static void e_ret(struct emitter *e)
+{
+	e8(e, 0xc3);
+}
+
+static void e_call_c(struct emitter *e, const void *function)
+{
+	e_mov_imm(e, RAX, (u64)function);
+	e8(e, 0xff);
+	e8(e, 0xd0);
+}
+
+static void save_guest(struct emitter *e)
+{
+	for (int g = RAX; g <= R12; g++)
+		e_store_gs(e, W64, g == RSP ? HOST_RSP : g, GS_REG(g));
+}
+
+static void load_guest(struct emitter *e)
+{
+	for (int g = RAX; g <= R12; g++)
+		e_load_gs(e, W64, g == RSP ? HOST_RSP : g, GS_REG(g));
+}
+
+/* After save_guest(): host flags to v->arith. */
+static void save_flags(struct emitter *e)
+{
+	e8(e, 0x9f); /* lahf */
+	e8(e, 0x0f);
+	e8(e, 0x90);
+	e8(e, 0xc0); /* seto al */
+	e8(e, 0x65);
+	e8(e, 0x66);
+	e8(e, 0x89);
+	e8(e, 0x04);
+	e8(e, 0x25);
+	e32(e, (u32)GS(arith)); /* mov gs:[arith], ax */
+}
+
+/* XSAVE or XRSTOR of v->fpu; rdi = v. Destroys rax, rdx. */
+static void e_xstate(struct emitter *e, int extension)
+{
+	e_mov_imm(e, RAX, XSAVE_MASK);
+	e_rr(e, W32, 0x33, RDX, RDX);
+	e_mem(e, W64, 0x0fae, extension, RDI, REG_NONE, 1, GS(fpu));
+}
+
+#define XSAVE  4
+#define XRSTOR 5
+
+static void e_self(struct emitter *e)
+{
+	e_load_gs(e, W64, RDI, GS(self));
+}
+
+/* The host's own expectations of the FPU: x87 empty, MXCSR default, no dirty upper halves. */
+static void e_host_fpu(struct emitter *e)
+{
+	e8(e, 0xdb);
+	e8(e, 0xe3); /* fninit */
+	e8(e, 0x65);
+	e8(e, 0x0f);
+	e8(e, 0xae);
+	e8(e, 0x14);
+	e8(e, 0x25);
+	e32(e, (u32)GS(host_mxcsr)); /* ldmxcsr gs:[] */
+	e8(e, 0xc5);
+	e8(e, 0xf8);
+	e8(e, 0x77); /* vzeroupper */
+}
+
+static const u8 *here(const struct emitter *e)
+{
+	return e->p + e->to_rx;
+}
+
+static void emit_enter(struct emitter *e, struct stubs *s)
+{
+	s->enter = here(e);
+	for (u32 n = 0; n < sizeof(callee_saved); n++)
+		e_push(e, callee_saved[n]);
+	e_alu_imm(e, W64, ALU_SUB, RSP, 8); /* 16-byte alignment for calls */
+	e_store_gs(e, W64, RSP, GS(host_rsp));
+	e_xstate(e, XRSTOR);
+}
+
+static void emit_dispatch(struct emitter *e, struct stubs *s)
+{
+	s->dispatch = here(e);
+	const u8 *dispatch = e->p;
+	e_load_gs(e, W64, RSP, GS(host_rsp));
+	e_self(e);
+	e_call_c(e, (void *)soft_dispatch);
+	s->dispatch_ready = here(e);
+	e_alu_imm(e, W64, ALU_CMP, RAX, DISPATCH_TRANSLATE);
+	u8 *translate = e_jcc(e, CC_E);
+	u8 *leave = e_jcc(e, 2 /* below */);
+	e_mov(e, W64, S1, RAX);
+	e_gs(e, W32, 0x0fb7, RAX, GS(arith));
+	e8(e, 0x04);
+	e8(e, 0x7f); /* add al, 127 */
+	e8(e, 0x9e); /* sahf */
+	load_guest(e);
+	e_rex(e, W32, 0, 0, S1);
+	e8(e, 0xff);
+	e8(e, 0xc0 | 4 << 3 | (S1 & 7)); /* jmp r15 */
+	s->dispatch_end = here(e);
+
+	/* Translation is full C: the guest's vector state is put aside. */
+	e_patch(e, translate, e->p);
+	e_self(e);
+	e_xstate(e, XSAVE);
+	e_host_fpu(e);
+	e_self(e);
+	e_call_c(e, (void *)soft_translate_pending);
+	e_self(e);
+	e_xstate(e, XRSTOR);
+	e_jmp_to(e, dispatch);
+
+	s->leave = here(e);
+	e_patch(e, leave, e->p);
+	e_load_gs(e, W64, RSP, GS(host_rsp));
+	e_self(e);
+	e_xstate(e, XSAVE);
+	e_host_fpu(e);
+	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
+	for (u32 n = sizeof(callee_saved); n-- > 0;)
+		e_pop(e, callee_saved[n]);
+	e_ret(e);
+}
+
+static void emit_exits(struct emitter *e, struct stubs *s)
+{
+	const u8 *dispatch = s->dispatch - e->to_rx;
+
+	s->exit = here(e);
+	save_guest(e);
+	save_flags(e);
+	e_store_gs(e, W64, S1, GS(pending_link));
+	e_jmp_to(e, dispatch);
+
+	s->plain_exit = here(e);
+	save_guest(e);
+	save_flags(e);
+	e_jmp_to(e, dispatch);
+
+	s->indirect = here(e);
+	e_store_gs(e, W64, S0, GS(rip));
+	save_guest(e);
+	e_jmp_to(e, dispatch);
+
+	s->kicked = here(e);
+	save_guest(e);
+	save_flags(e);
+	e_self(e);
+	e_mov(e, W32, RSI, S1);
+	e_call_c(e, (void *)soft_kicked);
+	e_jmp_to(e, dispatch);
+}
+
+/* cmp dword gs:[attention], 0; jne */
+static u8 *e_check_attention(struct emitter *e)
+{
+	e8(e, 0x65);
+	e8(e, 0x83);
+	e8(e, 0x3c);
+	e8(e, 0x25);
+	e32(e, (u32)GS(attention));
+	e8(e, 0);
+	return e_jcc(e, CC_NE);
+}
+
+static void emit_op_stubs(struct emitter *e, struct stubs *s)
+{
+	const u8 *dispatch = s->dispatch - e->to_rx;
+
+	s->op = here(e);
+	save_guest(e);
+	e_self(e);
+	e_mov(e, W64, RSI, S1);
+	e_alu_imm(e, W64, ALU_SUB, RSP, 8);
+	e_call_c(e, (void *)soft_op);
+	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
+	s->check_begin[0] = here(e);
+	u8 *attention = e_check_attention(e);
+	load_guest(e);
+	e_ret(e);
+	s->check_end[0] = here(e);
+	e_patch(e, attention, e->p);
+	e_load_gs(e, W64, RAX, GS(next_rip)); /* the instruction is complete: leave behind it */
+	e_store_gs(e, W64, RAX, GS(rip));
+	e_jmp_to(e, dispatch);
+
+	s->op_end = here(e);
+	save_guest(e);
+	e_self(e);
+	e_mov(e, W64, RSI, S1);
+	e_call_c(e, (void *)soft_op);
+	e_jmp_to(e, dispatch);
+}
+
+static void emit_memory_stubs(struct emitter *e, struct stubs *s)
+{
+	const u8 *dispatch = s->dispatch - e->to_rx;
+
+	s->miss = here(e);
+	save_guest(e);
+	e_self(e);
+	e_mov(e, W64, RSI, S0);
+	e_mov(e, W32, RDX, S1);
+	e_mov(e, W64, RCX, RSP); /* where the return address is */
+	e_alu_imm(e, W64, ALU_SUB, RSP, 8);
+	e_call_c(e, (void *)soft_miss);
+	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
+	e_store_gs(e, W64, RAX, GS(tmp[3]));
+	s->check_begin[1] = here(e);
+	u8 *attention = e_check_attention(e);
+	u8 *go_on = e->p;
+	load_guest(e);
+	e_load_gs(e, W64, S0, GS(tmp[3]));
+	e_ret(e);
+	s->check_end[1] = here(e);
+	e_patch(e, attention, e->p);
+	e_self(e);
+	e_mem(e, W64, 0x8b, RSI, RSP, REG_NONE, 1, 0);
+	e_alu_imm(e, W64, ALU_SUB, RSP, 8);
+	e_call_c(e, (void *)soft_miss_attention);
+	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
+	e_jmp_to(e, go_on);
+
+	s->commit = here(e);
+	save_guest(e);
+	e_self(e);
+	e_alu_imm(e, W64, ALU_SUB, RSP, 8);
+	e_call_c(e, (void *)soft_commit);
+	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
+	s->check_begin[2] = here(e);
+	attention = e_check_attention(e);
+	go_on = e->p;
+	load_guest(e);
+	e_ret(e);
+	s->check_end[2] = here(e);
+	e_patch(e, attention, e->p);
+	e_self(e);
+	e_mem(e, W64, 0x8b, RSI, RSP, REG_NONE, 1, 0);
+	e_alu_imm(e, W64, ALU_SUB, RSP, 8);
+	e_call_c(e, (void *)soft_commit_leave);
+	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
+	e_rr(e, W32, 0x84, RAX, RAX); /* test al, al */
+	e_patch(e, e_jcc(e, CC_NE), dispatch);
+	e_jmp_to(e, go_on);
+}
+
+void stubs_emit(struct soft_vcpu *v)
+{
+	struct block_cache *cache = v->cache;
+	struct emitter e = {.p = cache->rw, .limit = cache->rw + cache->size,
+			    .to_rx = cache->rx - cache->rw};
+	emit_enter(&e, &cache->stubs);
+	emit_dispatch(&e, &cache->stubs);
+	emit_exits(&e, &cache->stubs);
+	emit_op_stubs(&e, &cache->stubs);
+	emit_memory_stubs(&e, &cache->stubs);
+	cache->stubs_end = align_up((u64)(e.p - cache->rw), 64);
+	cache->used = cache->stubs_end;
+}

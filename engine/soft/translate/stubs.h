@@ -1,0 +1,25 @@
+/* The world switch: code between host C and translated code. */
+#ifndef GUISE_SOFT_STUBS_H
+#define GUISE_SOFT_STUBS_H
+
+#include "engine/soft/translate/block.h"
+#include "engine/soft/translate/insn.h"
+
+/** Emits the stubs at the start of the cache and fills cache->stubs. Outside. */
+void stubs_emit(struct soft_vcpu *v);
+
+/* Called by the stubs; dispatch.c and outside.c. */
+u64 soft_dispatch(struct soft_vcpu *v);
+void soft_translate_pending(struct soft_vcpu *v);
+void soft_op(struct soft_vcpu *v, const struct insn *i);
+void *soft_miss(struct soft_vcpu *v, u64 address, u32 description, u64 *return_address);
+void soft_miss_attention(struct soft_vcpu *v, const void *pc);
+void soft_commit(struct soft_vcpu *v);
+bool soft_commit_leave(struct soft_vcpu *v, const void *pc);
+void soft_kicked(struct soft_vcpu *v, u32 jump_offset);
+
+/* Results of soft_dispatch() that are no code address */
+#define DISPATCH_LEAVE     0
+#define DISPATCH_TRANSLATE 1
+
+#endif

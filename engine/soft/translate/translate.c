@@ -1,0 +1,436 @@
+/* Guest code to host code, a block at a time: decode, find live flags, emit. */
+#include "engine/soft/translate/translate.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "debug/trace.h"
+#include "engine/soft/mmu/mmu.h"
+#include "engine/soft/translate/translator.h"
+
+#define CODE_MAX  (48u << 10) /* bytes of host code that one block can take, generously */
+
+/* ---- flags ---- */
+
+void flags_to_host(struct translator *t, int tmp)
+{
+	if (t->parked)
+		e_restore_flags(&t->e, tmp);
+	t->parked = false;
+}
+
+void flags_to_memory(struct translator *t, int tmp)
+{
+	if (!t->parked)
+		e_park_flags(&t->e, tmp);
+	t->parked = true;
+}
+
+static u16 live_before(const struct translator *t, const struct decoded *d)
+{
+	return (u16)((t->live & ~d->flags_written) | d->flags_read);
+}
+
+void flags_release(struct translator *t, const struct decoded *d)
+{
+	if (!t->parked && live_before(t, d))
+		flags_to_memory(t, S0);
+}
+
+static void find_live_flags(struct translator *t)
+{
+	u16 live = RFLAGS_ARITH;
+	for (u32 n = t->count; n-- > 0;) {
+		const struct decoded *d = &t->insns[n];
+		t->live_after[n] = live;
+		if (d->class == CLASS_OP)
+			live = RFLAGS_ARITH;
+		else
+			live = (u16)((live & ~d->flags_written) | d->flags_read);
+	}
+}
+
+/* ---- decoding ---- */
+
+static u16 unit_fault(const struct decoded *d, u32 mode)
+{
+	/* SDM 3A 2.5 (CR0.EM, TS, MP), 13.1.3, and table 2-2: which unit faults how. */
+	if (d->fpu && (mode & MODE_NO_FPU))
+		return OP_ID_nm;
+	if (d->mmx && (mode & MODE_EM))
+		return OP_ID_ud;
+	if (d->is_wait && (mode & MODE_TS) && (mode & MODE_MP))
+		return OP_ID_nm;
+	if ((d->sse && (mode & MODE_NO_SSE)) || (d->avx && (mode & MODE_NO_AVX)))
+		return OP_ID_ud;
+	if ((d->sse || d->avx || d->mmx) && (mode & MODE_TS))
+		return OP_ID_nm;
+	return 0;
+}
+
+/* Outside flat segments the stack goes through C. */
+static u16 segmented_op(const struct decoded *d)
+{
+	switch (d->class) {
+	case CLASS_PUSH:
+		return OP_ID_push;
+	case CLASS_POP:
+		return OP_ID_pop;
+	case CLASS_LEAVE:
+		return OP_ID_leave;
+	case CLASS_CALL:
+	case CLASS_CALL_IND:
+		return OP_ID_call_near;
+	case CLASS_RET:
+		return OP_ID_ret_near;
+	case CLASS_JMP_IND:
+		return OP_ID_jmp_near;
+	default:
+		return 0;
+	}
+}
+
+static void adapt_to_mode(struct decoded *d, u32 mode)
+{
+	u16 op = unit_fault(d, mode);
+	if (!op && !(mode & MODE_FLAT))
+		op = segmented_op(d);
+	if (op) {
+		d->class = CLASS_OP;
+		d->insn.op = op;
+	}
+}
+
+static bool ends_block(const struct decoded *d)
+{
+	switch (d->class) {
+	case CLASS_JMP:
+	case CLASS_JCC:
+	case CLASS_LOOP:
+	case CLASS_CALL:
+	case CLASS_JMP_IND:
+	case CLASS_CALL_IND:
+	case CLASS_RET:
+		return true;
+	case CLASS_OP:
+		return (op_properties[d->insn.op] & OP_ENDS) || d->insn.op == OP_ID_ud ||
+		       d->insn.op == OP_ID_gp || d->insn.op == OP_ID_nm;
+	default:
+		return false;
+	}
+}
+
+/* Bytes of the instruction at @linear: from its page, and from the next one if fetched. */
+static u32 gather_bytes(const struct code_source *source, u64 linear, u8 bytes[15])
+{
+	u32 in_page = (u32)(PAGE_SIZE - (linear & ~PAGE_MASK));
+	u32 n = in_page < 15 ? in_page : 15;
+	memcpy(bytes, source->page + (linear & ~PAGE_MASK), n);
+	if (n < 15 && source->next_page) {
+		memcpy(bytes + n, source->next_page, 15 - n);
+		n = 15;
+	}
+	return n;
+}
+
+static bool beyond_cs_limit(const struct translator *t, const struct decoded *d)
+{
+	u32 length = d->insn.length ? d->insn.length : 1;
+	if ((t->mode & 3) == MODE_CODE64 || (t->mode & MODE_FLAT))
+		return false;
+	return d->rip + length - 1 > t->v->seg[SEG_CS].limit;
+}
+
+/* Decodes up to the end of the block. Returns 0, or -EFBIG: the first instruction needs the next page. */
+static int decode_block(struct translator *t, const struct code_source *source)
+{
+	u64 rip = source->rip, linear = source->linear;
+	u32 limit = t->mode & (MODE_ONE | MODE_STEP) ? 1 : BLOCK_INSNS_MAX;
+	bool shadow = false;
+
+	while (t->count < limit) {
+		struct decoded *d = &t->insns[t->count];
+		u8 bytes[15];
+		if ((linear & PAGE_MASK) != t->page)
+			break;
+		u32 available = gather_bytes(source, linear, bytes);
+		int r = decode(bytes, available, rip, t->mode, d);
+		bool crosses = (linear & ~PAGE_MASK) + d->insn.length > PAGE_SIZE;
+		if (r == -EFBIG && t->count == 0)
+			return -EFBIG;
+		if (r == -EFBIG || (crosses && t->count > 0))
+			break;
+		if (beyond_cs_limit(t, d)) {
+			if (t->count > 0)
+				break;
+			d->class = CLASS_OP; /* SDM 3A 6.15, #GP: exceeding the CS limit */
+			d->insn.op = OP_ID_gp;
+		}
+		adapt_to_mode(d, t->mode);
+		t->count++;
+		if (crosses) {
+			t->block->gpa2 = source->next_gpa;
+			break;
+		}
+		if (shadow || ends_block(d))
+			break;
+		if (d->class == CLASS_OP && (op_properties[d->insn.op] & OP_SHADOW))
+			shadow = true;
+		rip = d->next_rip;
+		linear = rip + t->block->cs_base;
+		if ((t->mode & 3) != MODE_CODE64)
+			linear = (u32)linear;
+	}
+	return 0;
+}
+
+/* ---- emission ---- */
+
+static void emit_op(struct translator *t, const struct decoded *d)
+{
+	struct emitter *e = &t->e;
+	const struct stubs *stubs = &t->v->cache->stubs;
+	struct insn *insn = cache_alloc(t->v->cache, sizeof(*insn));
+	if (!insn) {
+		t->no_memory = true;
+		return;
+	}
+	*insn = d->insn;
+	flags_to_memory(t, S0);
+	e_store_gs_imm(e, GS(rip), d->rip, S0);
+	e_mov_imm(e, S1, (u64)insn);
+	if (op_properties[insn->op] & OP_ENDS)
+		e_jmp_to(e, stubs->op_end - e->to_rx);
+	else
+		e_call_to(e, stubs->op - e->to_rx);
+}
+
+static void emit_direction_flag(struct translator *t, const struct decoded *d)
+{
+	struct emitter *e = &t->e;
+	bool set = d->insn.opcode == 0xfd;
+	if (!t->parked && t->live)
+		flags_to_memory(t, S0);
+	e_gs(e, W32, 0x81, set ? ALU_OR : ALU_AND, GS(rflags_sys));
+	e32(e, set ? (u32)RFLAGS_DF : ~(u32)RFLAGS_DF);
+}
+
+static bool touches_memory(const struct decoded *d)
+{
+	switch (d->class) {
+	case CLASS_NATIVE:
+		return d->mem;
+	case CLASS_PUSH:
+	case CLASS_POP:
+	case CLASS_LEAVE:
+	case CLASS_CALL:
+	case CLASS_CALL_IND:
+	case CLASS_RET:
+		return true;
+	case CLASS_JMP_IND:
+		return d->mem;
+	default:
+		return false;
+	}
+}
+
+/* A native instruction with its flags where they must be before and after it. */
+static void emit_native_with_flags(struct translator *t, const struct decoded *d)
+{
+	bool passes_through = d->flags_written && (t->live & ~d->flags_written);
+	bool needs_host = d->flags_read || passes_through;
+	t->body_acquire = t->parked && needs_host;
+	bool parked_after = t->parked && !needs_host && !d->flags_written;
+	t->body_host_after = !parked_after;
+	t->map[t->map_count - 1].flags_parked = t->parked && !needs_host;
+	emit_native(t, d);
+	t->parked = parked_after;
+	t->body_acquire = false;
+}
+
+static void emit_insn(struct translator *t, const struct decoded *d)
+{
+	map_here(t, t->current, t->parked);
+	if (touches_memory(d))
+		flags_release(t, d);
+	t->body_acquire = false;
+	t->body_host_after = !t->parked;
+	t->map[t->map_count - 1].flags_parked = t->parked;
+	switch (d->class) {
+	case CLASS_NATIVE:
+		emit_native_with_flags(t, d);
+		break;
+	case CLASS_OP:
+		emit_op(t, d);
+		break;
+	case CLASS_NOP:
+		break;
+	case CLASS_LEA:
+		emit_lea(t, d);
+		break;
+	case CLASS_PUSH:
+		emit_push(t, d);
+		break;
+	case CLASS_POP:
+		emit_pop(t, d);
+		break;
+	case CLASS_LEAVE:
+		emit_leave(t, d);
+		break;
+	case CLASS_DF:
+		emit_direction_flag(t, d);
+		break;
+	default:
+		emit_flow(t, d);
+		break;
+	}
+}
+
+/* The instruction after STI or MOV SS: its shadow ends with it. */
+static void emit_clear_shadow(struct translator *t)
+{
+	struct emitter *e = &t->e;
+	e8(e, 0x65);
+	e8(e, 0xc6);
+	e8(e, 0x04);
+	e8(e, 0x25);
+	e32(e, (u32)GS(int_shadow));
+	e8(e, 0); /* mov byte gs:[int_shadow], 0 */
+}
+
+static bool casts_shadow(const struct decoded *d)
+{
+	return d->class == CLASS_OP && (op_properties[d->insn.op] & OP_SHADOW);
+}
+
+static void emit_block(struct translator *t)
+{
+	for (u32 n = 0; n < t->count; n++) {
+		t->current = n;
+		t->live = t->live_after[n];
+		if (n > 0 && casts_shadow(&t->insns[n - 1]))
+			emit_clear_shadow(t);
+		emit_insn(t, &t->insns[n]);
+	}
+	const struct decoded *last = &t->insns[t->count - 1];
+	if (!ends_block(last))
+		emit_goto(t, last->next_rip);
+	emit_cold(t);
+	emit_exit_stubs(t);
+}
+
+/* ---- blocks ---- */
+
+static void protect_page(struct soft_vcpu *v, u64 gpa)
+{
+	struct memslot *slot = phys_slot(v->vm, gpa);
+	if (!slot)
+		return;
+	u64 n = (gpa - slot->gpa) >> 12;
+	if (!(slot->page_flags[n] & PAGE_HAS_CODE)) {
+		slot->page_flags[n] |= PAGE_HAS_CODE;
+		tlb_protect_host(v, slot->host + (n << 12));
+	}
+}
+
+static void trace_block(const struct translator *t, const struct code_source *source)
+{
+	trace_line(TRACE_translate, "block %#llx gpa %#llx mode %#x: %u instructions, %u -> %u bytes",
+		   (unsigned long long)t->block->linear, (unsigned long long)t->block->gpa, t->mode,
+		   t->count, t->block->length, t->block->code_size);
+	for (u32 n = 0; trace_on(translate, 2) && n < t->count; n++) {
+		const struct decoded *d = &t->insns[n];
+		char text[96];
+		decode_text(d->bytes, d->insn.length, d->rip, t->mode, text, sizeof(text));
+		trace_line(TRACE_translate, "  %#llx  %s", (unsigned long long)d->rip, text);
+	}
+	if (trace_on(translate, 3)) {
+		const u8 *p = t->v->cache->rw + t->block->code;
+		for (u32 n = 0; n < t->block->code_size;) {
+			struct decoded d;
+			char text[96];
+			if (decode(p + n, t->block->code_size - n, (u64)(p + n), MODE_CODE64, &d) ||
+			    !d.insn.length)
+				break;
+			decode_text(p + n, d.insn.length, n, MODE_CODE64, text, sizeof(text));
+			trace_line(TRACE_translate, "    +%u  %s", n, text);
+			n += d.insn.length;
+		}
+	}
+}
+
+static struct block *new_block(struct soft_vcpu *v, const struct code_source *source, u32 mode)
+{
+	struct block *b = cache_alloc(v->cache, sizeof(*b));
+	if (!b)
+		return NULL;
+	b->linear = source->linear;
+	b->gpa = source->gpa;
+	b->gpa2 = ~0ull;
+	b->cs_base = v->seg[SEG_CS].base;
+	b->cs_limit = v->seg[SEG_CS].limit;
+	b->mode = mode;
+	b->code = (u32)v->cache->used;
+	return b;
+}
+
+/* 0, -EFBIG (needs the next page), or -ENOSPC (cache full). */
+static int make_block(struct translator *t, const struct code_source *source)
+{
+	struct block_cache *cache = t->v->cache;
+	if (cache->used + CODE_MAX > cache->size || cache->count >= BLOCKS_MAX)
+		return -ENOSPC;
+	t->block = new_block(t->v, source, t->mode);
+	if (!t->block)
+		return -ENOSPC;
+	t->index = (enum mmu_index)MODE_MMU(t->mode);
+	t->page = source->linear & PAGE_MASK;
+	t->e = (struct emitter){
+		.p = cache->rw + cache->used,
+		.limit = cache->rw + cache->used + CODE_MAX,
+		.to_rx = cache->rx - cache->rw,
+	};
+	int r = decode_block(t, source);
+	if (r)
+		return r;
+	find_live_flags(t);
+	emit_block(t);
+
+	struct block *b = t->block;
+	b->map = cache_alloc(cache, t->map_count * sizeof(struct insn_map));
+	if (t->no_memory || t->e.full || !b->map)
+		return -ENOSPC;
+	memcpy(b->map, t->map, t->map_count * sizeof(struct insn_map));
+	b->map_count = (u16)t->map_count;
+	for (u32 n = 0; n < t->count; n++)
+		b->length = (u16)(b->length + t->insns[n].insn.length);
+	if (!b->length)
+		b->length = 1;
+	b->code_size = (u32)(t->e.p - (cache->rw + b->code));
+	cache->used = align_up(b->code + b->code_size, 16);
+	return 0;
+}
+
+struct block *translate(struct soft_vcpu *v, const struct code_source *source, u32 mode, int *error)
+{
+	struct translator *t = v->cache->translator;
+	memset(t, 0, offsetof(struct translator, insns));
+	t->cold_count = 0;
+	t->map_count = 0;
+	t->v = v;
+	t->mode = mode;
+	*error = make_block(t, source);
+	if (*error)
+		return NULL;
+	struct block *b = t->block;
+	block_insert(v, b);
+	protect_page(v, b->gpa);
+	if (b->gpa2 != ~0ull)
+		protect_page(v, b->gpa2);
+	v->stats.blocks_translated++;
+	v->stats.insns_translated += t->count;
+	v->stats.code_bytes += b->code_size;
+	if (trace_on(translate, 1))
+		trace_block(t, source);
+	return b;
+}

@@ -1,0 +1,121 @@
+/*
+ * The making of one block. Private to translate/.
+ *
+ * Guest flags are in the host's flags, or parked in v->arith (t->parked). Code that destroys host flags (address
+ * checks, jump-cache look-ups) is emitted after flags_release(); an instruction that needs them gets
+ * flags_acquire() after its address checks. Which flags are live comes from a backward pass over the block;
+ * all are live at its end.
+ */
+#ifndef GUISE_SOFT_TRANSLATOR_H
+#define GUISE_SOFT_TRANSLATOR_H
+
+#include "engine/soft/translate/block.h"
+#include "engine/soft/translate/decode.h"
+#include "engine/soft/translate/emit.h"
+#include "engine/soft/translate/mode.h"
+#include "engine/soft/translate/ops.h"
+
+#define BLOCK_INSNS_MAX 64
+
+struct translator;
+typedef void body_function(struct translator *t, const struct decoded *d);
+
+/* Out-of-line part of a memory access, emitted after the block. */
+struct cold_access {
+	u8 *site;           /* jump that leads here */
+	u8 *back;           /* where the instruction proper starts */
+	u8 *after;          /* where it ends */
+	u32 description;    /* for the miss stub */
+	s32 tag;            /* gs offset of the TLB tag to undo the XOR with; 0: address is intact */
+	body_function *body;
+	const struct decoded *d;
+	u32 insn;           /* index */
+	bool acquire;       /* flags are wanted in the host before the body */
+	bool host_after;    /* flags are in the host after it */
+};
+
+struct translator {
+	struct emitter e;
+	struct soft_vcpu *v;
+	struct block *block;
+	u32 mode;
+	enum mmu_index index;
+	u64 page;           /* linear page of the block */
+	bool parked;
+	u16 live;           /* flags live after the current instruction */
+	u32 current;        /* index of the current instruction */
+	u64 rip;            /* of the current instruction, CS-relative */
+	u64 next_rip;
+	bool body_acquire, body_host_after;
+	bool no_memory;     /* metadata exhausted: reset the cache */
+	u32 count;
+	struct decoded insns[BLOCK_INSNS_MAX];
+	u16 live_after[BLOCK_INSNS_MAX];
+	struct cold_access cold[3 * BLOCK_INSNS_MAX];
+	u32 cold_count;
+	struct { u8 *site; u32 exit; } exit_site[2];
+	struct insn_map map[5 * BLOCK_INSNS_MAX];
+	u32 map_count;
+};
+
+/* ---- flags (translate.c) ---- */
+/** Before code that destroys host flags. */
+void flags_release(struct translator *t, const struct decoded *d);
+/** Puts the guest's flags into the host, whatever is live. */
+void flags_to_host(struct translator *t, int tmp);
+/** Parks them, whatever is live. */
+void flags_to_memory(struct translator *t, int tmp);
+
+/* ---- memory (memory.c) ---- */
+/** r14 = effective address + @extra, before segmentation outside 64-bit mode; FS/GS base added in 64-bit mode. */
+void emit_ea(struct translator *t, const struct decoded *d, s32 extra);
+/** A whole access: address in r14 to hva in r14, then @body, with everything that can go wrong. */
+void emit_access(struct translator *t, const struct decoded *d, u32 size, bool read, bool write,
+		 u8 seg, body_function *body);
+void emit_cold(struct translator *t);
+/** Appends to the map: from here on host code belongs to instruction @insn. */
+void map_here(struct translator *t, u32 insn, bool parked);
+
+/* ---- native instructions (native.c) ---- */
+void emit_native(struct translator *t, const struct decoded *d);
+
+/* ---- control flow and stack (flow.c) ---- */
+void emit_flow(struct translator *t, const struct decoded *d);
+/** Ends the block: go on at @target (CS-relative). */
+void emit_goto(struct translator *t, u64 target);
+void emit_exit_stubs(struct translator *t);
+void emit_push(struct translator *t, const struct decoded *d);
+void emit_pop(struct translator *t, const struct decoded *d);
+void emit_leave(struct translator *t, const struct decoded *d);
+void emit_lea(struct translator *t, const struct decoded *d);
+
+/** Host register of guest @g, or REG_NONE if it lives in memory. */
+static inline int host_reg(int g)
+{
+	return g == RSP ? HOST_RSP : g >= R13 ? REG_NONE : g;
+}
+
+/** Guest @g into host register @dst. */
+static inline void e_get_guest(struct emitter *e, int w, int dst, int g)
+{
+	if (host_reg(g) == REG_NONE)
+		e_load_gs(e, w, dst, GS_REG(g));
+	else
+		e_mov(e, w, dst, host_reg(g));
+}
+
+/* Access description for the miss stub */
+#define ACCESS_SIZE(d)      ((d) & 0xff)
+#define ACCESS_READS        BIT(8)
+#define ACCESS_WRITES       BIT(9)
+#define ACCESS_STACK        BIT(10)
+#define ACCESS_SEGMENTED    BIT(11)
+#define ACCESS_ALIGN        BIT(14)
+#define ACCESS_CALL         BIT(15) /* return address of a near call: the jump follows */
+#define ACCESS_INDEX(d)     (((d) >> 12) & 3)
+#define ACCESS_INDEX_SHIFT  12
+#define ACCESS_ALIGNED      BIT(19) /* a vector that must be aligned to its size */
+#define ACCESS_SEG(d)       (((d) >> 16) & 7)
+#define ACCESS_SEG_SHIFT    16
+
+#endif

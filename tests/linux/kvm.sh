@@ -1,0 +1,96 @@
+#!/bin/sh
+# The kvm engine on a true KVM, on any machine: QEMU's own processor (TCG) has AMD's SVM, so Debian's kernel
+# in it offers /dev/kvm, and there guise boots the same kernel again.
+#
+#	this host -> qemu -accel tcg -cpu max,+svm -> Linux with kvm-amd -> guise run -e kvm -> Linux
+#
+# Usage: kvm.sh GUISE GUEST TINY [PROGRAM...]
+# TINY is the directory of the tiny guests; each PROGRAM is run there too, with the argument kvm.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+tools=$here/../../tools
+. "$here/need.sh"
+
+guise=$1 guest=$2 tiny=$3
+shift 3
+need_guest "$guest"
+command -v qemu-system-x86_64 >/dev/null 2>&1 || skip 'no qemu-system-x86_64 (Debian: qemu-system-x86)'
+release=$(basename "$(readlink -f "$guest/vmlinuz")")
+release=${release#vmlinuz-}
+modules=$guest/modules/$release/kernel
+for module in virt/lib/irqbypass arch/x86/kvm/kvm arch/x86/kvm/kvm-amd; do
+	[ -r "$modules/$module.ko" ] || skip "the kernel's package has no module $module.ko"
+done
+
+tmp=$(mktemp -d)
+qemu=''
+trap '[ -z "$qemu" ] || kill "$qemu" 2>/dev/null; rm -rf "$tmp"' EXIT
+trap 'exit 1' HUP INT TERM
+
+# The outer machine's initramfs: the usual one, the modules, guise and the other programs with their libraries,
+# and the inner guests.
+list_libraries()
+{
+	ldd "$@" | sed -n 's/.*[[:space:]]\(\/[^ ]*\) (0x.*/\1/p' | sort -u | while read -r library; do
+		echo "file $library 755 $library"
+	done
+}
+list_files()
+{
+	into=$1
+	shift
+	for file in "$@"; do
+		[ ! -e "$file" ] || echo "file $into/$(basename "$file") 755 $file"
+	done
+}
+{
+	"$tools/guest-list.sh" "$guest/busybox"
+	for dir in /guest /kvm /lib /lib64 /lib/x86_64-linux-gnu /test /tiny /usr /usr/lib /usr/lib/x86_64-linux-gnu; do
+		echo "dir $dir 755"
+	done
+	list_libraries "$guise" "$@"
+	list_files /test "$@"
+	list_files /tiny "$tiny"/*.bin "$tiny"/*.elf
+	cat <<END
+file /bin/guise 755 $guise
+file /guise/nested 755 $here/nested
+file /guise/departures 644 $here/qemu-departures
+file /guest/vmlinuz 644 $(readlink -f "$guest/vmlinuz")
+file /guest/initramfs.cpio 644 $guest/initramfs.cpio
+file /kvm/irqbypass.ko 644 $modules/virt/lib/irqbypass.ko
+file /kvm/kvm.ko 644 $modules/arch/x86/kvm/kvm.ko
+file /kvm/kvm-amd.ko 644 $modules/arch/x86/kvm/kvm-amd.ko
+END
+} >"$tmp/list"
+"$tools/mkcpio.py" "$tmp/outer.cpio" <"$tmp/list"
+
+: >"$tmp/console"
+# The limit is for an outer guest that hangs.
+timeout 420 qemu-system-x86_64 -accel tcg -cpu max,+svm -m 1G -nodefaults -display none -serial stdio -no-reboot \
+	-kernel "$guest/vmlinuz" -initrd "$tmp/outer.cpio" \
+	-append "console=ttyS0 quiet guise.script=nested guise.release=$release" \
+	</dev/null >"$tmp/console" 2>&1 &
+qemu=$!
+tail -f -s 0.2 --pid="$qemu" "$tmp/console"
+status=0
+wait "$qemu" || status=$?
+qemu=''
+
+fail()
+{
+	echo "FAIL: $*"
+	exit 1
+}
+[ "$status" -ne 124 ] || fail 'the outer guest was still running after 420 s'
+[ "$status" -eq 0 ] || fail "qemu-system-x86_64 ended with status $status"
+# One test a line, for the runner.
+tr -d '\r' <"$tmp/console" | awk '
+	/^GUISE-CHECK / && $2 != "all" {
+		name = $2
+		verdict = $3
+		sub(/^GUISE-CHECK [^ ]* [^ ]* ?/, "")
+		print (verdict == "FAIL" ? "not ok " : "ok ") ++n " - " name (verdict == "SKIP" ? " # SKIP " $0 : "")
+	}
+	END { print "1.." n }'
+! grep '^GUISE-CHECK [^ ]* FAIL' "$tmp/console" || fail 'see above'
+grep -q '^GUISE-CHECK all ok' "$tmp/console" || fail 'the outer guest did not come to the end of its script'

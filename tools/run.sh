@@ -1,0 +1,19 @@
+#!/bin/sh
+# Boots the fetched Linux guest: to a shell when standard input is a terminal, otherwise to the guest's
+# self-check, whose outcome is the exit status.
+# Usage: tools/run.sh BUILD [GUISE RUN'S OPTIONS...]
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/lib.sh"
+
+build=${1:?usage: run.sh BUILD [OPTION...]}
+shift
+guest=$build/guest
+
+if [ ! -t 0 ]; then
+	exec "$here/boot-check.sh" "$guest" "$build/guise" run "$@"
+fi
+size=$(stty size 2>/dev/null || echo 24 80)
+# The machine has no PCI, which the kernel would call fatal, and then goes on.
+exec "$build/guise" run "$@" -k "$guest/vmlinuz" -i "$guest/initramfs.cpio" \
+	-a "console=ttyS0 quiet pci=off TERM=${TERM:-linux} guise.size=${size% *}x${size#* }"

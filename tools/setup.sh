@@ -1,0 +1,70 @@
+#!/bin/sh
+# Installs the Debian packages that a build (and with "test" also the tests) needs and that are missing.
+# Usage: tools/setup.sh build|test
+# What is there already is recognised by what it offers, not by its package, so that a compiler or a meson
+# from elsewhere is accepted; a machine that has everything needs neither apt nor root.
+set -eu
+. "$(dirname "$0")/lib.sh"
+
+# have cmd:NAME | hdr:FILE: is the command in PATH, the header in the system's include directories?
+have()
+{
+	case $1 in
+	cmd:*)
+		command -v "${1#cmd:}" >/dev/null 2>&1
+		;;
+	hdr:*)
+		for dir in /usr/include /usr/include/x86_64-linux-gnu /usr/local/include; do
+			[ -e "$dir/${1#hdr:}" ] && return 0
+		done
+		return 1
+		;;
+	esac
+}
+
+# need PACKAGE PROOF: notes the package when its proof is missing.
+missing=''
+need()
+{
+	have "$2" || missing="$missing $1"
+}
+
+need gcc cmd:gcc
+need libc6-dev hdr:stdio.h
+need meson cmd:meson
+need ninja-build cmd:ninja
+need pkg-config cmd:pkg-config
+need python3 cmd:python3
+need libzydis-dev hdr:Zydis/Zydis.h
+need zlib1g-dev hdr:zlib.h
+need liblzma-dev hdr:lzma.h
+need libzstd-dev hdr:zstd.h
+need liblz4-dev hdr:lz4.h
+need libbz2-dev hdr:bzlib.h
+need libcmocka-dev hdr:cmocka.h
+
+can_install=yes
+if ! command -v apt-get >/dev/null 2>&1; then
+	can_install=no why='this is no Debian system: install them its own way'
+elif [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null 2>&1; then
+	can_install=no why='installing needs root, and there is no sudo; as root: apt-get update && apt-get install ...'
+fi
+if [ -n "$missing" ] && [ "$can_install" = no ]; then
+	die "missing (by Debian's names):$missing; $why"
+fi
+
+# Without QEMU the tests that need it are skipped.
+if [ "${1:-build}" = test ] && ! have cmd:qemu-system-x86_64; then
+	if [ "$can_install" = yes ]; then
+		missing="$missing qemu-system-x86"
+	else
+		say "missing: qemu-system-x86; tests that need it will be skipped; $why"
+	fi
+fi
+
+[ -n "$missing" ] || exit 0
+say "installing$missing"
+as_root apt-get -q update
+# Word splitting is wanted: one argument a package.
+# shellcheck disable=SC2086
+as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends $missing

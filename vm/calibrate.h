@@ -1,0 +1,43 @@
+/*
+ * How fast an engine really is, and which one `auto` takes.
+ *
+ * That /dev/kvm exists says little: on some hosts (PVM, nested without hardware help) kernel-mode
+ * guest code is emulated at about a million instructions a second, and a stock kernel never comes
+ * up.
+ */
+#ifndef GUISE_VM_CALIBRATE_H
+#define GUISE_VM_CALIBRATE_H
+
+#include "base/types.h"
+
+struct engine;
+struct error;
+
+/** Kernel-mode speed below which an engine is not worth having if there is another, in MIPS. */
+#define CALIBRATE_SLOW_MIPS 50.0
+
+/** Budget that is enough to tell slow from fast; more makes the number better. */
+#define CALIBRATE_BUDGET_QUICK_NS 1000000ull
+#define CALIBRATE_BUDGET_CHECK_NS 20000000ull
+
+enum calibrate_mode {
+	CALIBRATE_KERNEL, /* CPL 0 */
+	CALIBRATE_USER,	  /* CPL 3 */
+};
+
+/**
+ * Runs a loop of ordinary instructions in long mode on a small VM of its own, for about @budget_ns
+ * and never longer than that by much, whatever the engine does. Returns 0 and millions of
+ * instructions a second in *mips, or a negative errno with @err.
+ */
+int calibrate(const struct engine *engine, enum calibrate_mode mode, u64 budget_ns, double *mips,
+	      struct error *err);
+
+/**
+ * The engine that `auto` stands for here: the first of engines[] that is usable and not slow in
+ * kernel mode; if all are slow, the first that is usable. @why gets a line that says so (size
+ * bytes). Returns NULL with @err if no engine is usable.
+ */
+const struct engine *calibrate_choose(char *why, size_t size, struct error *err);
+
+#endif
