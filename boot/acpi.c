@@ -9,6 +9,9 @@
 #include "base/error.h"
 #include "boot/aml.h"
 #include "boot/layout.h"
+#include "devices/acpi_pm.h"
+#include "devices/rtc.h"
+#include "devices/serial.h"
 #include "memory/memory.h"
 
 #define PACKED __attribute__((packed))
@@ -156,6 +159,7 @@ enum madt_type {
 #define FADT_NO_POWER_BUTTON BIT(4)
 #define FADT_NO_SLEEP_BUTTON BIT(5)
 #define FADT_RTC_NOT_FIXED   BIT(6) /* no wake-up by alarm */
+#define FADT_TIMER_32_BITS   BIT(8)
 #define FADT_RESET_REGISTER  BIT(10)
 #define BOOT_LEGACY_DEVICES  BIT(0)
 #define BOOT_8042	     BIT(1)
@@ -163,6 +167,10 @@ enum madt_type {
 #define FADT_NO_C2_LATENCY   0xfff /* more than 100 us, more than 1000 us: no C2, no C3 */
 #define FADT_DESKTOP	     1
 #define CMOS_CENTURY	     0x32
+
+#define RTC_PORT    0x70
+#define RESET_PORT  0xcf9
+#define RESET_VALUE 6 /* system and CPU reset, by a 0 to 1 of bit 2 (ICH9 datasheet, RST_CNT) */
 
 /* The room for tables, taken from its beginning on. */
 struct tables {
@@ -214,8 +222,8 @@ static void describe_sleep(struct aml *aml)
 	/* 7.4.2: SLP_TYP for PM1a and PM1b, two reserved. */
 	aml_name(aml, "\\_S5");
 	size_t package = aml_package(aml, 4);
-	aml_integer(aml, ACPI_SLP_TYP_S5);
-	aml_integer(aml, ACPI_SLP_TYP_S5);
+	aml_integer(aml, ACPI_S5_SLEEP_TYPE);
+	aml_integer(aml, ACPI_S5_SLEEP_TYPE);
 	aml_integer(aml, 0);
 	aml_integer(aml, 0);
 	aml_end(aml, package);
@@ -245,8 +253,8 @@ static bool build_dsdt(struct tables *t, u64 *gpa)
 	struct aml aml = {.bytes = code, .room = sizeof(code)};
 	describe_sleep(&aml);
 	size_t scope = aml_scope(&aml, "\\_SB");
-	describe_device(&aml, "COM1", "PNP0501", 0x3f8, 8, 4);
-	describe_device(&aml, "RTC", "PNP0B00", 0x70, 2, 8);
+	describe_device(&aml, "COM1", "PNP0501", SERIAL_COM1_PORT, SERIAL_PORTS, SERIAL_COM1_IRQ);
+	describe_device(&aml, "RTC", "PNP0B00", RTC_PORT, 2, RTC_IRQ);
 	aml_end(&aml, scope);
 	if (aml.length > aml.room)
 		return false;
@@ -286,10 +294,10 @@ static bool build_fadt(struct tables *t, u64 facs, u64 dsdt, u64 *gpa)
 	    .facs = (u32)facs,
 	    .dsdt = (u32)dsdt,
 	    .preferred_profile = FADT_DESKTOP,
-	    .sci = ACPI_SCI,
-	    .pm1a_event = ACPI_PM1A_EVENT,
-	    .pm1a_control = ACPI_PM1A_CONTROL,
-	    .pm_timer = ACPI_PM_TIMER,
+	    .sci = ACPI_SCI_IRQ,
+	    .pm1a_event = ACPI_PM1A_EVENT_PORT,
+	    .pm1a_control = ACPI_PM1A_CONTROL_PORT,
+	    .pm_timer = ACPI_PM_TIMER_PORT,
 	    .pm1_event_length = 4,
 	    .pm1_control_length = 2,
 	    .pm_timer_length = 4,
@@ -298,14 +306,14 @@ static bool build_fadt(struct tables *t, u64 facs, u64 dsdt, u64 *gpa)
 	    .century = CMOS_CENTURY,
 	    .boot_flags = BOOT_LEGACY_DEVICES | BOOT_8042 | BOOT_NO_VGA,
 	    .flags = FADT_WBINVD | FADT_PROC_C1 | FADT_NO_POWER_BUTTON | FADT_NO_SLEEP_BUTTON |
-		     FADT_RTC_NOT_FIXED | FADT_RESET_REGISTER,
-	    .reset = ports(ACPI_RESET_PORT, 8, 1),
-	    .reset_value = ACPI_RESET_VALUE,
+		     FADT_RTC_NOT_FIXED | FADT_TIMER_32_BITS | FADT_RESET_REGISTER,
+	    .reset = ports(RESET_PORT, 8, 1),
+	    .reset_value = RESET_VALUE,
 	    .x_facs = facs,
 	    .x_dsdt = dsdt,
-	    .x_pm1a_event = ports(ACPI_PM1A_EVENT, 32, 2),
-	    .x_pm1a_control = ports(ACPI_PM1A_CONTROL, 16, 2),
-	    .x_pm_timer = ports(ACPI_PM_TIMER, 32, 3),
+	    .x_pm1a_event = ports(ACPI_PM1A_EVENT_PORT, 32, 2),
+	    .x_pm1a_control = ports(ACPI_PM1A_CONTROL_PORT, 16, 2),
+	    .x_pm_timer = ports(ACPI_PM_TIMER_PORT, 32, 3),
 	};
 	seal(fadt);
 	return true;
@@ -333,7 +341,7 @@ static bool build_madt(struct tables *t, u32 cpu_count, u64 *gpa)
 	const struct madt_ioapic ioapic = {MADT_IOAPIC, sizeof(ioapic), 0, 0, IOAPIC_ADDRESS, 0};
 	const struct madt_override overrides[] = {
 	    {MADT_OVERRIDE, sizeof(overrides[0]), 0, 0, 2, 0}, /* the timer is on pin 2 */
-	    {MADT_OVERRIDE, sizeof(overrides[0]), 0, ACPI_SCI, ACPI_SCI,
+	    {MADT_OVERRIDE, sizeof(overrides[0]), 0, ACPI_SCI_IRQ, ACPI_SCI_IRQ,
 	     MADT_ACTIVE_HIGH | MADT_LEVEL},
 	};
 	const struct madt_lapic_nmi nmi = {MADT_LAPIC_NMI, sizeof(nmi), MADT_ALL_PROCESSORS, 0, 1};

@@ -161,7 +161,7 @@ static int load_image(struct boot_context *boot, struct error *err)
 	int ret = acpi_build(boot->layout.memory, boot->request->cpu_count, &boot->rsdp, err);
 	if (ret)
 		return ret;
-	trace(boot, 1, "%s is a %s image", boot->kernel.path, loader->kind);
+	trace(boot, 1, "%s: %s", boot->kernel.path, loader->kind);
 	return loader->load(boot, err);
 }
 

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "boot/bulk.h"
 
 int boot_file_open(struct boot_file *file, const char *path, const char *what, struct error *err)
 {
@@ -53,6 +54,7 @@ int boot_file_read(const struct boot_file *file, u64 offset, void *to, u64 lengt
 		    err, EBADMSG, "%s is truncated: %llu bytes at offset %llu are missing",
 		    file->path, (unsigned long long)length, (unsigned long long)offset);
 	u8 *next = to;
+	bulk_prefault(to, length);
 	while (length) {
 		ssize_t got = pread(file->fd, next, length, (off_t)offset);
 		if (got < 0 && errno == EINTR)

@@ -12,7 +12,9 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "boot/bulk.h"
 #include "boot/elf_image.h"
+#include "boot/linux_crc.h"
 #include "boot/linux_params.h"
 #include "boot/unpack.h"
 #include "debug/trace.h"
@@ -80,7 +82,6 @@ static int check_header(struct boot_context *boot, struct bzimage *image, struct
 
 /* The unpacked vmlinux on its way into guest memory. */
 struct placing {
-	struct boot_context *boot;
 	struct bzimage *image;
 	struct elf_image elf;
 	u8 *head; /* the first bytes, kept until the headers are complete */
@@ -116,9 +117,9 @@ static void place_bytes(struct placing *p, const u8 *data, u64 position, u64 siz
 		if (end > position + size)
 			end = position + size;
 		if (start < end)
-			memcpy(p->image->memory + (s->gpa - p->image->header.pref_address) +
-				   (start - s->offset),
-			       data + (start - position), end - start);
+			bulk_copy(p->image->memory + (s->gpa - p->image->header.pref_address) +
+				      (start - s->offset),
+				  data + (start - position), end - start);
 	}
 }
 
@@ -150,9 +151,9 @@ static int load_unpacked(struct boot_context *boot, struct bzimage *image,
 			 const struct unpack_format *format, const u8 *payload, size_t size,
 			 u64 *entry, struct error *err)
 {
-	struct placing p = {.boot = boot, .image = image, .head = malloc(BOOT_HEAD_SIZE)};
+	struct placing p = {.image = image, .head = malloc(BOOT_HEAD_SIZE)};
 	if (!p.head)
-		return error_set(err, ENOMEM, "%s: out of memory", boot->kernel.path);
+		return error_set(err, ENOMEM, "out of memory");
 	int ret = unpack(format, payload, size, place_piece, &p, err);
 	free(p.head);
 	if (ret)
@@ -169,35 +170,61 @@ static int load_unpacked(struct boot_context *boot, struct bzimage *image,
 	return 0;
 }
 
-/** Reads the payload, if it is of a known format; else *@payload is NULL. */
-static int read_payload(struct boot_context *boot, const struct bzimage *image,
-			const struct unpack_format **format, u8 **payload, struct error *err)
+/** Finds the payload's format. *@format is NULL for one that is not known here. */
+static int identify_payload(struct boot_context *boot, const struct bzimage *image,
+			    const struct unpack_format **format, struct error *err)
 {
 	const struct setup_header *h = &image->header;
 	u8 magic[8];
-	*payload = NULL;
+	*format = NULL;
 	if (h->payload_offset > image->code_size ||
 	    h->payload_length > image->code_size - h->payload_offset)
 		return error_set(err, EBADMSG, "%s is damaged: its payload is not inside it",
 				 boot->kernel.path);
 	if (h->payload_length < sizeof(magic))
 		return 0;
-	u64 offset = image->code_offset + h->payload_offset;
-	int ret = boot_file_read(&boot->kernel, offset, magic, sizeof(magic), err);
-	if (ret)
-		return ret;
-	*format = unpack_identify(magic, sizeof(magic));
-	if (!*format)
-		return 0;
-	*payload = malloc(h->payload_length);
-	if (!*payload)
-		return error_set(err, ENOMEM, "out of memory reading %s", boot->kernel.path);
-	ret = boot_file_read(&boot->kernel, offset, *payload, h->payload_length, err);
-	if (ret) {
-		free(*payload);
-		*payload = NULL;
-	}
+	int ret = boot_file_read(&boot->kernel, image->code_offset + h->payload_offset, magic,
+				 sizeof(magic), err);
+	if (!ret)
+		*format = unpack_identify(magic, sizeof(magic));
 	return ret;
+}
+
+/** Puts the kernel inside the whole image @bytes in place. */
+static int load_packed(struct boot_context *boot, struct bzimage *image,
+		       const struct unpack_format *format, u8 *bytes, u64 *entry, struct error *err)
+{
+	const u8 *payload = bytes + image->code_offset + image->header.payload_offset;
+	int ret =
+	    load_unpacked(boot, image, format, payload, image->header.payload_length, entry, err);
+	if (!ret && !unpack_is_checked(format) &&
+	    linux_crc_is_wrong(bytes, image->code_offset + image->code_size))
+		ret = error_set(err, EBADMSG, "it is damaged (its checksum is wrong)");
+	return ret ? boot_blame(boot, ret, err) : 0;
+}
+
+static int read_and_load_packed(struct boot_context *boot, struct bzimage *image,
+				const struct unpack_format *format, u64 *entry, struct error *err)
+{
+	u64 size = image->code_offset + image->code_size;
+	u8 *bytes = bulk_alloc(size);
+	if (!bytes)
+		return error_set(err, ENOMEM, "out of memory reading %s", boot->kernel.path);
+	int ret = boot_file_read(&boot->kernel, 0, bytes, size, err);
+	if (!ret)
+		ret = load_packed(boot, image, format, bytes, entry, err);
+	bulk_free(bytes, size);
+	return ret;
+}
+
+/** Leaves the unpacking to the code that the image brings along. */
+static int load_whole(struct boot_context *boot, struct bzimage *image, u64 *entry,
+		      struct error *err)
+{
+	trace(boot, 1, "payload of a format not known here: the guest will unpack it");
+	*entry = image->header.pref_address + ENTRY_64;
+	return boot_file_read(&boot->kernel, image->code_offset, image->memory, image->code_size,
+			      err);
 }
 
 int linux_load(struct boot_context *boot, struct error *err)
@@ -216,23 +243,13 @@ int linux_load(struct boot_context *boot, struct error *err)
 		return ret;
 	image.memory = memory;
 
-	const struct unpack_format *format = NULL;
-	u8 *payload;
-	u64 entry = h->pref_address + ENTRY_64;
-	ret = read_payload(boot, &image, &format, &payload, err);
+	const struct unpack_format *format;
+	u64 entry;
+	ret = identify_payload(boot, &image, &format, err);
+	if (!ret)
+		ret = format ? read_and_load_packed(boot, &image, format, &entry, err)
+			     : load_whole(boot, &image, &entry, err);
 	if (ret)
 		return ret;
-	if (payload) {
-		ret = load_unpacked(boot, &image, format, payload, h->payload_length, &entry, err);
-		free(payload);
-		if (ret)
-			return boot_blame(boot, ret, err);
-	} else {
-		trace(boot, 1, "payload format unknown here: the guest will unpack it");
-		ret =
-		    boot_file_read(&boot->kernel, image.code_offset, memory, image.code_size, err);
-		if (ret)
-			return ret;
-	}
 	return linux_start(boot, h, entry, err);
 }

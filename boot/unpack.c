@@ -8,12 +8,12 @@
 #include <errno.h>
 #include <lz4.h>
 #include <lzma.h>
-#include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
 #include <zstd.h>
 
 #include "base/error.h"
+#include "boot/bulk.h"
 
 #define PIECE_SIZE (256u << 10)
 #define LZ4_BLOCK_SIZE                                                                             \
@@ -36,6 +36,7 @@ struct unpack_format {
 	const char *name;
 	u8 magic[6];
 	u8 magic_size;
+	bool checked;
 	bool size_added; /* the build adds the size; else it belongs to the stream */
 	size_t piece_size;
 	int (*run)(struct unpack_stream *s);
@@ -181,12 +182,12 @@ static int run_lz4(struct unpack_stream *s)
 }
 
 static const struct unpack_format formats[] = {
-    {"gzip", {0x1f, 0x8b}, 2, false, PIECE_SIZE, run_gzip},
-    {"bzip2", {'B', 'Z', 'h'}, 3, true, PIECE_SIZE, run_bzip2},
-    {"LZMA", {0x5d, 0x00, 0x00}, 3, true, PIECE_SIZE, run_lzma},
-    {"xz", {0xfd, '7', 'z', 'X', 'Z', 0x00}, 6, true, PIECE_SIZE, run_xz},
-    {"LZ4", {0x02, 0x21, 0x4c, 0x18}, 4, true, LZ4_BLOCK_SIZE, run_lz4},
-    {"zstd", {0x28, 0xb5, 0x2f, 0xfd}, 4, true, PIECE_SIZE, run_zstd},
+    {"gzip", {0x1f, 0x8b}, 2, true, false, PIECE_SIZE, run_gzip},
+    {"bzip2", {'B', 'Z', 'h'}, 3, true, true, PIECE_SIZE, run_bzip2},
+    {"LZMA", {0x5d, 0x00, 0x00}, 3, false, true, PIECE_SIZE, run_lzma},
+    {"xz", {0xfd, '7', 'z', 'X', 'Z', 0x00}, 6, true, true, PIECE_SIZE, run_xz},
+    {"LZ4", {0x02, 0x21, 0x4c, 0x18}, 4, false, true, LZ4_BLOCK_SIZE, run_lz4},
+    {"zstd", {0x28, 0xb5, 0x2f, 0xfd}, 4, true, true, PIECE_SIZE, run_zstd},
 };
 
 const struct unpack_format *unpack_identify(const u8 *data, size_t size)
@@ -196,6 +197,11 @@ const struct unpack_format *unpack_identify(const u8 *data, size_t size)
 		    !memcmp(data, formats[i].magic, formats[i].magic_size))
 			return &formats[i];
 	return NULL;
+}
+
+bool unpack_is_checked(const struct unpack_format *format)
+{
+	return format->checked;
 }
 
 const char *unpack_name(const struct unpack_format *format)
@@ -214,12 +220,12 @@ int unpack(const struct unpack_format *format, const u8 *data, size_t size, unpa
 	memcpy(&expected, data + size - sizeof(expected), sizeof(expected));
 	s.expected = expected;
 	s.in_size = format->size_added ? size - sizeof(expected) : size;
-	s.piece = malloc(format->piece_size);
+	s.piece = bulk_alloc(format->piece_size);
 	if (!s.piece)
 		return no_memory(&s);
 	int ret = format->run(&s);
 	if (!ret && s.produced != s.expected)
 		ret = damaged(&s, "it is shorter than it says");
-	free(s.piece);
+	bulk_free(s.piece, format->piece_size);
 	return ret;
 }

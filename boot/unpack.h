@@ -15,6 +15,9 @@ typedef int (*unpack_sink)(void *opaque, const u8 *data, size_t size, struct err
 /** The format that @data begins with, or NULL if none of those known here. */
 const struct unpack_format *unpack_identify(const u8 *data, size_t size);
 
+/** Whether the format has a checksum of its own, so that unpack() finds every kind of damage. */
+bool unpack_is_checked(const struct unpack_format *format);
+
 /** "gzip", "xz" ... */
 const char *unpack_name(const struct unpack_format *format);
 

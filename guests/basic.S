@@ -219,6 +219,17 @@ atomics:
 	lock or qword ptr [scratch], 0x10
 	mov	rsi, 0x600000016
 	expect([scratch], rsi)
+	mov	qword ptr [scratch + 8], 7
+	mov	rax, rsi
+	mov	edx, 7
+	lock cmpxchg16b [scratch]
+	expect_flags(F_ZF, F_ZF)
+	expect([scratch], 5)
+	expect([scratch + 8], 6)
+	lock cmpxchg16b [scratch]
+	expect_flags(F_ZF, 0)
+	expect(rax, 5)
+	expect(rdx, 6)
 	ret
 
 addressing:

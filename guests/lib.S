@@ -392,9 +392,9 @@ text_after:	.asciz " after line "
 	.p2align 4
 	.globl	gdt, gdt_pointer, idt_pointer
 gdt:	.quad	0
-	.quad	0x00cf9b000000ffff	/* KCODE32 */
-	.quad	0x00cf93000000ffff	/* KDATA */
 	.quad	0x00af9b000000ffff	/* KCODE64 */
+	.quad	0x00cf93000000ffff	/* KDATA */
+	.quad	0x00cf9b000000ffff	/* KCODE32 */
 	.quad	0x00cffb000000ffff	/* UCODE32 */
 	.quad	0x00cff3000000ffff	/* UDATA */
 	.quad	0x00affb000000ffff	/* UCODE64 */

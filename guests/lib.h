@@ -7,6 +7,7 @@
  * When it returns, the guest prints "ok NAME CHECKS" and exits through port 0xf4 with 0, or with 1 if a
  * check failed. Text goes out through port 0xe9.
  *
+ * Local labels 7, 8 and 9 are the macros'; guests use 1 to 6 around them.
  * All macros leave every register and the arithmetic flags alone unless they say otherwise. Operands
  * of expect() must not refer to the stack pointer.
  */
@@ -43,10 +44,10 @@
 #define IRET iretd
 #endif
 
-/* Selectors of the GDT in lib.S. Entries from GDT_FREE on are the guest's. */
-#define KCODE32	 0x08
+/* Selectors of the GDT in lib.S, in the order that SYSCALL and SYSRET want. Entries from GDT_FREE on are the guest's. */
+#define KCODE64	 0x08
 #define KDATA	 0x10
-#define KCODE64	 0x18
+#define KCODE32	 0x18
 #define UCODE32	 0x23
 #define UDATA	 0x2b
 #define UCODE64	 0x33

@@ -59,6 +59,9 @@ static u64 linear_of(struct soft_vcpu *v, u64 address, u32 description)
 	u64 linear = address;
 	if (description & ACCESS_SEGMENTED)
 		linear = seg_linear(v, (enum x86_seg)ACCESS_SEG(description), address, size, access);
+	/* SDM 3A table 6-8: alignment #GP comes before the page fault of the same access. */
+	if ((description & ACCESS_ALIGNED) && (linear & (size - 1)))
+		raise_gp(v, 0);
 	/* SDM 3A 6.15, #AC: natural alignment of the operand, 16-byte vectors excepted */
 	if ((description & ACCESS_ALIGN) && size <= 8 && (linear & (size - 1) & 7))
 		raise_error(v, EXC_AC, 0);
@@ -166,7 +169,9 @@ static void take_startup(struct soft_vcpu *v)
 static void finish_step(struct soft_vcpu *v)
 {
 	v->stepped = 0;
-	v->rflags_sys &= ~RFLAGS_RF;
+	if (!v->keep_rf)
+		v->rflags_sys &= ~RFLAGS_RF;
+	v->keep_rf = 0;
 	if (v->step_tf)
 		v->events.debug |= DR6_BS; /* SDM 3B 17.3.1.4 */
 }
@@ -234,6 +239,8 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 		*result = leave(v, LEAVE_HALT);
 		return true;
 	}
+	if (v->int_shadow) /* what it holds back is due right behind it */
+		vcpu_attention(v, ATTENTION_IRQ);
 	return false;
 }
 
@@ -263,7 +270,8 @@ static u64 next_linear(struct soft_vcpu *v, u32 mode)
 
 static void check_exec_breakpoint(struct soft_vcpu *v, u64 linear)
 {
-	if ((v->dr7 & 0xff) == 0 || (v->rflags_sys & RFLAGS_RF))
+	/* SDM 3A 6.8.3: behind MOV SS breakpoints are off, as if RF were set. */
+	if ((v->dr7 & 0xff) == 0 || (v->rflags_sys & RFLAGS_RF) || v->int_shadow == 2)
 		return;
 	u64 hit = debug_breakpoints_hit(v, linear);
 	if (!hit)

@@ -313,6 +313,7 @@ static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu *
 	v->self = v;
 	v->vm = vm;
 	v->host_mxcsr = HOST_MXCSR;
+	v->tsc_khz = clock_tsc_khz();
 	v->base.engine = &engine_soft;
 	v->base.vm = base;
 	v->base.id = id;

@@ -220,6 +220,7 @@ int soft_vcpu_run(struct engine_vcpu *vcpu)
 
 	if (v->read_pending) {
 		io_complete_read(v);
+		v->io_cursor = 0;
 		v->read_pending = false;
 		v->replay = 1;
 	}

@@ -33,9 +33,9 @@ static void update_cpl(struct soft_vcpu *v)
 /* kvm_regs names them in another order than the encoding. */
 #define GENERAL_REGS(X)                                                                            \
 	X(rax, RAX)                                                                                \
-	X(rcx, RCX) X(rdx, RDX) X(rbx, RBX) X(rsp, RSP) X(rbp, RBP) X(rsi, RSI) X(rdi, RDI)        \
-	    X(r8, R8) X(r9, R9) X(r10, R10) X(r11, R11) X(r12, R12) X(r13, R13) X(r14, R14)        \
-		X(r15, R15)
+	X(rcx, RCX)                                                                                \
+	X(rdx, RDX) X(rbx, RBX) X(rsp, RSP) X(rbp, RBP) X(rsi, RSI) X(rdi, RDI) X(r8, R8)          \
+	    X(r9, R9) X(r10, R10) X(r11, R11) X(r12, R12) X(r13, R13) X(r14, R14) X(r15, R15)
 
 int soft_get_regs(struct engine_vcpu *vcpu, struct kvm_regs *regs)
 {
@@ -444,7 +444,7 @@ int soft_get_events(struct engine_vcpu *vcpu, struct kvm_vcpu_events *events)
 	const struct pending_events *ev = &v->events;
 
 	memset(events, 0, sizeof(*events));
-	if (ev->exception && ev->soft_interrupt) {
+	if (ev->soft_interrupt) {
 		events->interrupt.injected = 1;
 		events->interrupt.soft = 1;
 		events->interrupt.nr = ev->exception_vector;
@@ -486,11 +486,12 @@ int soft_set_events(struct engine_vcpu *vcpu, const struct kvm_vcpu_events *even
 	ev->user_interrupt = events->interrupt.injected && !events->interrupt.soft;
 	ev->user_vector = events->interrupt.nr;
 	if (events->interrupt.injected && events->interrupt.soft && !exception) {
-		/* api.rst gives no length: the instruction is taken to have been passed already. */
-		ev->exception = ev->soft_interrupt = true;
+		ev->soft_interrupt = true;
 		ev->exception_vector = events->interrupt.nr;
 		ev->exception_has_error = false;
-		ev->soft_length = 0;
+		/* The call gives no length. INT3 and INTO are one byte long, INT n two. */
+		ev->soft_length =
+		    ev->exception_vector == EXC_BP || ev->exception_vector == EXC_OF ? 1 : 2;
 	}
 	if (events->flags & KVM_VCPUEVENT_VALID_SHADOW)
 		v->int_shadow = shadow_from_kvm(events->interrupt.shadow);

@@ -5,7 +5,7 @@
 #	this host -> qemu -accel tcg -cpu max,+svm -> Linux with kvm-amd -> guise run -e kvm -> Linux
 #
 # Usage: kvm.sh GUISE GUEST TINY [PROGRAM...]
-# TINY is the directory of the tiny guests; the PROGRAMs, tests of the kvm engine themselves, are run there too.
+# TINY is the directory of the tiny guests; each PROGRAM is run there too, with the argument kvm.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 tools=$here/../../tools
@@ -54,6 +54,7 @@ list_files()
 	cat <<END
 file /bin/guise 755 $guise
 file /guise/nested 755 $here/nested
+file /guise/departures 644 $here/qemu-departures
 file /guest/vmlinuz 644 $(readlink -f "$guest/vmlinuz")
 file /guest/initramfs.cpio 644 $guest/initramfs.cpio
 file /kvm/irqbypass.ko 644 $modules/virt/lib/irqbypass.ko
@@ -63,6 +64,7 @@ END
 } >"$tmp/list"
 "$tools/mkcpio.py" "$tmp/outer.cpio" <"$tmp/list"
 
+: >"$tmp/console"
 # The limit is for an outer guest that hangs.
 timeout 420 qemu-system-x86_64 -accel tcg -cpu max,+svm -m 1G -nodefaults -display none -serial stdio -no-reboot \
 	-kernel "$guest/vmlinuz" -initrd "$tmp/outer.cpio" \
@@ -82,7 +84,13 @@ fail()
 [ "$status" -ne 124 ] || fail 'the outer guest was still running after 420 s'
 [ "$status" -eq 0 ] || fail "qemu-system-x86_64 ended with status $status"
 # One test a line, for the runner.
-awk '/^GUISE-CHECK / && $2 != "all" { print ($3 == "ok" ? "ok " : "not ok ") ++n " - " $2 } END { print "1.." n }' \
-	"$tmp/console"
+tr -d '\r' <"$tmp/console" | awk '
+	/^GUISE-CHECK / && $2 != "all" {
+		name = $2
+		verdict = $3
+		sub(/^GUISE-CHECK [^ ]* [^ ]* ?/, "")
+		print (verdict == "FAIL" ? "not ok " : "ok ") ++n " - " name (verdict == "SKIP" ? " # SKIP " $0 : "")
+	}
+	END { print "1.." n }'
 ! grep '^GUISE-CHECK [^ ]* FAIL' "$tmp/console" || fail 'see above'
 grep -q '^GUISE-CHECK all ok' "$tmp/console" || fail 'the outer guest did not come to the end of its script'

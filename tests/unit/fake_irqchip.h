@@ -4,7 +4,8 @@
 
 #include "engine/soft/irqchip/internal.h"
 
-/* clang-format off: cmocka wants these first */
+/* cmocka wants these first */
+/* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

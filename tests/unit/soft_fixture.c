@@ -16,12 +16,19 @@ static u64 next_table;
 
 /* ---- the rest of the engine ---- */
 
+static _Noreturn void go_back(enum ending ending)
+{
+	if (fixture->vectors)
+		__asm__ volatile(YMM_ALL(YMM_STORE, "%0") : : "r"(fixture->vectors) : "memory");
+	longjmp(fixture->back, ending);
+}
+
 static _Noreturn void raised(u8 vector, bool has_error, u32 error)
 {
 	fixture->vector = vector;
 	fixture->has_error = has_error;
 	fixture->error = error;
-	longjmp(fixture->back, RAISED);
+	go_back(RAISED);
 }
 
 _Noreturn void raise(struct soft_vcpu *v, u8 vector)
@@ -42,12 +49,12 @@ _Noreturn void raise_pf(struct soft_vcpu *v, u64 linear, u32 error)
 
 _Noreturn void vcpu_exit(struct soft_vcpu *v)
 {
-	longjmp(fixture->back, EXITED);
+	go_back(EXITED);
 }
 
 _Noreturn void vcpu_resume(struct soft_vcpu *v)
 {
-	longjmp(fixture->back, RESUMED);
+	go_back(RESUMED);
 }
 
 bool irqchip_mmio(struct soft_vcpu *v, u64 gpa, u32 size, u64 *value, bool write)

@@ -44,6 +44,8 @@ struct fixture {
 	bool has_error;
 	u32 error;
 	u64 cr2;
+	/* not NULL: where the vector registers go when an instruction raises or exits */
+	u8 (*vectors)[32];
 	/* what blocks_invalidate() was told last */
 	u64 invalidated_gpa;
 	u32 invalidated_size, invalidations;
@@ -65,6 +67,14 @@ int fixture_teardown(void **state);
 		}                                                                                  \
 		(enum ending) ending_;                                                             \
 	})
+
+/* Assembly that moves the 16 YMM registers to or from memory at register @at. */
+#define YMM_STORE(n, at) "vmovdqu %%ymm" #n ", 32*" #n "(" at ");"
+#define YMM_LOAD(n, at)	 "vmovdqu 32*" #n "(" at "), %%ymm" #n ";"
+#define YMM_ALL(X, at)                                                                             \
+	X(0, at)                                                                                   \
+	X(1, at) X(2, at) X(3, at) X(4, at) X(5, at) X(6, at) X(7, at) X(8, at) X(9, at) X(10, at) \
+	    X(11, at) X(12, at) X(13, at) X(14, at) X(15, at)
 
 /** Checks that statements raise @vector with @code (#PF: CR2 is in fixture->cr2). */
 #define ASSERT_RAISES(vec, code, ...)                                                              \

@@ -93,6 +93,7 @@ static void test_fixed_hardware(void **state)
 	assert_int_equal(f[109] & 0x27, 0x07); /* legacy, 8042, no VGA; the RTC is there */
 	assert_int_equal(get32(f + 112) & BIT(10), BIT(10)); /* reset register */
 	assert_int_equal(get32(f + 112) & BIT(20), 0);	     /* not hardware-reduced */
+	assert_int_equal(get32(f + 112) & BIT(8), BIT(8));   /* the timer has 32 bits */
 	assert_int_equal(f[116], 1);			     /* in I/O space */
 	assert_int_equal(get64(f + 120), 0xcf9);
 	assert_int_equal(f[128], 6);

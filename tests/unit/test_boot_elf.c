@@ -156,6 +156,16 @@ static void test_truncation(void **state)
 	bytes_free(&image);
 }
 
+static void test_pvh_entry_outside(void **state)
+{
+	struct bytes image = make_vmlinux(KERNEL_AT + MIB + KERNEL_DATA); /* in the bss */
+	expect_error(&image, -ENOEXEC, "entry point outside");
+	bytes_free(&image);
+	image = make_vmlinux((1ull << 32) | KERNEL_AT);
+	expect_error(&image, -ENOEXEC, "entry point outside");
+	bytes_free(&image);
+}
+
 static void test_elf32_without_a_way_in(void **state)
 {
 	struct bytes image = make_multiboot_elf(3);
@@ -184,9 +194,13 @@ static void test_note_walk(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_linux_entry), cmocka_unit_test(test_virtual_entry),
-	    cmocka_unit_test(test_pvh),		cmocka_unit_test(test_headers_that_lie),
-	    cmocka_unit_test(test_truncation),	cmocka_unit_test(test_elf32_without_a_way_in),
+	    cmocka_unit_test(test_linux_entry),
+	    cmocka_unit_test(test_virtual_entry),
+	    cmocka_unit_test(test_pvh),
+	    cmocka_unit_test(test_headers_that_lie),
+	    cmocka_unit_test(test_truncation),
+	    cmocka_unit_test(test_elf32_without_a_way_in),
+	    cmocka_unit_test(test_pvh_entry_outside),
 	    cmocka_unit_test(test_note_walk),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

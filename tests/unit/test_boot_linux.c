@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
 
 #include <cmocka.h>
 
@@ -384,6 +385,47 @@ static void test_damaged_payload(void **state)
 	}
 }
 
+/** The checksum as Linux's build has it, over all but the last 4 bytes, which become it. */
+static void add_checksum(struct bytes *image)
+{
+	bytes_put32(image, image->size - 4, (u32)~crc32_z(0, image->at, image->size - 4));
+}
+
+/* LZ4 and LZMA have no checksum: a changed literal is found by that of the image. */
+static void test_checksum(void **state)
+{
+	const struct boot_image_request none = {0};
+	const u8 signature[100] = {0x30, 0x82};
+	struct bytes image = make(PACK_LZ4);
+	bytes_put(&image, HEADER_FIELD(kernel_version), &(u16){0x200}, 2);
+	bytes_put(&image, 0x400, "6.15.3-test", 12);
+	/* Signing for Secure Boot changes two fields of the PE header after the build. */
+	bytes_put(&image, 0, "MZ", 2);
+	bytes_put32(&image, 0x3c, 0x40);
+	bytes_put(&image, 0x40, "PE\0", 4);
+	bytes_put(&image, 0x40 + 24, &(u16){0x20b}, 2);
+	bytes_put(&image, image.size, "0123456789abcde", 16);
+	u32 paragraphs = (u32)(image.size - BZ_CODE) / 16;
+	bytes_put32(&image, HEADER_FIELD(syssize), paragraphs);
+	add_checksum(&image);
+	bytes_put32(&image, 0x40 + 24 + 64, 0x12345678);
+	bytes_put32(&image, 0x40 + 24 + 144, (u32)image.size);
+	bytes_put32(&image, 0x40 + 24 + 148, 100);
+	bytes_put(&image, image.size, signature, sizeof(signature));
+	struct loaded l = load_image(&image, none, 64 * MIB);
+	if (l.ret)
+		fail_msg("%s", l.err.text);
+	unload(&l);
+
+	image.at[BZ_CODE + 0x210] ^= 1; /* code of the decompressor: the payload is intact */
+	expect_error(&image, none, 64 * MIB, -EBADMSG, "checksum is wrong");
+	bytes_put(&image, 0x400, "6.16.0-test", 12); /* has none */
+	l = load_image(&image, none, 64 * MIB);
+	assert_int_equal(l.ret, 0);
+	unload(&l);
+	bytes_free(&image);
+}
+
 static void test_payload_that_is_no_kernel(void **state)
 {
 	struct bytes text = {0};
@@ -441,6 +483,7 @@ int main(void)
 	    cmocka_unit_test(test_long_command_line),
 	    cmocka_unit_test(test_header_checks),
 	    cmocka_unit_test(test_truncation),
+	    cmocka_unit_test(test_checksum),
 	    cmocka_unit_test(test_damaged_payload),
 	    cmocka_unit_test(test_payload_that_is_no_kernel),
 	    cmocka_unit_test(test_files_that_are_no_kernel),

@@ -166,6 +166,8 @@ static void test_headers_that_lie(void **state)
 	    {5, at + 0x1041, -EBADMSG, "truncated"}, /* a byte more than the file has */
 	    {6, at + 0xfff, -EBADMSG, "inside its data"},
 	    {6, UINT32_MAX, -ENOEXEC, "no memory"},
+	    {7, at - 1, -ENOEXEC, "entry point outside"},
+	    {7, at + 0x1000, -ENOEXEC, "entry point outside"},
 	    {6, 100 * MIB, -ENOMEM, "100 MiB"},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {

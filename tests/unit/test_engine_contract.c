@@ -913,7 +913,8 @@ static void test_stats(void **state)
 #define PLAIN(test)   cmocka_unit_test_setup_teardown(test, setup, teardown)
 #define IRQCHIP(test) cmocka_unit_test_setup_teardown(test, setup_irqchip, teardown)
 
-int main(void)
+/* With an argument, that engine only. */
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 	    PLAIN(test_port_out_and_hlt),
@@ -950,6 +951,9 @@ int main(void)
 
 	for (const struct engine *const *e = engines; *e; e++) {
 		struct engine_probe probe;
+
+		if (argc > 1 && strcmp(argv[1], (*e)->name))
+			continue;
 		(*e)->probe(&probe);
 		printf("engine %s: %s\n", (*e)->name, probe.reason);
 		fflush(stdout);

@@ -128,6 +128,8 @@ static void test_level(void **state)
 	/* EOI with the line still high: again */
 	apic_write(rig->v[0], LAPIC_EOI, 0);
 	assert_int_equal(receivers(rig, 0x50), 1);
+	/* nothing more goes out before the EOI, so that nothing is left when the line has fallen */
+	irqchip_line(rig->vm, 10, 1);
 	irqchip_line(rig->vm, 10, 0);
 	apic_write(rig->v[0], LAPIC_EOI, 0);
 	assert_false(ioapic_entry_read(rig->vm, 10) & REMOTE);
@@ -249,7 +251,7 @@ static void test_extint(void **state)
 {
 	struct rig *rig = *state;
 
-	pic_init(rig->vm, 1);
+	pic_init(rig->vm, 0x01);
 	ioapic_entry(rig->vm, 0, EXTINT | DEST(2));
 	irqchip_line(rig->vm, 4, 1);
 	irqchip_line(rig->vm, 5, 1);
@@ -257,6 +259,13 @@ static void test_extint(void **state)
 	out8(rig->vm, 0x20, 0x20);
 	assert_int_equal(receivers(rig, 13), 4);
 	out8(rig->vm, 0x20, 0x20);
+	assert_int_equal(receivers(rig, 0), 0);
+	/* a request that is withdrawn takes its message with it */
+	irqchip_line(rig->vm, 5, 0);
+	irqchip_line(rig->vm, 5, 1);
+	out8(rig->vm, 0x21, 0xff);
+	ioapic_entry(rig->vm, 0, EXTINT | DEST(2) | MASKED);
+	out8(rig->vm, 0x21, 0);
 	assert_int_equal(receivers(rig, 0), 0);
 }
 

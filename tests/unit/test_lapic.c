@@ -112,6 +112,8 @@ static void test_priorities(void **state)
 	assert_int_equal(apic_read(v, LAPIC_TPR), 0x30);
 	assert_int_equal(irqchip_acknowledge(v), 0x45);
 	assert_int_equal(apic_read(v, LAPIC_PPR), 0x40);
+	apic_write(v, LAPIC_TPR, 0x41); /* the same class: TPR, with its low bits */
+	assert_int_equal(apic_read(v, LAPIC_PPR), 0x41);
 	apic_write(v, LAPIC_TPR, 0x4f);
 	assert_int_equal(apic_read(v, LAPIC_PPR), 0x4f);
 	apic_write(v, LAPIC_EOI, 0);
@@ -507,6 +509,16 @@ static void test_timer_deadline(void **state)
 	assert_true(wrmsr(v, MSR_TSC_DEADLINE, guest_tsc(v) + 2000));
 	apic_write(v, LAPIC_LVT_TIMER, 0x40);
 	assert_int_equal(irqchip_run_timers(v), UINT64_MAX);
+	apic_write(v, LAPIC_TIMER_INITIAL, 1000);
+	apic_write(v, LAPIC_LVT_TIMER, 0x40040);
+	assert_int_equal(irqchip_run_timers(v), UINT64_MAX);
+	apic_write(v, LAPIC_LVT_TIMER, 0x40);
+	assert_int_equal(irqchip_run_timers(v), UINT64_MAX);
+	assert_int_equal(apic_read(v, LAPIC_TIMER_INITIAL), 0);
+	/* between one-shot and periodic it runs on */
+	apic_write(v, LAPIC_TIMER_INITIAL, 100000);
+	apic_write(v, LAPIC_LVT_TIMER, 0x20040);
+	assert_int_not_equal(irqchip_run_timers(v), UINT64_MAX);
 }
 
 static void test_lint1(void **state)

@@ -20,7 +20,8 @@ void irqchip_destroy(struct irqchip *chip);
 int pit_create(struct irqchip *chip);
 struct lapic *lapic_create(struct soft_vcpu *v);
 void lapic_destroy(struct lapic *lapic);
-/** RESET and INIT (SDM 3A 10.4.7). Writes msr.apic_base at RESET, keeps it at INIT. lapic_create() resets. */
+/** RESET and INIT (SDM 3A 10.4.7). Writes msr.apic_base at RESET, keeps it at INIT. lapic_create()
+ * resets. Pokes the vCPU. */
 void lapic_reset(struct lapic *lapic, bool init);
 
 /* ---- from the monitor ---- */

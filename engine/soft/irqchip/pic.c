@@ -126,13 +126,11 @@ u8 pic_acknowledge(struct irqchip *chip)
 	if (irq < 0) {
 		vector = master->irq_base + SPURIOUS;
 	} else if (irq == PIC_CASCADE) {
+		/* The cascade input follows the slave's INT, so there is a request */
 		int second = pic_request(slave, false);
 
 		pic_accept(master, irq);
-		if (second >= 0)
-			pic_accept(slave, second);
-		else
-			second = SPURIOUS;
+		pic_accept(slave, second);
 		vector = slave->irq_base + second;
 	} else {
 		pic_accept(master, irq);

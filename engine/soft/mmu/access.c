@@ -11,8 +11,9 @@ static bool in_64bit_mode(const struct soft_vcpu *v)
 
 /* ---- by linear address ---- */
 
-/* An access taken apart at a page boundary, both parts translated. */
+/* An access taken apart at a page boundary, every part translated. */
 struct span {
+	u8 *host; /* plain RAM of all of it, or NULL: parts */
 	u64 gpa[2];
 	u32 size[2];
 	u32 parts;
@@ -26,36 +27,30 @@ static u64 linear_add(const struct soft_vcpu *v, u64 linear, u64 distance)
 	return !in_64bit_mode(v) && linear <= 0xffffffff ? (u32)sum : sum;
 }
 
-static u64 translate(struct soft_vcpu *v, u64 linear, enum access access, enum mmu_index index)
-{
-	struct walk w = {.linear = linear};
-
-	if (mmu_walk(v, &w, access, index, true))
-		raise_pf(v, linear, w.error);
-	return w.gpa;
-}
-
-/** Translates all of an access before any of it is done. */
+/** Translates all of an access before any of it is done. Raises what it would raise. */
 static struct span span_translate(struct soft_vcpu *v, u64 linear, u32 size, enum access access,
 				  enum mmu_index index, bool stack)
 {
-	struct span s = {.parts = 1};
 	u64 in_page = linear & (PAGE_SIZE - 1);
+	struct span s;
+
+	if (likely(in_page + size <= PAGE_SIZE)) {
+		s.parts = 1;
+		s.size[0] = size;
+		s.host = tlb_fill_page(v, linear, access, index, stack, &s.gpa[0]);
+		return s;
+	}
+
+	u64 second = linear_add(v, linear, PAGE_SIZE - in_page);
 
 	check_canonical(v, linear, stack);
-	s.size[0] = size;
-	if (in_page + size > PAGE_SIZE) {
-		u64 second = linear_add(v, linear, PAGE_SIZE - in_page);
-
-		check_canonical(v, second, stack);
-		s.parts = 2;
-		s.size[0] = (u32)(PAGE_SIZE - in_page);
-		s.size[1] = size - s.size[0];
-		s.gpa[0] = translate(v, linear, access, index);
-		s.gpa[1] = translate(v, second, access, index);
-	} else {
-		s.gpa[0] = translate(v, linear, access, index);
-	}
+	check_canonical(v, second, stack);
+	s.host = NULL;
+	s.parts = 2;
+	s.size[0] = (u32)(PAGE_SIZE - in_page);
+	s.size[1] = size - s.size[0];
+	tlb_fill_page(v, linear, access, index, stack, &s.gpa[0]);
+	tlb_fill_page(v, second, access, index, stack, &s.gpa[1]);
 	return s;
 }
 
@@ -65,18 +60,10 @@ static void note_watchpoint(struct soft_vcpu *v, u64 linear, u32 size, bool writ
 		v->events.debug |= debug_data_hit(v, linear, size, write);
 }
 
-static void *plain(struct soft_vcpu *v, u64 linear, u32 size, enum access access,
-		   enum mmu_index index, bool stack)
-{
-	void *host = tlb_lookup(v, linear, size, access == ACCESS_WRITE, index);
-
-	return likely(host) ? host : tlb_fill(v, linear, size, access, index, stack);
-}
-
 void mem_read_linear(struct soft_vcpu *v, u64 linear, void *buf, u32 size, enum mmu_index index,
 		     bool stack)
 {
-	const void *host = plain(v, linear, size, ACCESS_READ, index, stack);
+	const void *host = tlb_lookup(v, linear, size, false, index);
 
 	if (likely(host)) {
 		ram_copy(buf, host, size);
@@ -85,6 +72,10 @@ void mem_read_linear(struct soft_vcpu *v, u64 linear, void *buf, u32 size, enum 
 
 	struct span s = span_translate(v, linear, size, ACCESS_READ, index, stack);
 
+	if (s.host) {
+		ram_copy(buf, s.host, size);
+		return;
+	}
 	phys_read(v, s.gpa[0], buf, s.size[0]);
 	if (s.parts == 2)
 		phys_read(v, s.gpa[1], (u8 *)buf + s.size[0], s.size[1]);
@@ -94,7 +85,7 @@ void mem_read_linear(struct soft_vcpu *v, u64 linear, void *buf, u32 size, enum 
 void mem_write_linear(struct soft_vcpu *v, u64 linear, const void *buf, u32 size,
 		      enum mmu_index index, bool stack)
 {
-	void *host = plain(v, linear, size, ACCESS_WRITE, index, stack);
+	void *host = tlb_lookup(v, linear, size, true, index);
 
 	if (likely(host)) {
 		ram_copy(host, buf, size);
@@ -103,6 +94,10 @@ void mem_write_linear(struct soft_vcpu *v, u64 linear, const void *buf, u32 size
 
 	struct span s = span_translate(v, linear, size, ACCESS_WRITE, index, stack);
 
+	if (s.host) {
+		ram_copy(s.host, buf, size);
+		return;
+	}
 	phys_write(v, s.gpa[0], buf, s.size[0]);
 	if (s.parts == 2)
 		phys_write(v, s.gpa[1], (const u8 *)buf + s.size[0], s.size[1]);
@@ -111,7 +106,7 @@ void mem_write_linear(struct soft_vcpu *v, u64 linear, const void *buf, u32 size
 
 void mem_probe_write(struct soft_vcpu *v, u64 linear, u32 size, enum mmu_index index, bool stack)
 {
-	if (!plain(v, linear, size, ACCESS_WRITE, index, stack))
+	if (!tlb_lookup(v, linear, size, true, index))
 		span_translate(v, linear, size, ACCESS_WRITE, index, stack);
 }
 

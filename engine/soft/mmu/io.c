@@ -63,6 +63,7 @@ static void monitor_read(struct soft_vcpu *v, bool port, u64 addr, void *buf, u3
 		fill_run_io(v->base.run, (u16)addr, size, false);
 	else
 		fill_run_mmio(v->base.run, addr, size, false);
+	v->leave = LEAVE_READ;
 	vcpu_exit(v);
 }
 

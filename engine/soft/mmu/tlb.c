@@ -194,20 +194,19 @@ static void enter(struct soft_vcpu *v, const struct walk *w, u8 *host, bool writ
 	v->tlb_state[number] = state;
 }
 
-void *tlb_fill(struct soft_vcpu *v, u64 linear, u32 size, enum access access, enum mmu_index index,
-	       bool stack)
+void *tlb_fill_page(struct soft_vcpu *v, u64 linear, enum access access, enum mmu_index index,
+		    bool stack, u64 *gpa)
 {
 	u64 in_page = linear & (PAGE_SIZE - 1);
 	struct walk w; /* all of it is mmu_walk()'s to fill in: this is the hot path */
 	bool write = access == ACCESS_WRITE;
 
 	v->stats.tlb_misses++;
-	if (in_page + size > PAGE_SIZE)
-		return NULL;
 	check_canonical(v, linear, stack);
 	w.linear = linear;
 	if (unlikely(mmu_walk(v, &w, access, index, true)))
 		raise_pf(v, linear, w.error);
+	*gpa = w.gpa;
 
 	struct memslot *slot = phys_slot(v->vm, w.gpa);
 
@@ -224,6 +223,16 @@ void *tlb_fill(struct soft_vcpu *v, u64 linear, u32 size, enum access access, en
 	if (enter_write)
 		enter(v, &w, host, true, index);
 	return write && !enter_write ? NULL : host + in_page;
+}
+
+void *tlb_fill(struct soft_vcpu *v, u64 linear, u32 size, enum access access, enum mmu_index index,
+	       bool stack)
+{
+	u64 gpa;
+
+	if (unlikely((linear & (PAGE_SIZE - 1)) + size > PAGE_SIZE))
+		return NULL;
+	return tlb_fill_page(v, linear, access, index, stack, &gpa);
 }
 
 /* ---- instruction fetch ---- */

@@ -1,4 +1,5 @@
-/* Read-modify-write instructions whose memory needs care: BT* with a register offset, CMPXCHG8B/16B; cache lines. */
+/* Read-modify-write instructions whose memory needs care: BT* with a register offset,
+ * CMPXCHG8B/16B; cache lines. */
 #include "engine/soft/ops/operand.h"
 
 /* ---- bit strings ---- */
@@ -66,7 +67,8 @@ void op_bit_string(struct soft_vcpu *v, const struct insn *i)
 	enum x86_seg seg = (enum x86_seg)i->seg;
 	bool stack = seg == SEG_SS;
 
-	/* The register is a signed offset in bits; SDM 2A BT, "Bit(BitBase, BitOffset)" in 3.1.1.9. */
+	/* The register is a signed offset in bits; SDM 2A BT, "Bit(BitBase, BitOffset)" in 3.1.1.9.
+	 */
 	u64 raw = reg_read(v, i, i->reg, size);
 	s64 offset = (s64)(raw << (64 - bits)) >> (64 - bits);
 	u64 bit = BIT((u64)offset & (bits - 1));
@@ -104,7 +106,8 @@ static bool cmpxchg16(void *host, u64 *low, u64 *high, u64 new_low, u64 new_high
 	return equal;
 }
 
-/** EDX:EAX with ECX:EBX, or by REX.W RDX:RAX with RCX:RBX. The destination is always written. SDM 2A CMPXCHG8B. */
+/** EDX:EAX with ECX:EBX, or by REX.W RDX:RAX with RCX:RBX. The destination is always written. SDM
+ * 2A CMPXCHG8B. */
 void op_cmpxchg16b(struct soft_vcpu *v, const struct insn *i)
 {
 	bool wide = i->w;
@@ -127,14 +130,15 @@ void op_cmpxchg16b(struct soft_vcpu *v, const struct insn *i)
 		equal = cmpxchg16(host, &memory[0], &memory[1], new_low, new_high);
 	} else if (host) {
 		memory[0] = low | high << 32;
-		equal = __atomic_compare_exchange_n((u64 *)host, &memory[0], new_low | new_high << 32,
-						    false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+		equal =
+		    __atomic_compare_exchange_n((u64 *)host, &memory[0], new_low | new_high << 32,
+						false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 	} else {
 		u64 changed[2] = {new_low, new_high}, narrow = new_low | new_high << 32;
 
 		mem_read_linear(v, linear, memory, size, v->mmu_index, seg == SEG_SS);
-		equal = wide ? memory[0] == low && memory[1] == high
-			     : memory[0] == (low | high << 32);
+		equal =
+		    wide ? memory[0] == low && memory[1] == high : memory[0] == (low | high << 32);
 		const void *source = wide ? changed : &narrow;
 		mem_write_linear(v, linear, equal ? source : memory, size, v->mmu_index,
 				 seg == SEG_SS);
@@ -148,7 +152,8 @@ void op_cmpxchg16b(struct soft_vcpu *v, const struct insn *i)
 
 /* ---- cache lines ---- */
 
-/** CLFLUSH, CLFLUSHOPT, CLWB check their address like a read of one byte. Caches are the host's matter. */
+/** CLFLUSH, CLFLUSHOPT, CLWB check their address like a read of one byte. Caches are the host's
+ * matter. */
 void op_cache_line(struct soft_vcpu *v, const struct insn *i)
 {
 	enum x86_seg seg = (enum x86_seg)i->seg;

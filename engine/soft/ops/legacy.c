@@ -40,7 +40,8 @@ void op_xlat(struct soft_vcpu *v, const struct insn *i)
 	set_al(v, (u8)mem_read(v, (enum x86_seg)i->seg, offset, 1));
 }
 
-/* AAA and AAS, SDM 2A. OF, SF, ZF and PF are undefined: here OF is 0, the others follow AL. */
+/* AAA and AAS, SDM 2A. OF, SF, ZF and PF are undefined: processors clear OF and let the others
+ * follow AL. */
 static void ascii_adjust(struct soft_vcpu *v, s32 sign)
 {
 	u64 flags = vcpu_rflags(v);
@@ -63,7 +64,7 @@ void op_aas(struct soft_vcpu *v, const struct insn *i)
 	ascii_adjust(v, -1);
 }
 
-/* SDM 2A DAA. OF is undefined: cleared. */
+/* SDM 2A DAA. OF is undefined: processors clear it. */
 void op_daa(struct soft_vcpu *v, const struct insn *i)
 {
 	u64 old = vcpu_rflags(v), flags = 0;
@@ -113,10 +114,18 @@ void op_aam(struct soft_vcpu *v, const struct insn *i)
 
 void op_aad(struct soft_vcpu *v, const struct insn *i)
 {
-	u8 al = (u8)(get_al(v) + get_ah(v) * (u8)i->imm);
+	u8 old = get_al(v), tens = (u8)(get_ah(v) * (u8)i->imm), al = (u8)(old + tens);
+	u64 flags = result_flags(al);
 
+	/* OF, AF and CF are undefined: processors leave those of the addition. */
+	if (al < old)
+		flags |= RFLAGS_CF;
+	if ((al & 0xf) < (old & 0xf))
+		flags |= RFLAGS_AF;
+	if ((al ^ old) & (al ^ tens) & 0x80)
+		flags |= RFLAGS_OF;
 	set_ax(v, 0, al);
-	vcpu_set_arith(v, result_flags(al));
+	vcpu_set_arith(v, flags);
 }
 
 /* AL = CF ? FFH : 0; not in Intel's manual, in AMD's as reserved, and in every processor. */

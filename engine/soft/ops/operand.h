@@ -14,7 +14,8 @@ static inline u64 size_mask(u32 size)
 	return ~0ull >> (64 - 8 * size);
 }
 
-/** @base with its low @size bytes replaced, by the rules of register writes: 4 bytes clear the rest. */
+/** @base with its low @size bytes replaced, by the rules of register writes: 4 bytes clear the
+ * rest. */
 static inline u64 merge(u64 base, u64 value, u32 size)
 {
 	if (size >= 4)

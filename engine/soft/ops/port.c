@@ -114,8 +114,8 @@ void op_outs(struct soft_vcpu *v, const struct insn *i)
 		return;
 	}
 
-	u64 linear = seg_linear(v, (enum x86_seg)i->seg, string_offset(v, i, RSI), size,
-				ACCESS_READ);
+	u64 linear =
+	    seg_linear(v, (enum x86_seg)i->seg, string_offset(v, i, RSI), size, ACCESS_READ);
 	u32 value = 0;
 
 	mem_read_linear(v, linear, &value, size, v->mmu_index, i->seg == SEG_SS);

@@ -67,7 +67,8 @@ void op_popa(struct soft_vcpu *v, const struct insn *i)
 
 #define ENTER_LEVELS_MAX 31
 
-/* SDM 2A ENTER. Reads come before writes, so that an instruction that faults or leaves for MMIO can start again. */
+/* SDM 2A ENTER. Reads come before writes, so that an instruction that faults or leaves for MMIO can
+ * start again. */
 void op_enter(struct soft_vcpu *v, const struct insn *i)
 {
 	u32 size = i->opsize;

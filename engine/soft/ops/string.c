@@ -1,9 +1,9 @@
 /*
  * MOVS, STOS, LODS, CMPS, SCAS. SDM 2B, and REP in SDM 2B 4.3.
  *
- * Repeated forms work in runs: as many elements as lie in the pages of source and destination. What is not
- * plain RAM goes element by element. Between runs the registers are exact, so a fault, an interrupt or an exit
- * finds the instruction at the element where it stands.
+ * Repeated forms work in runs: as many elements as lie in the pages of source and destination. What
+ * is not plain RAM goes element by element. Between runs the registers are exact, so a fault, an
+ * interrupt or an exit finds the instruction at the element where it stands.
  */
 #include "base/gp.h"
 #include "engine/soft/ops/string.h"
@@ -19,7 +19,8 @@ static bool backward(const struct soft_vcpu *v)
 	return v->rflags_sys & RFLAGS_DF;
 }
 
-/** Checks the next element and finds its memory; lowers *run to the elements that go on from it in its page. */
+/** Checks the next element and finds its memory; lowers *run to the elements that go on from it in
+ * its page. */
 static struct side side_begin(struct soft_vcpu *v, const struct insn *i, enum x86_seg seg,
 			      enum x86_reg reg, enum access access, u64 *run)
 {
@@ -41,8 +42,8 @@ static struct side side_begin(struct soft_vcpu *v, const struct insn *i, enum x8
 
 	/* rSI and rDI wrap at the address size. */
 	if (i->addrsize < 8) {
-		u64 until_wrap = backward(v) ? offset / size + 1
-					     : (size_mask(i->addrsize) + 1 - offset) / size;
+		u64 until_wrap =
+		    backward(v) ? offset / size + 1 : (size_mask(i->addrsize) + 1 - offset) / size;
 		if (room > until_wrap)
 			room = until_wrap ? until_wrap : 1;
 	}
@@ -69,8 +70,8 @@ static u64 run_begin(const struct soft_vcpu *v, const struct insn *i)
 }
 
 /**
- * Whether the instruction must be left between iterations: something waits, a debugger looks, or the I/O log
- * answered this iteration and is good for no other.
+ * Whether the instruction must be left between iterations: something waits, a debugger looks, or
+ * the I/O log answered this iteration and is good for no other.
  */
 static bool must_leave(const struct soft_vcpu *v, const struct insn *i)
 {
@@ -101,7 +102,8 @@ static u64 read_element(struct soft_vcpu *v, const struct side *s, u32 size, boo
 					 : "memory");                                              \
 		}))
 
-/** Element after element, so that overlapping regions come out as the guest's processor would have them. */
+/** Element after element, so that overlapping regions come out as the guest's processor would have
+ * them. */
 static void move_elements(u8 *dst, const u8 *src, u64 count, u32 size, bool back)
 {
 	switch (size) {
@@ -171,15 +173,16 @@ static u64 movs_run(struct soft_vcpu *v, const struct insn *i)
 	enum x86_seg seg = (enum x86_seg)i->seg;
 	u64 run = run_begin(v, i);
 	struct side src = side_begin(v, i, seg, RSI, ACCESS_READ, &run);
+	/* Faults of the source come before those of the destination. */
+	u64 value = src.host ? 0 : read_element(v, &src, i->opsize, seg == SEG_SS);
 	struct side dst = side_begin(v, i, SEG_ES, RDI, ACCESS_WRITE, &run);
 
 	if (likely(src.host && dst.host)) {
 		move_run(dst.host, src.host, run, i->opsize, backward(v));
 		return run;
 	}
-
-	u64 value = read_element(v, &src, i->opsize, seg == SEG_SS);
-
+	if (src.host)
+		value = load(src.host, i->opsize);
 	mem_write_linear(v, dst.linear, &value, i->opsize, v->mmu_index, false);
 	return 1;
 }
@@ -259,16 +262,28 @@ static u16 compare_flags(struct compared c, u32 size)
 
 	switch (size) {
 	case 1:
-		__asm__("cmpb %b2, %b1; lahf; seto %%al" : "=&a"(arith) : "q"(c.a), "q"(c.b) : "cc");
+		__asm__("cmpb %b2, %b1; lahf; seto %%al"
+			: "=&a"(arith)
+			: "q"(c.a), "q"(c.b)
+			: "cc");
 		break;
 	case 2:
-		__asm__("cmpw %w2, %w1; lahf; seto %%al" : "=&a"(arith) : "r"(c.a), "r"(c.b) : "cc");
+		__asm__("cmpw %w2, %w1; lahf; seto %%al"
+			: "=&a"(arith)
+			: "r"(c.a), "r"(c.b)
+			: "cc");
 		break;
 	case 4:
-		__asm__("cmpl %k2, %k1; lahf; seto %%al" : "=&a"(arith) : "r"(c.a), "r"(c.b) : "cc");
+		__asm__("cmpl %k2, %k1; lahf; seto %%al"
+			: "=&a"(arith)
+			: "r"(c.a), "r"(c.b)
+			: "cc");
 		break;
 	default:
-		__asm__("cmpq %q2, %q1; lahf; seto %%al" : "=&a"(arith) : "r"(c.a), "r"(c.b) : "cc");
+		__asm__("cmpq %q2, %q1; lahf; seto %%al"
+			: "=&a"(arith)
+			: "r"(c.a), "r"(c.b)
+			: "cc");
 		break;
 	}
 	return arith;
@@ -280,10 +295,12 @@ static bool ends_repeat(const struct insn *i, struct compared c)
 	return i->rep == 0xf3 ? c.a != c.b : c.a == c.b;
 }
 
-/** Compares up to @run elements, each pointer moving by its step, until the prefix ends. Returns how many. */
-__attribute__((always_inline)) static inline u64
-compare_run(const struct insn *i, const u8 *a, s64 step_a, const u8 *b, s64 step_b, u64 run,
-	    u32 size, struct compared *last)
+/** Compares up to @run elements, each pointer moving by its step, until the prefix ends. Returns
+ * how many. */
+__attribute__((always_inline)) static inline u64 compare_run(const struct insn *i, const u8 *a,
+							     s64 step_a, const u8 *b, s64 step_b,
+							     u64 run, u32 size,
+							     struct compared *last)
 {
 	for (u64 done = 1;; done++) {
 		last->a = load(a, size);
@@ -320,12 +337,14 @@ static u64 cmps_run(struct soft_vcpu *v, const struct insn *i, struct compared *
 	enum x86_seg seg = (enum x86_seg)i->seg;
 	u64 run = run_begin(v, i);
 	struct side a = side_begin(v, i, seg, RSI, ACCESS_READ, &run);
+
+	last->a = a.host ? load(a.host, i->opsize) : read_element(v, &a, i->opsize, seg == SEG_SS);
+
 	struct side b = side_begin(v, i, SEG_ES, RDI, ACCESS_READ, &run);
 
 	if (likely(a.host && b.host))
 		return compare_elements(i, a.host, step(v, i), b.host, step(v, i), run, last);
-	last->a = read_element(v, &a, i->opsize, seg == SEG_SS);
-	last->b = read_element(v, &b, i->opsize, false);
+	last->b = b.host ? load(b.host, i->opsize) : read_element(v, &b, i->opsize, false);
 	return 1;
 }
 
@@ -342,7 +361,8 @@ static u64 scas_run(struct soft_vcpu *v, const struct insn *i, struct compared *
 	return 1;
 }
 
-/** Flags are set once, at the end: a fault leaves them as they were before the instruction (SDM 2B REP). */
+/** Flags are set once, at the end: a fault leaves them as they were before the instruction (SDM 2B
+ * REP). */
 static void repeat_compare(struct soft_vcpu *v, const struct insn *i,
 			   u64 (*do_run)(struct soft_vcpu *v, const struct insn *i,
 					 struct compared *last),

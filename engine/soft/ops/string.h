@@ -33,7 +33,8 @@ static inline void string_advance(struct soft_vcpu *v, const struct insn *i, u64
 		v->regs[RCX] = merge(v->regs[RCX], v->regs[RCX] - count, i->addrsize);
 }
 
-/** Sets v->rip after a part of a string instruction: to itself (where it is) while more is to do. */
+/** Sets v->rip after a part of a string instruction: to itself (where it is) while more is to do.
+ */
 static inline void string_next(struct soft_vcpu *v, const struct insn *i)
 {
 	if (!i->rep || string_is_done(v, i))

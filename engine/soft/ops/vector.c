@@ -1,7 +1,7 @@
 /*
  * Vector instructions that touch memory element by element: MASKMOV* and gathers.
- * The guest's vector registers are live in the host's: they are stored to v->vec, and loaded back after changes,
- * by inline assembly only.
+ * The guest's vector registers are live in the host's: they are stored to v->vec, and loaded back
+ * after changes, by inline assembly only.
  */
 #include "engine/soft/ops/operand.h"
 
@@ -32,7 +32,7 @@ static void store_xmm(struct soft_vcpu *v)
 static void store_mm(struct soft_vcpu *v)
 {
 	__asm__ volatile(STORE_MM(0) STORE_MM(1) STORE_MM(2) STORE_MM(3) STORE_MM(4) STORE_MM(5)
-				 STORE_MM(6) STORE_MM(7)
+			     STORE_MM(6) STORE_MM(7)
 			 :
 			 : "r"(v->vec)
 			 : "memory");
@@ -82,8 +82,8 @@ static void masked_store(struct soft_vcpu *v, const struct insn *i, u64 offset, 
 
 	for (u32 k = 0; k < count; k++)
 		if (element_selected(mask, k, size)) {
-			u64 linear = seg_linear(v, seg, (offset + k * size) & wrap, size,
-						ACCESS_WRITE);
+			u64 linear =
+			    seg_linear(v, seg, (offset + k * size) & wrap, size, ACCESS_WRITE);
 
 			mem_probe_write(v, linear, size, v->mmu_index, seg == SEG_SS);
 		}
@@ -101,9 +101,9 @@ static void masked_load(struct soft_vcpu *v, const struct insn *i, const u8 *mas
 
 	for (u32 k = 0; k < count; k++)
 		value[k] = element_selected(mask, k, size)
-				   ? mem_read(v, (enum x86_seg)i->seg,
-					      (offset + k * size) & size_mask(i->addrsize), size)
-				   : 0;
+			       ? mem_read(v, (enum x86_seg)i->seg,
+					  (offset + k * size) & size_mask(i->addrsize), size)
+			       : 0;
 	for (u32 k = 0; k < count; k++)
 		element_set(dst, k, size, value[k]);
 	clear_above(dst, i->opsize);
@@ -127,7 +127,8 @@ static void byte_mask_store(struct soft_vcpu *v, const struct insn *i)
 		     mmx ? 8 : 16);
 }
 
-/** VMASKMOVPS, VMASKMOVPD (0F38 2C to 2F), VPMASKMOVD/Q (0F38 8C, 8E): load and store forms. SDM 2C. */
+/** VMASKMOVPS, VMASKMOVPD (0F38 2C to 2F), VPMASKMOVD/Q (0F38 8C, 8E): load and store forms. SDM
+ * 2C. */
 static void element_mask_move(struct soft_vcpu *v, const struct insn *i)
 {
 	bool integer = i->opcode >= 0x80;
@@ -155,7 +156,8 @@ void op_maskmov(struct soft_vcpu *v, const struct insn *i)
 
 /* ---- gathers ---- */
 
-/* 0F38 90 to 93: bit 0 of the opcode gives the index size, VEX.W the data size. SDM 2C VGATHER*, VPGATHER*. */
+/* 0F38 90 to 93: bit 0 of the opcode gives the index size, VEX.W the data size. SDM 2C VGATHER*,
+ * VPGATHER*. */
 struct gather {
 	u8 *dst, *mask;
 	const u8 *index;
@@ -173,7 +175,8 @@ static u64 gather_offset(const struct soft_vcpu *v, const struct insn *i, const 
 	return (base + index * i->scale + (u64)i->disp) & size_mask(i->addrsize);
 }
 
-/** One element. Where it may fault or leave, the elements before it are completed in the registers first. */
+/** One element. Where it may fault or leave, the elements before it are completed in the registers
+ * first. */
 static u64 gather_element(struct soft_vcpu *v, const struct insn *i, u64 offset, u32 size)
 {
 	enum x86_seg seg = (enum x86_seg)i->seg;
@@ -185,7 +188,8 @@ static u64 gather_element(struct soft_vcpu *v, const struct insn *i, u64 offset,
 		if (likely(host))
 			return size == 4 ? *(const u32 *)host : *(const u64 *)host;
 	}
-	/* But not what the I/O log answered: its reads come again, in their order, if this one leaves. */
+	/* But not what the I/O log answered: its reads come again, in their order, if this one
+	 * leaves. */
 	if (!v->io_cursor)
 		load_ymm(v);
 	return mem_read(v, seg, offset, size);
@@ -195,11 +199,11 @@ void op_gather(struct soft_vcpu *v, const struct insn *i)
 {
 	u8 dst = i->reg & 15, mask = i->vvvv & 15, index = (u8)i->index & 15;
 	struct gather g = {
-		.dst = v->vec[dst],
-		.mask = v->vec[mask],
-		.index = v->vec[index],
-		.data_size = i->w ? 8 : 4,
-		.index_size = i->opcode & 1 ? 8 : 4,
+	    .dst = v->vec[dst],
+	    .mask = v->vec[mask],
+	    .index = v->vec[index],
+	    .data_size = i->w ? 8 : 4,
+	    .index_size = i->opcode & 1 ? 8 : 4,
 	};
 
 	if (dst == mask || dst == index || mask == index)
@@ -209,6 +213,9 @@ void op_gather(struct soft_vcpu *v, const struct insn *i)
 	for (u32 k = 0; k < i->opsize / g.data_size; k++)
 		element_set(g.mask, k, g.data_size,
 			    element_selected(g.mask, k, g.data_size) ? ~0ull : 0);
+	/* The upper halves are cleared even by a gather that faults on its way, as processors do. */
+	clear_above(g.dst, i->opsize);
+	clear_above(g.mask, i->opsize);
 	for (u32 k = 0; k < g.count; k++) {
 		if (!element_selected(g.mask, k, g.data_size))
 			continue;

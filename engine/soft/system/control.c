@@ -2,6 +2,7 @@
  * Control registers: what may be written to them, what that changes, and the instructions that do
  * it. SDM 3A 2.5, 4.4.1, 4.10.4, 9.8.5; 2B MOV (control registers), SMSW, LMSW, CLTS.
  */
+#include "debug/trace.h"
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/system/features.h"
@@ -250,6 +251,11 @@ void op_mov_to_cr(struct soft_vcpu *v, const struct insn *i)
 		ok = set_cr8(v, value);
 		break;
 	}
+	/* CR0 and CR4 change modes; CR3 and CR8 are every day's business. */
+	if (trace_on(mode, i->reg == 0 || i->reg == 4 ? 1 : 3))
+		trace_gp(mode, 1, "vcpu %u: cr%u = %#llx, efer %#llx at rip %#llx%s", v->base.id,
+			 i->reg, (unsigned long long)value, (unsigned long long)v->msr.efer,
+			 (unsigned long long)v->rip, ok ? "" : ": #GP(0)");
 	if (!ok)
 		raise_gp(v, 0);
 	v->rip = v->next_rip;

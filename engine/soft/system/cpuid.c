@@ -2,6 +2,7 @@
  * CPUID as the guest sees it: the table the monitor set, with the bits that depend on the vCPU's
  * present state put in when asked. SDM 2A CPUID; APM 3 appendix E.
  */
+#include "debug/trace.h"
 #include "engine/soft/system/features.h"
 #include "engine/soft/translate/ops.h"
 
@@ -148,6 +149,8 @@ void op_cpuid(struct soft_vcpu *v, const struct insn *i)
 	u32 out[4];
 
 	cpuid_query(v, (u32)v->regs[RAX], (u32)v->regs[RCX], out);
+	trace_gp(cpuid, 1, "vcpu %u: %#x.%u: eax %#x ebx %#x ecx %#x edx %#x", v->base.id,
+		 (u32)v->regs[RAX], (u32)v->regs[RCX], out[0], out[1], out[2], out[3]);
 	v->regs[RAX] = out[CPUID_EAX];
 	v->regs[RBX] = out[CPUID_EBX];
 	v->regs[RCX] = out[CPUID_ECX];

@@ -114,11 +114,10 @@ static u32 check_dr(struct soft_vcpu *v, const struct insn *i)
 		number += 2;
 	}
 	require_cpl0(v);
-	/* General detect: a fault before the access; BD tells it apart, GD falls so that the
-	 * handler can reach the registers (SDM 3B 17.2.3, 17.2.4). */
+	/* General detect: a fault before the access; BD tells it apart. Delivery clears GD, so that
+	 * the handler can reach the registers (SDM 3B 17.2.3, 17.2.4). */
 	if (v->dr7 & DR7_GD) {
 		v->dr6 |= DR6_BD;
-		v->dr7 &= ~DR7_GD;
 		raise(v, EXC_DB);
 	}
 	return number;

@@ -182,15 +182,12 @@ static void deliver_long(struct soft_vcpu *v, const struct event *ev, struct tar
 	if (!is_canonical(t->rip))
 		raise_gp(v, 0);
 
-	/* In memory order: upwards. */
-	const u64 frame[6] = {ev->error, ev->rip,      v->seg[SEG_CS].selector,
-			      ev->flags, v->regs[RSP], v->seg[SEG_SS].selector};
-	const u64 *first = ev->has_error ? frame : frame + 1;
-	u32 bytes = ev->has_error ? 48 : 40;
+	const u64 frame[6] = {v->seg[SEG_SS].selector, v->regs[RSP], ev->flags,
+			      v->seg[SEG_CS].selector, ev->rip,	     ev->error};
 
-	s.sp = (s.sp & ~0xfull) - bytes;
+	s.sp &= ~0xfull;
 	desc_set_accessed(v, &t->desc);
-	mem_write_linear(v, s.sp, first, bytes, s.index, true);
+	stack_push(v, &s, frame, ev->has_error ? 6 : 5, 8);
 	enter_handler(v, t, &s);
 }
 
@@ -292,6 +289,7 @@ void event_deliver(struct soft_vcpu *v, const struct event *ev)
 		deliver_protected(v, ev);
 
 	e->in_delivery = false;
+	v->step_tf = 0; /* TF fell: no single-step trap behind INT n (SDM 3B 17.3.1.4) */
 	if (ev->vector == EXC_DB && ev->kind == EVENT_EXCEPTION)
 		debug_handler_entered(v);
 	count(v, ev);

@@ -42,8 +42,8 @@ void op_sti(struct soft_vcpu *v, const struct insn *i)
 		if (v->rflags_sys & RFLAGS_IF)
 			return;
 		v->rflags_sys |= RFLAGS_IF;
+		vcpu_irq_window(v); /* before the shadow, which would hide what waits */
 		v->int_shadow = 1;
-		vcpu_irq_window(v);
 		break;
 	case IF_VIRTUAL:
 		if (v->rflags_sys & RFLAGS_VIP)

@@ -18,6 +18,7 @@ static void load_flags(struct soft_vcpu *v, u64 image, u64 mask)
 	if (!(v->dr7 & DR7_ENABLES))
 		image &= ~RFLAGS_RF;
 	vcpu_set_rflags(v, (old & ~mask) | (image & mask));
+	v->keep_rf = (v->rflags_sys & RFLAGS_RF) != 0;
 	if (~old & v->rflags_sys & RFLAGS_IF)
 		vcpu_irq_window(v);
 }

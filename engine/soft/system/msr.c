@@ -9,11 +9,10 @@
  * no effect.
  */
 #include <errno.h>
-#include <time.h>
 
 #include "base/gp.h"
+#include "debug/trace.h"
 #include "engine/soft/irqchip/irqchip.h"
-#include "engine/soft/mmu/mmu.h"
 #include "engine/soft/system/features.h"
 #include "engine/soft/system/msr.h"
 #include "engine/soft/system/priv.h"
@@ -192,10 +191,11 @@ static bool write_apic_base(struct soft_vcpu *v, const struct msr_row *row, u32 
 		return false;
 	if ((value & BIT(10)) && !feature(v, FEATURE_X2APIC))
 		return false;
-	if (v->lapic && !lapic_set_base(v, value))
-		return false;
-	v->msr.apic_base = value;
-	return true;
+	if (host || !v->lapic) {
+		lapic_restore_base(v, value);
+		return true;
+	}
+	return lapic_set_base(v, value);
 }
 
 static bool read_lapic(struct soft_vcpu *v, const struct msr_row *row, u32 index, u64 *value)
@@ -348,29 +348,14 @@ static bool write_segment_base(struct soft_vcpu *v, const struct msr_row *row, u
 
 /* ---- KVM's clock ---- */
 
-/*
- * struct pvclock_wall_clock { u32 version, sec, nsec; }: the wall-clock time at which kvmclock was
- * 0. Guests read it after their own write, so no reader needs the odd version in between.
- */
 static bool write_wall_clock(struct soft_vcpu *v, const struct msr_row *row, u32 index, u64 value,
 			     bool host)
 {
-	struct timespec now = {0};
-	u64 gpa = value & ~3ull;
-	u32 words[3];
-
 	v->msr.kvm_wall_clock = value;
-	if (host || !value || !phys_ram(v->vm, gpa) || !phys_ram(v->vm, gpa + 8))
-		return true;
-	gp_syscall(SYS_clock_gettime, CLOCK_REALTIME, (long)&now, 0, 0, 0, 0);
-	u64 kvmclock = clock_now() + (u64)v->vm->clock_offset;
-	u64 boot = (u64)now.tv_sec * 1000000000 + (u64)now.tv_nsec - kvmclock;
-	phys_read(v, gpa, &words[0], 4);
-	words[0] = (words[0] | 1) + 1;
-	words[1] = (u32)(boot / 1000000000);
-	words[2] = (u32)(boot % 1000000000);
-	for (u32 n = 3; n-- > 0;)
-		phys_write(v, gpa + n * 4, &words[n], 4);
+	/* Written once, when the guest asks; a monitor that restores the register asks for nothing.
+	 */
+	if (!host && value)
+		kvmclock_update_wall(v);
 	return true;
 }
 
@@ -470,7 +455,8 @@ static const struct msr_row rows[] = {
 	  .write = write_field, .valid = 0xffffffff, .needs = FEATURE_RDTSCP },
 	/* AMD, BKDG and PPR: nothing to say, nothing to change. */
 	{ .name = "AMD_SYSCFG", .index = 0xc0010010, .read = read_constant, .write = write_ignored },
-	{ .name = "AMD_HWCR", .index = 0xc0010015, .read = read_constant, .write = write_ignored },
+	{ .name = "AMD_HWCR", .index = 0xc0010015, .read = read_constant, .write = write_ignored,
+	  .valid = BIT(24) }, /* the TSC counts at the P0 frequency */
 	{ .name = "AMD_TOP_MEM", .index = 0xc001001a, .read = read_constant,
 	  .write = write_ignored },
 	{ .name = "AMD_TOP_MEM2", .index = 0xc001001d, .read = read_constant,
@@ -563,20 +549,38 @@ void msr_reset(struct soft_vcpu *v)
 
 /* ---- instructions ---- */
 
+static void trace_access(struct soft_vcpu *v, const char *what, u32 index, u64 value, bool refused)
+{
+	const char *name = msr_name(index);
+
+	trace_gp(msr, 1, "vcpu %u: %s %#x (%s) = %#llx at rip %#llx%s", v->base.id, what, index,
+		 name ? name : "unknown", (unsigned long long)value, (unsigned long long)v->rip,
+		 refused ? ": #GP(0)" : "");
+}
+
 void op_rdmsr(struct soft_vcpu *v, const struct insn *i)
 {
-	u64 value;
+	u32 index = (u32)v->regs[RCX];
+	u64 value = 0;
 
 	require_cpl0(v);
-	if (msr_read(v, (u32)v->regs[RCX], &value, false))
+	bool refused = msr_read(v, index, &value, false);
+	if (trace_on(msr, refused ? 1 : 2))
+		trace_access(v, "rdmsr", index, value, refused);
+	if (refused)
 		raise_gp(v, 0);
 	set_edx_eax(v, value);
 }
 
 void op_wrmsr(struct soft_vcpu *v, const struct insn *i)
 {
+	u32 index = (u32)v->regs[RCX];
+
 	require_cpl0(v);
-	if (msr_write(v, (u32)v->regs[RCX], edx_eax(v), false))
+	bool refused = msr_write(v, index, edx_eax(v), false);
+	if (trace_on(msr, refused ? 1 : 2))
+		trace_access(v, "wrmsr", index, edx_eax(v), refused);
+	if (refused)
 		raise_gp(v, 0);
 	v->rip = v->next_rip;
 }

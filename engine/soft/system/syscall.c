@@ -39,6 +39,8 @@ void op_syscall(struct soft_vcpu *v, const struct insn *i)
 	v->regs[R11] = flags;
 	v->rip = v->msr.lstar;
 	vcpu_set_rflags(v, flags & ~v->msr.sfmask);
+	if (!(v->rflags_sys & RFLAGS_TF))
+		v->step_tf = 0; /* TF is looked at behind SYSCALL: kernels mask it */
 	load_flat(v, selector, (u16)(selector + 8), 0, true);
 	vcpu_update_mode(v);
 }

@@ -165,6 +165,7 @@ static void load_state(struct soft_vcpu *v, const struct task_state *t, enum tas
 	for (u32 n = 0; n < 8; n++)
 		v->regs[n] = t->regs[n];
 	vcpu_set_rflags(v, flags);
+	v->keep_rf = (v->rflags_sys & RFLAGS_RF) != 0;
 	v->cpl = flags & RFLAGS_VM ? 3 : SELECTOR_RPL(t->selector[SEG_CS]);
 	for (u32 n = 0; n < 6; n++)
 		segment_fill_null(&v->seg[n], t->selector[n], n == SEG_SS ? v->cpl : 0);

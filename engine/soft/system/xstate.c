@@ -349,8 +349,7 @@ static void env_widen(u8 *env)
 	for (u32 n = ENV_WORDS; n-- > 0;) {
 		env[n * 4 + 1] = env[n * 2 + 1];
 		env[n * 4] = env[n * 2];
-		env[n * 4 + 2] = n < 3 ? 0xff : 0; /* the reserved upper halves of FCW, FSW, FTW */
-		env[n * 4 + 3] = n < 3 ? 0xff : 0;
+		env[n * 4 + 2] = env[n * 4 + 3] = 0;
 	}
 }
 

@@ -364,7 +364,15 @@ static void take_flags(struct decoded *d, const ZydisDecodedInstruction *zi)
 		d->flags_read |= d->flags_written;
 		d->flags_written = 0;
 		break;
+	case ZYDIS_MNEMONIC_AND:
+	case ZYDIS_MNEMONIC_OR:
+	case ZYDIS_MNEMONIC_XOR:
+	case ZYDIS_MNEMONIC_TEST:
+		break; /* AF undefined, in fact overwritten */
 	default:
+		/* Processors leave some undefined flags as they were: DIV, BT. */
+		d->flags_read |= (u16)(zi->cpu_flags->undefined & RFLAGS_ARITH);
+		d->flags_written &= (u16)~zi->cpu_flags->undefined;
 		break;
 	}
 }
@@ -439,6 +447,11 @@ static void take_insn(struct decoded *d, const ZydisDecodedInstruction *zi, u32 
 	else if (zi->attributes & ZYDIS_ATTRIB_HAS_REPNE)
 		i->rep = 0xf2;
 	u8 rex_b = 0;
+	i->w = d->wide;
+	if (zi->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ)
+		i->opsize = 8;
+	else if (zi->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU)
+		i->opsize = 16;
 	if (d->vex) {
 		i->reg = (u8)((zi->raw.vex.R ? 0 : 8));
 		rex_b = (u8)(zi->raw.vex.B ? 0 : 8);
@@ -514,6 +527,35 @@ static void take_operand_size(struct decoded *d, const ZydisDecodedInstruction *
 		return;
 	if (zi->operand_width == 16)
 		d->need_66 = true;
+}
+
+/* Vector operands in memory that must be aligned (SDM 1 14.9, 2A 2.4): all of SSE but the unaligned moves and the
+ * string comparisons; of AVX only the aligned moves. */
+static bool must_be_aligned(const struct decoded *d, const ZydisDecodedInstruction *zi)
+{
+	if (!d->mem || d->mem_size < 16 || (!d->sse && !d->avx))
+		return false;
+	switch (zi->mnemonic) {
+	case ZYDIS_MNEMONIC_VMOVAPS:
+	case ZYDIS_MNEMONIC_VMOVAPD:
+	case ZYDIS_MNEMONIC_VMOVDQA:
+	case ZYDIS_MNEMONIC_VMOVNTPS:
+	case ZYDIS_MNEMONIC_VMOVNTPD:
+	case ZYDIS_MNEMONIC_VMOVNTDQ:
+	case ZYDIS_MNEMONIC_VMOVNTDQA:
+		return true;
+	case ZYDIS_MNEMONIC_MOVUPS:
+	case ZYDIS_MNEMONIC_MOVUPD:
+	case ZYDIS_MNEMONIC_MOVDQU:
+	case ZYDIS_MNEMONIC_LDDQU:
+	case ZYDIS_MNEMONIC_PCMPESTRI:
+	case ZYDIS_MNEMONIC_PCMPESTRM:
+	case ZYDIS_MNEMONIC_PCMPISTRI:
+	case ZYDIS_MNEMONIC_PCMPISTRM:
+		return false;
+	default:
+		return !d->vex;
+	}
 }
 
 static u8 far_segment(ZydisMnemonic mnemonic)
@@ -683,8 +725,9 @@ int decode(const u8 *bytes, u32 available, u64 rip, u32 mode, struct decoded *ou
 	if (!ZYAN_SUCCESS(status) || !allowed_ext[zi.meta.isa_ext] ||
 	    (zi.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
 	     zi.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)) {
-		/* INVPCID, VMCALL and the like have extensions of their own but rules */
-		if (!ZYAN_SUCCESS(status) || !rules[zi.mnemonic].op)
+		/* INVPCID, ENDBR and the like are of extensions not allowed in general but have rules. */
+		if (!ZYAN_SUCCESS(status) ||
+		    (!rules[zi.mnemonic].op && rules[zi.mnemonic].class == CLASS_NATIVE))
 			return undefined(out);
 	}
 	memcpy(out->bytes, bytes, zi.length);
@@ -695,6 +738,7 @@ int decode(const u8 *bytes, u32 available, u64 rip, u32 mode, struct decoded *ou
 	take_insn(out, &zi, mode);
 	take_unit(out, &zi, ops);
 	take_operand_size(out, &zi);
+	out->mem_aligned = must_be_aligned(out, &zi) || zi.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
 	classify(out, &zi, ops);
 	if (zi.raw.imm[0].is_relative) {
 		u32 bytes_of_rip = MODE_CODE_SIZE(mode);

@@ -59,6 +59,7 @@ struct decoded {
 	bool mem;
 	u16 mem_size;            /* bytes */
 	bool mem_read, mem_write;
+	bool mem_aligned;        /* #GP(0) unless aligned to its size, before any page fault */
 
 	u64 target;              /* direct branches: destination, CS-relative */
 	u8 cond;                 /* condition of JCC */

@@ -38,10 +38,19 @@ static int spill(struct translator *t, const struct decoded *d, struct renaming 
 	return RDI; /* not reached: no instruction names ten registers */
 }
 
-static int stand_in_for(struct translator *t, struct renaming *r, const struct reg_operand *op,
-			int host)
+/* Whether the old value matters: it is read, here or by another operand, or only partly overwritten. */
+static bool wants_value(const struct decoded *d, const struct reg_operand *op)
 {
-	if (op->read || op->size < 4)
+	for (int n = 0; n < d->gpr_count; n++)
+		if (d->gpr[n].guest == op->guest && (d->gpr[n].read || d->gpr[n].size < 4))
+			return true;
+	return false;
+}
+
+static int stand_in_for(struct translator *t, const struct decoded *d, struct renaming *r,
+			const struct reg_operand *op, int host)
+{
+	if (wants_value(d, op))
 		e_get_guest(&t->e, W64, host, op->guest);
 	r->stand_in[r->stand_ins].host = host;
 	r->stand_in[r->stand_ins].guest = op->guest;
@@ -73,7 +82,7 @@ static void rename_for_high_bytes(struct translator *t, const struct decoded *d,
 		} else if (op->guest == RSP) {
 			int host = find_stand_in(r, op);
 			if (host == REG_NONE)
-				host = stand_in_for(t, r, op, spill(t, d, r, true));
+				host = stand_in_for(t, d, r, op, spill(t, d, r, true));
 			r->reg[n] = host;
 		} else {
 			r->reg[n] = op->guest;
@@ -104,7 +113,7 @@ static void rename_registers(struct translator *t, const struct decoded *d, stru
 			} else {
 				host = spill(t, d, r, false);
 			}
-			stand_in_for(t, r, op, host);
+			stand_in_for(t, d, r, op, host);
 		}
 		r->reg[n] = host;
 	}

@@ -114,6 +114,7 @@ static inline void e_get_guest(struct emitter *e, int w, int dst, int g)
 #define ACCESS_CALL         BIT(15) /* return address of a near call: the jump follows */
 #define ACCESS_INDEX(d)     (((d) >> 12) & 3)
 #define ACCESS_INDEX_SHIFT  12
+#define ACCESS_ALIGNED      BIT(19) /* a vector that must be aligned to its size */
 #define ACCESS_SEG(d)       (((d) >> 16) & 7)
 #define ACCESS_SEG_SHIFT    16
 

@@ -52,6 +52,7 @@ struct machine {
 	u8 ram[RAM_SIZE];
 	jmp_buf back;
 	u64 fault_page;		   /* linear page that raises #PF; ~0: none */
+	u64 exit_page;		   /* linear page that leaves to the monitor; ~0: none */
 	enum mmu_index last_index; /* of the last write */
 	u32 irq_windows;
 	int external; /* vector that the interrupt chips hold, or -1 */
@@ -86,6 +87,17 @@ bool run_events(void);
 
 /** As the dispatcher does: delivers until nothing is pending or the vCPU shuts down. */
 void settle(void);
+
+static inline struct soft_vcpu *cpu(void)
+{
+	return machine->v;
+}
+
+/** raise_error() from outside of delivery, as an instruction would. */
+void fault(u8 vector, u32 error);
+/** INT n. */
+void int_n(u8 vector);
+void expect_selectors(u16 cs, u16 ss);
 
 #define assert_raised(vector, error)                                                               \
 	do {                                                                                       \

@@ -1,4 +1,4 @@
-#include "tests/unit/test_flow_machine.h"
+#include "tests/unit/flow_machine.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +50,8 @@ static void *memory(u64 linear, u32 size, bool write, enum mmu_index index, bool
 	if (!is_canonical(linear))
 		raise_error(v, stack ? EXC_SS : EXC_GP, 0);
 	for (u64 at = linear; at < linear + size; at++) {
+		if ((at & PAGE_MASK) == machine->exit_page)
+			longjmp(machine->back, 1);
 		if (at >= RAM_SIZE || (at & PAGE_MASK) == machine->fault_page)
 			raise_pf(v, at, (write ? PF_W : 0) | (index == MMU_USER ? PF_U : 0));
 	}
@@ -297,7 +299,7 @@ int machine_setup(void **state)
 	memset(machine->v, 0, sizeof(*machine->v));
 	machine->v->vm = &machine->vm;
 	machine->vm.irqchip = (struct irqchip *)machine; /* present; never looked into here */
-	machine->fault_page = ~0ull;
+	machine->fault_page = machine->exit_page = ~0ull;
 	machine->external = -1;
 	machine->v->tr.access = machine->v->ldtr.access = SEG_UNUSABLE;
 	machine->v->dr6 = DR6_FIXED1;
@@ -345,4 +347,23 @@ void settle(void)
 			return;
 		run_events();
 	}
+}
+
+void fault(u8 vector, u32 error)
+{
+	if (!setjmp(machine->back))
+		raise_error(cpu(), vector, error);
+}
+
+void int_n(u8 vector)
+{
+	struct insn i = {.imm = vector};
+
+	run_op(op_int_n, &i);
+}
+
+void expect_selectors(u16 cs, u16 ss)
+{
+	assert_int_equal(cpu()->seg[SEG_CS].selector, cs);
+	assert_int_equal(cpu()->seg[SEG_SS].selector, ss);
 }

@@ -1,0 +1,206 @@
+/* The same code in a guest of the soft engine: long mode, CPL 3, identical linear addresses. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/error.h"
+#include "engine/engine.h"
+#include "tests/diff/diff.h"
+
+/* Guest-physical layout */
+#define TABLES_GPA 0x10000 /* PML4, PDPT, PD, page tables */
+#define GDT_GPA    0x1000
+#define IDT_GPA    0x2000
+#define TSS_GPA    0x3000
+#define STUBS_GPA  0x4000  /* a HLT per vector */
+#define KSTACK_GPA 0x6000  /* top */
+#define DATA_GPA   0x100000
+#define CODE_GPA   0x1000000
+#define RAM_SIZE   (CODE_GPA + CODE_SIZE)
+
+static u8 *ram;
+static struct engine_vm *vm;
+static struct engine_vcpu *vcpu;
+static const struct engine *engine;
+static struct kvm_sregs start_sregs;
+static u64 next_table = TABLES_GPA;
+
+static u64 *table(u64 gpa)
+{
+	return (u64 *)(ram + gpa);
+}
+
+static void map_page(u64 linear, u64 gpa, u64 flags)
+{
+	u64 at = TABLES_GPA;
+	for (int level = 3; level > 0; level--) {
+		u64 *entry = &table(at)[(linear >> (12 + 9 * level)) & 511];
+		if (!*entry) {
+			next_table += 0x1000;
+			*entry = next_table | 7;
+		}
+		at = *entry & ~0xfffull;
+	}
+	table(at)[(linear >> 12) & 511] = gpa | flags;
+}
+
+static void build_tables(void)
+{
+	next_table = TABLES_GPA;
+	for (u64 gpa = 0; gpa < TABLES_GPA; gpa += 0x1000)
+		map_page(gpa, gpa, 3);
+	for (u64 offset = 0; offset < DATA_SIZE; offset += 0x1000)
+		map_page(DATA_BASE + offset, DATA_GPA + offset, 7);
+	for (u64 offset = 0; offset < CODE_SIZE; offset += 0x1000)
+		map_page(CODE_BASE + offset, CODE_GPA + offset, 7);
+}
+
+static void build_descriptors(void)
+{
+	u64 *gdt = table(GDT_GPA);
+	gdt[1] = 0x00af9b000000ffff; /* 0x08 kernel code */
+	gdt[2] = 0x00cf93000000ffff; /* 0x10 kernel data */
+	gdt[3] = 0x00affb000000ffff; /* 0x18 user code */
+	gdt[4] = 0x00cff3000000ffff; /* 0x20 user data */
+	gdt[6] = 0x00008b0000000067 | (u64)TSS_GPA << 16; /* 0x30 TSS */
+	gdt[7] = 0;
+	*(u64 *)(ram + TSS_GPA + 4) = KSTACK_GPA; /* RSP0 */
+	for (u64 vector = 0; vector < 32; vector++) {
+		u64 handler = STUBS_GPA + vector * 16;
+		ram[handler] = 0xf4; /* hlt */
+		u64 *gate = table(IDT_GPA + vector * 16);
+		gate[0] = (handler & 0xffff) | 0x08ull << 16 | 0xee00ull << 32 |
+			  (handler >> 16 & 0xffff) << 48;
+		gate[1] = handler >> 32;
+	}
+}
+
+static struct kvm_segment segment(u16 selector, u8 type, u8 dpl, bool code)
+{
+	return (struct kvm_segment){.limit = 0xffffffff, .selector = selector, .type = type, .present = 1,
+				    .dpl = dpl, .db = !code, .s = 1, .l = code, .g = 1};
+}
+
+static int make_vcpu(void)
+{
+	struct error err = {""};
+	int r = engine->vcpu_create(vm, 0, &vcpu, &err);
+	if (r < 0) {
+		fprintf(stderr, "%s\n", err.text);
+		return r;
+	}
+	struct {
+		struct kvm_cpuid2 head;
+		struct kvm_cpuid_entry2 entries[100];
+	} cpuid = {.head.nent = 100};
+	engine->vm_get_supported_cpuid(vm, &cpuid.head);
+	engine->vcpu_set_cpuid(vcpu, &cpuid.head);
+	struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = 7}}};
+	struct kvm_sregs *s = &start_sregs;
+	engine->vcpu_get_sregs(vcpu, s);
+	s->cs = segment(0x1b, 11, 3, true);
+	s->ss = s->ds = s->es = segment(0x23, 3, 3, false);
+	s->fs = s->gs = segment(0x23, 3, 3, false);
+	s->tr = (struct kvm_segment){.base = TSS_GPA, .limit = 0x67, .selector = 0x30, .type = 11, .present = 1};
+	s->gdt = (struct kvm_dtable){.base = GDT_GPA, .limit = 0x3f};
+	s->idt = (struct kvm_dtable){.base = IDT_GPA, .limit = 0x1ff};
+	s->cr0 = 0x80010033; /* PG WP NE ET MP PE */
+	s->cr3 = TABLES_GPA;
+	s->cr4 = 0x40620; /* OSXSAVE OSXMMEXCPT OSFXSR PAE */
+	s->efer = 0xd00;  /* NXE LMA LME */
+	r = engine->vcpu_set_sregs(vcpu, s);
+	if (r < 0 || (r = engine->vcpu_set_xcrs(vcpu, &xcrs)) < 0)
+		fprintf(stderr, "cannot set the vCPU's state: %d\n", r);
+	return r;
+}
+
+static int set_slot(u64 size)
+{
+	struct kvm_userspace_memory_region region = {.slot = 0, .memory_size = size, .userspace_addr = (u64)ram};
+	return engine->vm_set_memory(vm, &region);
+}
+
+int guest_init(void)
+{
+	struct error err = {""};
+	engine = engine_by_name("soft");
+	ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (ram == MAP_FAILED)
+		return -errno;
+	int r = engine->vm_create(&vm, &err);
+	if (r < 0) {
+		fprintf(stderr, "%s\n", err.text);
+		return r;
+	}
+	build_tables();
+	build_descriptors();
+	r = set_slot(RAM_SIZE);
+	return r < 0 ? r : make_vcpu();
+}
+
+u8 *guest_code(void)
+{
+	return ram + CODE_GPA;
+}
+
+int guest_forget_code(void)
+{
+	int r = set_slot(0);
+	return r < 0 ? r : set_slot(RAM_SIZE);
+}
+
+static void regs_in(const struct state *s, struct kvm_regs *k)
+{
+	*k = (struct kvm_regs){.rax = s->regs[0], .rcx = s->regs[1], .rdx = s->regs[2], .rbx = s->regs[3],
+			       .rsp = s->regs[4], .rbp = s->regs[5], .rsi = s->regs[6], .rdi = s->regs[7],
+			       .r8 = s->regs[8], .r9 = s->regs[9], .r10 = s->regs[10], .r11 = s->regs[11],
+			       .r12 = s->regs[12], .r13 = s->regs[13], .r14 = s->regs[14], .r15 = s->regs[15],
+			       .rip = s->rip, .rflags = s->rflags};
+}
+
+static void regs_out(const struct kvm_regs *k, struct state *s)
+{
+	const u64 values[16] = {k->rax, k->rcx, k->rdx, k->rbx, k->rsp, k->rbp, k->rsi, k->rdi,
+				k->r8,  k->r9,  k->r10, k->r11, k->r12, k->r13, k->r14, k->r15};
+	memcpy(s->regs, values, sizeof(values));
+}
+
+void guest_run(const struct state *in, struct state *out)
+{
+	struct kvm_regs regs;
+	struct kvm_xsave xsave = {0};
+	struct kvm_sregs sregs;
+
+	memcpy(ram + DATA_GPA, in->data, DATA_SIZE);
+	u64 below[2] = {in->rflags, in->rip}; /* as native_run() leaves there */
+	memcpy(ram + DATA_GPA + (in->regs[4] - DATA_BASE) - 16, below, 16);
+	regs_in(in, &regs);
+	memcpy(xsave.region, in->xsave, sizeof(in->xsave));
+	engine->vcpu_set_sregs(vcpu, &start_sregs);
+	engine->vcpu_set_regs(vcpu, &regs);
+	engine->vcpu_set_xsave(vcpu, &xsave);
+	int r = engine->vcpu_run(vcpu);
+	engine->vcpu_get_regs(vcpu, &regs);
+	engine->vcpu_get_sregs(vcpu, &sregs);
+	engine->vcpu_get_xsave(vcpu, &xsave);
+	regs_out(&regs, out);
+	out->vector = ~0ull;
+	out->cr2 = 0;
+	if (r == 0 && vcpu->run->exit_reason == KVM_EXIT_HLT && regs.rip > STUBS_GPA &&
+	    regs.rip < STUBS_GPA + 512) {
+		out->vector = (regs.rip - STUBS_GPA) / 16;
+		const u64 *frame = (const u64 *)(ram + regs.rsp);
+		if (out->vector == 14 || out->vector == 13 || out->vector == 12 || out->vector == 17)
+			frame++;
+		out->rip = frame[0];
+		out->rflags = frame[2];
+		out->regs[4] = frame[3];
+		out->cr2 = out->vector == 14 ? sregs.cr2 : 0;
+	} else {
+		out->rip = regs.rip;
+		out->rflags = vcpu->run->exit_reason;
+	}
+	memcpy(out->xsave, xsave.region, sizeof(out->xsave));
+	memcpy(out->data, ram + DATA_GPA, DATA_SIZE);
+}
