@@ -253,7 +253,8 @@ struct soft_vcpu {
 	_Atomic u32 sleeping; /* it waits on the futex */
 
 	/* Guest x87/SSE/AVX state while outside, XSAVE standard format */
-	_Alignas(64) u8 fpu[4096];
+	_Alignas(64) u8 fpu[1024];
+	_Alignas(64) u8 xstate[2][1024]; /* scratch of system/xstate.c */
 	_Alignas(32) u8 vec[16][32]; /* scratch of ops that need the vector registers, see base/gp.h */
 };
 
