@@ -16,8 +16,8 @@ SOURCES = {
     """,
     "exit_0": "mov $0, %al; out %al, $0xf4; jmp .",
     "exit_7": "mov $7, %eax; out %eax, $0xf4; jmp .",
-    # no IDT to deliver #BP, #GP or #DF with; for protected mode, as KVM's real mode knows no limit of the IDT
-    "triple_fault": ".code32; lidt empty; int3; empty: .word 0; .long 0",
+    # no IDT to deliver #UD, #GP or #DF with; for protected mode, as KVM's real mode knows no limit of the IDT
+    "triple_fault": ".code32; lidt empty; ud2; empty: .word 0; .long 0",
     "reset": "mov $'R', %al; out %al, $0xf1; mov $0xfe, %al; out %al, $0x64; jmp .",
     "power_off": "mov $0x604, %dx; mov $0x3400, %ax; out %ax, %dx; jmp .",
     "spin": "mov $'S', %al; out %al, $0xf1; jmp .",
