@@ -77,6 +77,36 @@ SOURCES = {
     """,
 }
 
+# Multiboot kernels, for machines with interrupt chips; protected mode, interrupts off.
+KERNELS = {
+    "dead": "mov $'D', %al; out %al, $0xf1; 1: hlt; jmp 1b",
+    # one that waits, and would for ever: the PICs are masked
+    "asleep": "mov $0xff, %al; out %al, $0x21; out %al, $0xa1; mov $'A', %al; out %al, $0xf1; sti; 1: hlt; jmp 1b",
+    # the reset register that the FADT names
+    "acpi_reset": "mov $'R', %al; out %al, $0xf1; mov $0xcf9, %dx; mov $6, %al; out %al, %dx; jmp .",
+}
+
+MULTIBOOT = """
+    .code32
+    .globl _start
+    .text
+    .align 4
+    .long 0x1badb002, 0, -0x1badb002
+_start:
+"""
+
+
+def link(name, directory):
+    """Writes the kernel @name to @directory as an ELF file; returns its path."""
+    image = pathlib.Path(directory, name + ".elf")
+    if not image.exists():
+        thing = image.with_suffix(".o")
+        subprocess.run(["as", "--32", "-o", thing, "-"], check=True, text=True,
+                       input=MULTIBOOT + KERNELS[name] + "\n")
+        subprocess.run(["ld", "-m", "elf_i386", "-N", "-Ttext=0x100000", "-o", image, thing],
+                       check=True)
+    return str(image)
+
 
 def assemble(name, directory):
     """Writes the guest @name to @directory; returns its path."""
