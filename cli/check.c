@@ -26,7 +26,7 @@ static void check_mode(const struct engine *engine, enum calibrate_mode mode, co
 		printf(COLUMN "  %s: %s\n", "", name, err.text);
 	else
 		printf(COLUMN "  %s: %.*f MIPS%s\n", "", name, mips < 100 ? 1 : 0, mips,
-		       mode == CALIBRATE_KERNEL && mips < CALIBRATE_SLOW_MIPS
+		       mode == CALIBRATE_KERNEL && calibrate_is_slow(mips)
 			   ? " (emulated: too slow for a stock kernel)"
 			   : "");
 }
