@@ -219,8 +219,30 @@ class Tests:
         os.close(primary)
         os.close(secondary)
 
+    def kernels(self):
+        """Machines with interrupt chips, where a HLT is not the monitor's to see."""
+
+        def start(name, *options):
+            return Machine([self.guise, "run", "-e", self.engine, "-m", "64M", *options,
+                            guests.link(name, self.directory)])
+
+        warning = b"warning: " # a slow engine says so first
+        status, out, err = start("dead").end()
+        err = b"".join(line for line in err.splitlines(True) if warning not in line)
+        expect(self.name("halts for good"), (status, out, err), 2, b"D",
+               ["the guest failed: the guest halted with interrupts off", "rflags", "32-bit protected mode"])
+        machine = start("asleep")
+        machine.process.stdout.read(1)
+        time.sleep(2.5)  # as long as the watch over halted processors takes to be sure
+        check(machine.process.poll() is None, self.name("halts with interrupts on: goes on"))
+        machine.process.send_signal(signal.SIGTERM)
+        check(machine.end()[0] == 128 + signal.SIGTERM, self.name("ends on a signal while halted"))
+        status, out, err = start("acpi_reset", "--no-reboot").end()
+        check(status == 0 and out == b"R", self.name("ACPI reset register"), err)
+
     def all(self):
         self.ends()
+        self.kernels()
         self.fast()
         self.resets()
         self.signals()

@@ -16,8 +16,8 @@ SOURCES = {
     """,
     "exit_0": "mov $0, %al; out %al, $0xf4; jmp .",
     "exit_7": "mov $7, %eax; out %eax, $0xf4; jmp .",
-    # no IDT to deliver #BP, #GP or #DF with; for protected mode, as KVM's real mode knows no limit of the IDT
-    "triple_fault": ".code32; lidt empty; int3; empty: .word 0; .long 0",
+    # no IDT to deliver #UD, #GP or #DF with; for protected mode, as KVM's real mode knows no limit of the IDT
+    "triple_fault": ".code32; lidt empty; ud2; empty: .word 0; .long 0",
     "reset": "mov $'R', %al; out %al, $0xf1; mov $0xfe, %al; out %al, $0x64; jmp .",
     "power_off": "mov $0x604, %dx; mov $0x3400, %ax; out %ax, %dx; jmp .",
     "spin": "mov $'S', %al; out %al, $0xf1; jmp .",
@@ -76,6 +76,36 @@ SOURCES = {
         jmp .
     """,
 }
+
+# Multiboot kernels, for machines with interrupt chips; protected mode, interrupts off.
+KERNELS = {
+    "dead": "mov $'D', %al; out %al, $0xf1; 1: hlt; jmp 1b",
+    # one that waits, and would for ever: the PICs are masked
+    "asleep": "mov $0xff, %al; out %al, $0x21; out %al, $0xa1; mov $'A', %al; out %al, $0xf1; sti; 1: hlt; jmp 1b",
+    # the reset register that the FADT names
+    "acpi_reset": "mov $'R', %al; out %al, $0xf1; mov $0xcf9, %dx; mov $6, %al; out %al, %dx; jmp .",
+}
+
+MULTIBOOT = """
+    .code32
+    .globl _start
+    .text
+    .align 4
+    .long 0x1badb002, 0, -0x1badb002
+_start:
+"""
+
+
+def link(name, directory):
+    """Writes the kernel @name to @directory as an ELF file; returns its path."""
+    image = pathlib.Path(directory, name + ".elf")
+    if not image.exists():
+        thing = image.with_suffix(".o")
+        subprocess.run(["as", "--32", "-o", thing, "-"], check=True, text=True,
+                       input=MULTIBOOT + KERNELS[name] + "\n")
+        subprocess.run(["ld", "-m", "elf_i386", "-N", "-Ttext=0x100000", "-o", image, thing],
+                       check=True, capture_output=True)
+    return str(image)
 
 
 def assemble(name, directory):
