@@ -26,14 +26,14 @@ static void check_mode(const struct engine *engine, enum calibrate_mode mode, co
 		printf(COLUMN "  %s: %s\n", "", name, err.text);
 	else
 		printf(COLUMN "  %s: %.*f MIPS%s\n", "", name, mips < 100 ? 1 : 0, mips,
-		       mode == CALIBRATE_KERNEL && mips < CALIBRATE_SLOW_MIPS
+		       mode == CALIBRATE_KERNEL && calibrate_is_slow(mips)
 			   ? " (emulated: too slow for a stock kernel)"
 			   : "");
 }
 
 static bool check_engine(const struct engine *engine)
 {
-	struct engine_probe probe;
+	struct engine_probe probe = {.usable = false};
 	engine->probe(&probe);
 	char heading[32];
 	snprintf(heading, sizeof(heading), "engine %s", engine->name);

@@ -142,7 +142,7 @@ static int choose_engine(struct run *run, struct error *err)
 	}
 
 	run->engine = engine_by_name(name);
-	struct engine_probe probe;
+	struct engine_probe probe = {.usable = false};
 	run->engine->probe(&probe);
 	if (!probe.usable)
 		return error_set(err, ENODEV, "engine %s: %s", name, probe.reason);
@@ -152,7 +152,7 @@ static int choose_engine(struct run *run, struct error *err)
 	double mips;
 	if (!run->options.boot.flat &&
 	    calibrate(run->engine, CALIBRATE_KERNEL, CALIBRATE_BUDGET_QUICK_NS, &mips, NULL) == 0 &&
-	    mips < CALIBRATE_SLOW_MIPS)
+	    calibrate_is_slow(mips))
 		cli_complain("warning: %s runs kernel code at only %.1f MIPS on this host; a stock "
 			     "kernel may never come up ('guise check' compares the engines)",
 			     name, mips);

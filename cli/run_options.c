@@ -12,8 +12,10 @@
 #include "base/error.h"
 #include "debug/trace.h"
 #include "engine/engine.h"
+#include "memory/memory.h"
 
 #define DEFAULT_MEMORY	(1ull << 30)
+#define MEMORY_UNIT	(1ull << 20)
 #define DEFAULT_CMDLINE "console=ttyS0"
 #define FETCHED_KERNEL	"guise/vmlinuz" /* in the user's cache directory */
 #define WORD_MAX	64
@@ -332,12 +334,18 @@ static int set_flat(struct run_options *options, const char *flat, bool cmdline_
 	return 0;
 }
 
+static u64 default_memory(void)
+{
+	u64 half = align_down(guest_memory_host_bytes() / 2, MEMORY_UNIT);
+	return half < DEFAULT_MEMORY ? half : DEFAULT_MEMORY;
+}
+
 int run_options_parse(struct run_options *options, int argc, char **argv, struct error *err)
 {
 	*options = (struct run_options){
 	    .boot.cpu_count = 1,
 	    .boot.flat_mode = BOOT_FLAT_REAL,
-	    .memory_size = DEFAULT_MEMORY,
+	    .memory_size = default_memory(),
 	    .engine = "auto",
 	    .serial_stdio = true,
 	};

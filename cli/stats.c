@@ -22,8 +22,7 @@ void stats_print(FILE *out, const char *engine, const struct engine_stats *stats
 		 unsigned long long wall_ns)
 {
 	fprintf(out, "engine %s, %.3f seconds in all\n", engine, (double)wall_ns / NS_PER_SECOND);
-#define X(name, what)                                                                              \
-	print_row(out, what, stats->name);
+#define X(name, what) print_row(out, what, stats->name);
 	ENGINE_COUNTERS(X)
 #undef X
 }

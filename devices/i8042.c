@@ -125,7 +125,9 @@ static void data_write(void *opaque, u64 offset, u64 wide, u32 size)
 		answer(kbc, value, 0);
 		break;
 	case CMD_WRITE_AUX_BUFFER:
-		answer(kbc, value, STATUS_AUX_DATA);
+		/* Not marked as the auxiliary device's: this controller has no such port, and a
+		 * driver that sees so does not wait for its interrupt. */
+		answer(kbc, value, 0);
 		break;
 	case CMD_WRITE_AUX:
 		answer(kbc, DEVICE_RESEND, STATUS_AUX_DATA | STATUS_TIMEOUT);

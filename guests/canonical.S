@@ -19,14 +19,15 @@ guest_main:
 	mov	[fault_sp], rsp
 	mov	byte ptr [idt + SS_VECTOR * 16 + 4], 1	/* on IST 1: there is no stack */
 	mov	qword ptr [tss + 36], offset scratch + 0x4000
-	mov	rsp, rbx
+	lea	rsp, [rbx + 0x100]
 	push	rax
 	fail()
 1:	mov	byte ptr [idt + SS_VECTOR * 16 + 4], 0
 	disarm
 	expect(qword ptr [fault_vector], SS_VECTOR)
 	expect(qword ptr [fault_error], 0)
-	expect([fault_old_sp], rbx)
+	lea	rax, [rbx + 0x100]
+	expect([fault_old_sp], rax)
 	mov	rax, [fault_frame]
 	mov	rcx, offset scratch + 0x4000 - 5 * 8
 	expect(rax, rcx)

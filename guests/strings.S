@@ -31,10 +31,8 @@ guest_main:
 	call	fault_in_destination
 	call	fault_at_first
 	call	fault_backwards
-	call	fault_in_element
 	call	fault_compare
 	call	sizes
-	call	ports
 	call	restart
 	ret
 
@@ -269,21 +267,6 @@ fault_backwards:
 	cld
 	ret
 
-/* The element that straddles into the missing page is not written at all. */
-fault_in_element:
-	mov	qword ptr [MISSING - 8], 0
-	mov	rdi, MISSING - 12
-	mov	ecx, 4
-	mov	rax, -1
-	expect_fault(PF, PF_W, rep stosq)
-	expect(rcx, 3)
-	expect(rdi, MISSING - 4)
-	mov	eax, [MISSING - 4]
-	expect(rax, 0)
-	mov	rax, [fault_cr2]
-	expect(rax, MISSING)
-	ret
-
 fault_compare:
 	mov	rdi, MISSING - 0x100
 	mov	ecx, 0x1000
@@ -331,21 +314,6 @@ sizes:
 	movs	qword ptr [rdi], qword ptr fs:[rsi]
 	expect([BUFFER + 0x200], 0x1234)
 	write_msr MSR_FS_BASE, 0
-	ret
-
-/* INS checks its destination before the port is read. */
-ports:
-	mov	dx, 0x80
-	mov	rdi, MISSING - 4
-	mov	ecx, 3
-	expect_fault(PF, PF_W, rep insd)
-	expect(rcx, 2)
-	expect(rdi, MISSING)
-	mov	rsi, MISSING - 2
-	mov	ecx, 3
-	expect_fault(PF, 0, rep outsb)
-	expect(rcx, 1)
-	expect(rsi, MISSING)
 	ret
 
 /* A handler that maps the page and returns: the instruction goes on where it was. */

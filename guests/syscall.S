@@ -226,6 +226,10 @@ bases:
 	expect(rax, 0xffffffff)
 	mov	rbx, 0x0000800000000000
 	expect_fault(GP, 0, wrgsbase rbx)
+	mov	rbx, offset scratch + 0x1000
+	xor	eax, eax
+	mov	fs, eax			/* or IRET to CPL 3 would, and the base with it */
+	wrfsbase rbx
 	user_ok(rdfsbase rax)
 	mov	rbx, offset scratch + 0x1000
 	expect(rax, rbx)

@@ -184,6 +184,7 @@ many:
 /* Paging off and on again, from 32-bit code. */
 by_cr0:
 	map	5, 1
+	invlpg	[TEST_VA + 0x5000]
 	expect_page 5, 1, __LINE__
 	mov	rbx, offset 1f
 	push	KCODE32
@@ -234,6 +235,7 @@ pcid:
 	or	rax, CR4_PCIDE
 	mov	cr4, rax
 	map	8, 1
+	invlpg	[TEST_VA + 0x8000]
 	/* PCID 1 and 2 with the same tables; bit 63 asks to keep */
 	mov	rax, offset pml4 + 1
 	mov	cr3, rax
@@ -290,6 +292,7 @@ invpcid_types:
 	cpuid_bit 7, 0, ebx, 10
 	jz	invpcid_done
 	map	9, 1
+	invlpg	[TEST_VA + 0x9000]
 	expect_page 9, 1, __LINE__
 	map	9, 2
 	mov	qword ptr [descriptor], 0

@@ -11,7 +11,7 @@
 #define MEMORY_FD_NAME "guise-guest"
 #define HUGE_PAGE_SIZE (2ull << 20)
 
-static u64 host_memory(void)
+u64 guest_memory_host_bytes(void)
 {
 	struct sysinfo info;
 	if (sysinfo(&info) < 0)
@@ -28,11 +28,12 @@ static int check_size(u64 size, struct error *err)
 	if (size % GUEST_PAGE_SIZE)
 		return error_set(err, EINVAL, "memory of %llu bytes is not a multiple of 4K",
 				 (unsigned long long)size);
-	if (size > host_memory())
+	if (size > guest_memory_host_bytes())
 		return error_set(
 		    err, EINVAL,
 		    "memory of %llu MiB is more than this host has (%llu MiB); ask for less",
-		    (unsigned long long)(size >> 20), (unsigned long long)(host_memory() >> 20));
+		    (unsigned long long)(size >> 20),
+		    (unsigned long long)(guest_memory_host_bytes() >> 20));
 	return 0;
 }
 

@@ -43,6 +43,9 @@ struct guest_memory {
 	for (const struct guest_ram_range *range = (mem)->ranges;                                  \
 	     range < (mem)->ranges + (mem)->range_count; range++)
 
+/** Bytes of RAM that the host has: the most that guest_memory_create() gives. */
+u64 guest_memory_host_bytes(void);
+
 /**
  * Maps @size bytes of zeroed RAM (a multiple of the page size, GUEST_MEMORY_MIN at least, not more
  * than the host has). Pages are taken from the host when they are first touched.

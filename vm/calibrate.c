@@ -41,16 +41,20 @@
 #define RFLAGS_IOPL_3 0x3000 /* lets CPL 3 say through a port that it is done */
 
 #define FIRST_ROUNDS	  20000ull
+#define WARM_UP_ROUNDS	  20ull	      /* page faults, translation */
+#define WARM_UP_NS	  50000000ull /* at most */
 #define CPUID_ENTRIES_MAX 256
+
+/* Below both, an engine counts as slow. */
+#define SLOW_MIPS	 50.0
+#define SLOW_NATIVE_PART 0.05
 
 /*
  * The loop: RCX rounds of LOOP_INSNS instructions: arithmetic, a store, a load, a branch not taken
  * and one taken, then a port write. Position-independent; RBX points at data.
  */
 #define LOOP_INSNS 10
-extern const u8 calibrate_code[], calibrate_code_end[];
-__asm__(".pushsection .rodata\n"
-	"calibrate_code:\n"
+__asm__(".macro calibrate_loop\n"
 	"1:	add %rcx, %rax\n"
 	"	xor %rax, %rdx\n"
 	"	mov %rdx, (%rbx)\n"
@@ -61,9 +65,31 @@ __asm__(".pushsection .rodata\n"
 	"	jz 2f\n"
 	"	dec %rcx\n"
 	"	jnz 1b\n"
-	"2:	out %al, $0xf4\n"
+	"2:\n"
+	".endm\n");
+
+/* For the guest: says through a port that it is done. */
+extern const u8 calibrate_code[], calibrate_code_end[];
+__asm__(".pushsection .rodata\n"
+	"calibrate_code:\n"
+	"	calibrate_loop\n"
+	"	out %al, $0xf4\n"
 	"3:	jmp 3b\n"
 	"calibrate_code_end:\n"
+	".popsection\n");
+
+/* For the host: a function. */
+void calibrate_native(u64 rounds, u64 *data);
+__asm__(".pushsection .text\n"
+	".type calibrate_native, @function\n"
+	"calibrate_native:\n"
+	"	push %rbx\n"
+	"	mov %rdi, %rcx\n"
+	"	mov %rsi, %rbx\n"
+	"	calibrate_loop\n"
+	"	pop %rbx\n"
+	"	ret\n"
+	".size calibrate_native, . - calibrate_native\n"
 	".popsection\n");
 
 /** What ends a run that takes too long: a thread that kicks the vCPU when the time is over. */
@@ -224,35 +250,60 @@ static u64 cpu_time(void)
 	return (u64)ts.tv_sec * 1000000000 + (u64)ts.tv_nsec;
 }
 
+/** One run of @rounds, at most until @deadline. *spent gets its processor time. As run_rounds(). */
+static s64 timed_run(struct rig *rig, enum calibrate_mode mode, u64 rounds, u64 deadline,
+		     u64 *spent, struct error *err)
+{
+	int ret = set_start(rig, mode, rounds);
+	if (ret < 0)
+		return error_errno(err, -ret, "the calibration loop cannot be set up");
+	rig->cpu->run->immediate_exit = 0;
+
+	struct alarm_clock alarm;
+	ret = alarm_set(&alarm, rig->cpu, deadline);
+	if (ret < 0)
+		return error_errno(err, -ret, "cannot start the calibration's timer");
+	u64 begin = cpu_time();
+	s64 done = run_rounds(rig, rounds, err);
+	*spent = cpu_time() - begin;
+	alarm_cancel(&alarm);
+	return done;
+}
+
+static double to_mips(s64 rounds, u64 ns)
+{
+	return (double)rounds * LOOP_INSNS * 1000.0 / (double)(ns + 1);
+}
+
 static int measure(struct rig *rig, enum calibrate_mode mode, u64 budget_ns, double *mips,
 		   struct error *err)
 {
-	struct alarm_clock alarm;
-	u64 end = loop_now() + budget_ns;
-	int ret = alarm_set(&alarm, rig->cpu, end);
-	if (ret < 0)
-		return error_errno(err, -ret, "cannot start the calibration's timer");
+	u64 spent;
+	s64 done = timed_run(rig, mode, WARM_UP_ROUNDS, loop_now() + WARM_UP_NS, &spent, err);
+	if (done < 0)
+		return (int)done;
 
 	/* Longer and longer runs, until one fills a good part of the time or the rest of it. */
+	u64 deadline = loop_now() + budget_ns;
 	for (u64 rounds = FIRST_ROUNDS;; rounds *= 4) {
-		ret = set_start(rig, mode, rounds);
-		if (ret < 0) {
-			error_errno(err, -ret, "the calibration loop cannot be set up");
-			break;
-		}
-		u64 begin = cpu_time();
-		s64 done = run_rounds(rig, rounds, err);
-		u64 spent = cpu_time() - begin;
-		if (done < 0) {
-			ret = (int)done;
-			break;
-		}
-		*mips = (double)done * LOOP_INSNS * 1000.0 / (double)(spent + 1);
-		if ((u64)done < rounds || loop_now() >= end || spent > budget_ns / 8)
-			break;
+		done = timed_run(rig, mode, rounds, deadline, &spent, err);
+		if (done < 0)
+			return (int)done;
+		*mips = to_mips(done, spent);
+		if ((u64)done < rounds || loop_now() >= deadline || spent > budget_ns / 8)
+			return 0;
 	}
-	alarm_cancel(&alarm);
-	return ret;
+}
+
+bool calibrate_is_slow(double kernel_mips)
+{
+	if (kernel_mips >= SLOW_MIPS)
+		return false;
+	u64 data[2] = {0};
+	calibrate_native(WARM_UP_ROUNDS, data);
+	u64 begin = cpu_time();
+	calibrate_native(FIRST_ROUNDS, data);
+	return kernel_mips < to_mips(FIRST_ROUNDS, cpu_time() - begin) * SLOW_NATIVE_PART;
 }
 
 int calibrate(const struct engine *engine, enum calibrate_mode mode, u64 budget_ns, double *mips,
@@ -312,6 +363,14 @@ static void add_reason(char *reasons, size_t size, const char *fmt, ...)
 	snprintf(reasons + used, size - used, "; ");
 }
 
+static bool any_usable(const struct engine *const *list)
+{
+	struct engine_probe probe = {.usable = false};
+	for (; *list && !probe.usable; list++)
+		(*list)->probe(&probe);
+	return probe.usable;
+}
+
 const struct engine *calibrate_choose(char *why, size_t size, struct error *err)
 {
 	const struct engine *slow = NULL;
@@ -319,7 +378,7 @@ const struct engine *calibrate_choose(char *why, size_t size, struct error *err)
 
 	for (const struct engine *const *e = engines; *e; e++) {
 		const char *name = (*e)->name;
-		struct engine_probe probe;
+		struct engine_probe probe = {.usable = false};
 		struct error error;
 		double mips;
 		bool last = !e[1];
@@ -333,11 +392,15 @@ const struct engine *calibrate_choose(char *why, size_t size, struct error *err)
 			snprintf(why, size, "%s%s is left", reasons, name);
 			return *e;
 		}
+		if (probe.emulated && any_usable(e + 1)) {
+			add_reason(reasons, sizeof(reasons), "%s emulates kernel code", name);
+			continue;
+		}
 		if (calibrate(*e, CALIBRATE_KERNEL, CALIBRATE_BUDGET_QUICK_NS, &mips, &error) < 0) {
 			add_reason(reasons, sizeof(reasons), "%s: %s", name, error.text);
 			continue;
 		}
-		if (mips >= CALIBRATE_SLOW_MIPS) {
+		if (!calibrate_is_slow(mips)) {
 			snprintf(why, size, "%s%s runs kernel code at %.0f MIPS", reasons, name,
 				 mips);
 			return *e;

@@ -13,8 +13,12 @@
 struct engine;
 struct error;
 
-/** Kernel-mode speed below which an engine is not worth having if there is another, in MIPS. */
-#define CALIBRATE_SLOW_MIPS 50.0
+/**
+ * Whether @kernel_mips, an engine's speed in kernel mode, is that of an emulation: slow by itself
+ * and against what this host's processor does. (A host that is emulated as a whole is slow at
+ * everything.)
+ */
+bool calibrate_is_slow(double kernel_mips);
 
 /** Budget that is enough to tell slow from fast; more makes the number better. */
 #define CALIBRATE_BUDGET_QUICK_NS 1000000ull

@@ -2,6 +2,7 @@
  * What firmware would have done to a processor before a kernel sees it: its identity and place
  * among the others in CPUID, the LAPIC's local pins, memory types.
  */
+#include <cpuid.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -12,6 +13,9 @@
 
 #define CPUID_1_EDX_HTT	       BIT(28)
 #define CPUID_1_ECX_HYPERVISOR BIT(31)
+
+#define CPUID_BRAND_FIRST 0x80000002
+#define CPUID_BRAND_LAST  0x80000004
 
 /* Topology levels of leaf B (SDM vol. 2A, CPUID, "Extended Topology Enumeration"). */
 #define TOPOLOGY_THREAD 1u
@@ -81,6 +85,14 @@ static void set_topology(struct kvm_cpuid_entry2 *e, u32 id, u32 count)
 	}
 }
 
+/** The processor's name, which KVM leaves empty in what it offers: the host's. */
+static void set_brand(struct kvm_cpuid_entry2 *e)
+{
+	if (e->function >= CPUID_BRAND_FIRST && e->function <= CPUID_BRAND_LAST &&
+	    !(e->eax | e->ebx | e->ecx | e->edx))
+		__get_cpuid(e->function, &e->eax, &e->ebx, &e->ecx, &e->edx);
+}
+
 static int set_cpuid(struct vm *vm, struct engine_vcpu *cpu, struct error *err)
 {
 	struct kvm_cpuid2 *cpuid =
@@ -90,8 +102,10 @@ static int set_cpuid(struct vm *vm, struct engine_vcpu *cpu, struct error *err)
 	cpuid->nent = CPUID_ENTRIES_MAX;
 	int ret = vm->engine->vm_get_supported_cpuid(vm->engine_vm, cpuid);
 	if (ret == 0) {
-		for (u32 i = 0; i < cpuid->nent; i++)
+		for (u32 i = 0; i < cpuid->nent; i++) {
 			set_topology(&cpuid->entries[i], cpu->id, vm->cpu_count);
+			set_brand(&cpuid->entries[i]);
+		}
 		ret = vm->engine->vcpu_set_cpuid(cpu, cpuid);
 	}
 	free(cpuid);

@@ -258,6 +258,18 @@ static u32 next_mode(struct soft_vcpu *v)
 	return mode;
 }
 
+/* A near branch to a non-canonical address faults itself, with nothing of it done (SDM 2A CALL, 2B RET). */
+static void check_branch_target(struct soft_vcpu *v)
+{
+	const void *pc = (const void *)v->branch_pc;
+	v->branch_pc = 0;
+	if (likely(is_canonical(v->rip)) || !pc)
+		return;
+	v->fault_pc = (u64)pc - 1;
+	v->regs[RSP] += v->branch_undo;
+	raise_gp(v, 0);
+}
+
 static u64 next_linear(struct soft_vcpu *v, u32 mode)
 {
 	const struct segment *cs = &v->seg[SEG_CS];
@@ -344,6 +356,8 @@ u64 soft_dispatch(struct soft_vcpu *v)
 	u64 result;
 	v->pending_link = 0;
 	v->running = 0;
+	if (v->branch_pc)
+		check_branch_target(v);
 	if (unlikely(is_special(v))) {
 		link = NULL;
 		if (handle_special(v, &result))

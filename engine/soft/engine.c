@@ -378,7 +378,8 @@ static int soft_nmi(struct engine_vcpu *vcpu)
 {
 	struct soft_vcpu *v = soft_vcpu_of(vcpu);
 	u32 pending = atomic_load(&v->events.nmi);
-	while (pending < 2 && !atomic_compare_exchange_weak(&v->events.nmi, &pending, pending + 1))
+	u32 limit = v->events.nmi_masked ? 1 : 2; /* SDM 3A 6.7.1 */
+	while (pending < limit && !atomic_compare_exchange_weak(&v->events.nmi, &pending, pending + 1))
 		;
 	vcpu_poke(v, ATTENTION_IRQ);
 	return 0;

@@ -79,6 +79,9 @@ static bool take_guest_fault(struct soft_vcpu *v, ucontext_t *uc)
 	const struct insn_map *map = block_insn(v, b, (const void *)pc);
 	take_guest_registers(v, uc, !map->flags_parked);
 	v->rip = b->linear + map->guest - b->cs_base;
+	/* SDM 3A 6.15, #XM: without CR4.OSXMMEXCPT the exception is #UD. */
+	if (trap == EXC_XM && !(v->cr4 & CR4_OSXMMEXCPT))
+		trap = EXC_UD;
 	v->events.exception = true;
 	v->events.exception_vector = (u8)trap;
 	v->events.exception_has_error = trap == EXC_GP || trap == EXC_SS || trap == EXC_AC;

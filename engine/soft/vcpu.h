@@ -174,6 +174,8 @@ struct soft_vcpu {
 	u16 running;     /* MODE_ONE, MODE_STEP of the block that runs */
 	u32 host_mxcsr;
 	struct soft_vcpu *self;
+	u64 branch_pc;   /* host address behind the near branch that led to v->rip; 0: none */
+	u64 branch_undo; /* to be added to RSP to undo it */
 	u64 fault_pc;    /* host address inside the instruction that called C without setting rip; 0: rip is right */
 	_Atomic u32 attention;
 	u64 rflags_sys;  /* RFLAGS without OF SF ZF AF PF CF; bit 1 set; includes DF */
@@ -251,7 +253,8 @@ struct soft_vcpu {
 	_Atomic u32 sleeping; /* it waits on the futex */
 
 	/* Guest x87/SSE/AVX state while outside, XSAVE standard format */
-	_Alignas(64) u8 fpu[4096];
+	_Alignas(64) u8 fpu[1024];
+	_Alignas(64) u8 xstate[2][1024]; /* scratch of system/xstate.c */
 	_Alignas(32) u8 vec[16][32]; /* scratch of ops that need the vector registers, see base/gp.h */
 };
 

@@ -60,13 +60,14 @@ static void long_ist(void **state)
 	assert_true(cpu()->events.nmi_masked);
 	assert_int_equal(cpu()->events.nmi, 0);
 	assert_int_equal(cpu()->stats.interrupts, 1);
-	cpu()->events.nmi = 1;
-	assert_false(events_pending(cpu())); /* masked until IRET */
+	cpu()->events.nmi = 2;
+	assert_false(events_pending(cpu())); /* masked until IRET, */
 	struct insn i = {0};
 	assert_true(run_op(op_iret, &i));
 	assert_int_equal(cpu()->rip, CODE);
 	assert_int_equal(cpu()->regs[RSP], STACK);
 	assert_true(events_pending(cpu()));
+	assert_int_equal(cpu()->events.nmi, 1); /* and one is latched */
 	assert_true(cpu()->attention & ATTENTION_IRQ);
 }
 

@@ -35,6 +35,8 @@ static void iretq_to_user(void **state)
 	/* DS held a level 0 segment: dropped. */
 	assert_true(cpu()->seg[SEG_DS].access & SEG_UNUSABLE);
 	assert_int_equal(cpu()->seg[SEG_DS].selector, 0);
+	assert_true(cpu()->seg[SEG_FS].access & SEG_UNUSABLE);
+	assert_int_equal(cpu()->seg_base_fs, 0x1234);
 }
 
 static void iretq_refusals(void **state)

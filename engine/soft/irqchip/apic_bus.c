@@ -53,12 +53,13 @@ static bool match(const struct lapic *lapic, const struct apic_message *msg)
 	return msg->dest == (lapic_x2apic(lapic) ? id : id >> 24);
 }
 
-/* At most one NMI is taken and one more held (SDM 3A 6.7.1). */
+/* At most one NMI is taken and one more held; while one is handled only that (SDM 3A 6.7.1). */
 static void deliver_nmi(struct soft_vcpu *v)
 {
 	u32 pending = atomic_load(&v->events.nmi);
+	u32 limit = v->events.nmi_masked ? 1 : 2;
 
-	while (pending < 2 && !atomic_compare_exchange_weak(&v->events.nmi, &pending, pending + 1))
+	while (pending < limit && !atomic_compare_exchange_weak(&v->events.nmi, &pending, pending + 1))
 		;
 	vcpu_poke(v, ATTENTION_IRQ);
 }

@@ -213,8 +213,7 @@ void op_gather(struct soft_vcpu *v, const struct insn *i)
 	for (u32 k = 0; k < i->opsize / g.data_size; k++)
 		element_set(g.mask, k, g.data_size,
 			    element_selected(g.mask, k, g.data_size) ? ~0ull : 0);
-	/* The upper halves are cleared even by a gather that faults on its way, as processors do. */
-	clear_above(g.dst, i->opsize);
+	/* The mask's upper half is cleared even by a gather that faults on its way, as processors do. */
 	clear_above(g.mask, i->opsize);
 	for (u32 k = 0; k < g.count; k++) {
 		if (!element_selected(g.mask, k, g.data_size))

@@ -163,7 +163,12 @@ static void add_basic(struct out *o, const struct host *h)
 		add_caches(o, h);
 	}
 	add_features(o, h, 6, 0, false, 0);
-	add_features(o, h, 7, 0, true, 0); /* EAX 0: no further subleaf */
+	host_leaf(h, 7, 0, r);
+	filter(h, 7, 0, r, 0);
+	r[CPUID_EAX] = 2; /* highest subleaf */
+	add(o, 7, 0, true, r);
+	add_features(o, h, 7, 1, true, 0);
+	add_features(o, h, 7, 2, true, 0);
 
 	/* Leaf 0BH: level types 1 (thread) and 2 (core); the numbers are filled in by
 	 * cpuid_query(). */

@@ -94,8 +94,11 @@ void segments_drop_privileged(struct soft_vcpu *v, u32 cpl)
 		u32 conforming = SEG_TYPE_CODE | SEG_TYPE_EXPAND_DOWN;
 		if (s->access & SEG_UNUSABLE || (SEG_TYPE(s->access) & conforming) == conforming)
 			continue;
-		if (cpl > SEG_DPL(s->access))
-			segment_fill_null(s, 0, 0);
+		/* The base stays: in 64-bit mode FS and GS go on working. */
+		if (cpl > SEG_DPL(s->access)) {
+			s->selector = 0;
+			s->access |= SEG_UNUSABLE;
+		}
 	}
 }
 

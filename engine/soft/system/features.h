@@ -92,6 +92,7 @@ enum feature_source { FEATURE_HOST, FEATURE_YMM, FEATURE_OURS, FEATURE_AMD };
 	X(FSRM,           0x00000007, 0, EDX,  4, HOST) \
 	X(SPEC_CTRL,      0x00000007, 0, EDX, 26, OURS) \
 	X(ARCH_CAPS,      0x00000007, 0, EDX, 29, OURS) \
+	X(BHI_CTRL,       0x00000007, 2, EDX,  4, OURS) \
 	X(XSAVEOPT,       0x0000000d, 1, EAX,  0, HOST) \
 	X(XSAVEC,         0x0000000d, 1, EAX,  1, HOST) \
 	X(XGETBV1,        0x0000000d, 1, EAX,  2, HOST) \

@@ -23,11 +23,19 @@ static void load_flags(struct soft_vcpu *v, u64 image, u64 mask)
 		vcpu_irq_window(v);
 }
 
-/* SDM 3A 6.7.1: IRET ends the blocking of NMIs, even if it faults (3C 25.3). */
+/*
+ * SDM 3A 6.7.1: IRET ends the blocking of NMIs, even if it faults (3C 25.3). Of those that came
+ * meanwhile one was latched.
+ */
 static void unblock_nmi(struct soft_vcpu *v)
 {
+	u32 pending = atomic_load_explicit(&v->events.nmi, memory_order_relaxed);
+
+	while (v->events.nmi_masked && pending > 1 &&
+	       !atomic_compare_exchange_weak(&v->events.nmi, &pending, 1))
+		;
 	v->events.nmi_masked = false;
-	if (atomic_load_explicit(&v->events.nmi, memory_order_relaxed))
+	if (pending)
 		vcpu_attention(v, ATTENTION_IRQ);
 }
 

@@ -46,6 +46,9 @@
 	 ARCH_IF_PSCHANGE | ARCH_TAA_NO | ARCH_SBDR_SSDP_NO | ARCH_FBSDP_NO | ARCH_PSDP_NO |       \
 	 ARCH_BHI_NO | ARCH_PBRSB_NO | ARCH_GDS_NO | ARCH_RFDS_NO | ARCH_ITS_NO)
 
+#define SPEC_CTRL_IBRS	    BIT(0)
+#define SPEC_CTRL_BHI_DIS_S BIT(10)
+
 #define MTRR_CAP (8u | BIT(8) | BIT(10)) /* 8 variable ranges, fixed ranges, write-combining */
 
 /* Performance-monitoring bits of MISC_ENABLE that say "unavailable" and cannot be written. */
@@ -109,6 +112,13 @@ static bool write_ignored(struct soft_vcpu *v, const struct msr_row *row, u32 in
 			  bool host)
 {
 	return true;
+}
+
+/* Nothing in it can be switched on. */
+static bool write_zero(struct soft_vcpu *v, const struct msr_row *row, u32 index, u64 value,
+		       bool host)
+{
+	return !value;
 }
 
 static bool write_host_field(struct soft_vcpu *v, const struct msr_row *row, u32 index, u64 value,
@@ -231,6 +241,24 @@ static bool write_feature_control(struct soft_vcpu *v, const struct msr_row *row
 	if (!host && ((v->msr.feature_control & 1) || (value & ~row->valid)))
 		return false;
 	v->msr.feature_control = value;
+	return true;
+}
+
+/*
+ * IBRS and BHI_DIS_S are kept and change nothing. A kernel that cannot set BHI_DIS_S clears its
+ * branch history in software at every system call, whatever ARCH_CAPABILITIES says: a long loop for
+ * nothing.
+ */
+static bool write_spec_ctrl(struct soft_vcpu *v, const struct msr_row *row, u32 index, u64 value,
+			    bool host)
+{
+	u64 known = SPEC_CTRL_IBRS;
+
+	if (host || feature(v, FEATURE_BHI_CTRL))
+		known |= SPEC_CTRL_BHI_DIS_S;
+	if (value & ~known)
+		return false;
+	v->msr.spec_ctrl = value;
 	return true;
 }
 
@@ -384,7 +412,7 @@ static const struct msr_row rows[] = {
 	{ .name = "TSC_ADJUST", .index = 0x3b, .field = MEMBER(tsc_adjust), .read = read_field,
 	  .write = write_tsc_adjust, .needs = FEATURE_TSC_ADJUST },
 	{ .name = "SPEC_CTRL", .index = 0x48, .field = MEMBER(spec_ctrl), .read = read_field,
-	  .write = write_field, .valid = 1 /* IBRS */, .needs = FEATURE_SPEC_CTRL },
+	  .write = write_spec_ctrl, .needs = FEATURE_SPEC_CTRL },
 	{ .name = "PRED_CMD", .index = 0x49, .write = write_pred_cmd, .valid = 1 /* IBPB */ },
 	{ .name = "BIOS_UPDT_TRIG", .index = 0x79, .write = write_ignored },
 	{ .name = "BIOS_SIGN_ID", .index = 0x8b, .field = MEMBER(bios_sign_id), .read = read_field,
@@ -394,7 +422,7 @@ static const struct msr_row rows[] = {
 	{ .name = "ARCH_CAPABILITIES", .index = 0x10a, .valid = ARCH_CAPABILITIES,
 	  .read = read_constant, .write = write_host_same, .needs = FEATURE_ARCH_CAPS },
 	{ .name = "MISC_FEATURES_ENABLES", .index = 0x140, .read = read_constant,
-	  .write = write_host_same },
+	  .write = write_zero },
 	{ .name = "SYSENTER_CS", .index = 0x174, .field = MEMBER(sysenter_cs), .read = read_field,
 	  .write = write_field, .valid = 0xffffffff, .needs = FEATURE_SEP },
 	{ .name = "SYSENTER_ESP", .index = 0x175, .field = MEMBER(sysenter_esp), .read = read_field,

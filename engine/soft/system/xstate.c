@@ -17,15 +17,15 @@
 
 #define FSW_ES BIT(7)
 
-/* Two images in v->fpu: of the guest's memory, and of the registers. */
+/* Two images: of the guest's memory, and of the registers. */
 static u8 *memory_image(struct soft_vcpu *v)
 {
-	return v->fpu;
+	return v->xstate[0];
 }
 
 static u8 *register_image(struct soft_vcpu *v)
 {
-	return v->fpu + 1024;
+	return v->xstate[1];
 }
 
 static u64 image_u64(const u8 *image, u32 offset)

@@ -59,7 +59,7 @@ struct stubs {
 	const u8 *leave;          /* back to the caller of enter */
 	const u8 *exit;           /* r15 = struct block_exit *, v->rip set, flags in host */
 	const u8 *plain_exit;     /* as exit, nothing to chain */
-	const u8 *indirect;       /* r14 = target, flags parked */
+	const u8 *indirect;       /* called: r14 = target, r15 = undo of RSP, flags parked */
 	const u8 *kicked;         /* r15 = jump-cache offset, flags in host: entry was hit while kicked */
 	const u8 *op;             /* r15 = struct insn *, v->rip set, flags parked */
 	const u8 *op_end;         /* the same, goes on in the dispatcher */

@@ -305,6 +305,10 @@ static void take_operands(struct decoded *d, const ZydisDecodedInstruction *zi,
 				take_memory(d, zi, op, rip);
 			continue;
 		}
+		/* Strings, XLAT, MASKMOV name no memory operand, but an override counts. */
+		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY && !d->insn.is_mem &&
+		    op->mem.segment != ZYDIS_REGISTER_ES)
+			d->insn.seg = segment_number(op->mem.segment);
 		if (op->type != ZYDIS_OPERAND_TYPE_REGISTER)
 			continue;
 		bool high;

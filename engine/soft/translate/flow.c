@@ -30,6 +30,31 @@ static void emit_single_end(struct translator *t)
 	}
 }
 
+static u32 push_size(const struct decoded *d)
+{
+	return d->insn.opsize;
+}
+
+/* Out of line: the target is not in the jump cache. The stub finds the branch by its return address, and in
+ * r15 what to add to RSP should the target turn out to be non-canonical. */
+static void emit_indirect_stub(struct translator *t)
+{
+	struct emitter *e = &t->e;
+	const struct decoded *d = &t->insns[t->count - 1];
+	s32 undo = 0;
+	if (!t->indirect_count)
+		return;
+	if (d->class == CLASS_RET)
+		undo = -(s32)(push_size(d) + (u16)d->insn.imm);
+	else if (d->class == CLASS_CALL || d->class == CLASS_CALL_IND)
+		undo = (s32)push_size(d);
+	for (u32 n = 0; n < t->indirect_count; n++)
+		e_patch(e, t->indirect_site[n], e->p);
+	map_here(t, t->count - 1, true);
+	e_mov_imm(e, S1, (u64)(s64)undo);
+	e_call_to(e, t->v->cache->stubs.indirect - e->to_rx);
+}
+
 /* r14 = target, flags parked: through the jump cache. @known: its constant target, or ~0. */
 static void emit_jump_cache(struct translator *t, u64 known)
 {
@@ -49,8 +74,7 @@ static void emit_jump_cache(struct translator *t, u64 known)
 		e8(e, 4); /* shl r15d, 4 */
 	}
 	e_gs_base(e, W64, 0x3b, S0, S1, table);
-	u8 *miss = e_jcc(e, CC_NE);
-	e_patch(e, miss, t->v->cache->stubs.indirect - e->to_rx);
+	t->indirect_site[t->indirect_count++] = e_jcc(e, CC_NE);
 	e_restore_flags(e, S0);
 	e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
 }
@@ -64,7 +88,7 @@ static void emit_goto_r14(struct translator *t)
 		e_store_gs(e, W64, S0, GS(tmp[3]));
 		emit_single_end(t);
 		e_load_gs(e, W64, S0, GS(tmp[3]));
-		e_jmp_to(e, t->v->cache->stubs.indirect - e->to_rx);
+		t->indirect_site[t->indirect_count++] = e_jmp(e);
 		return;
 	}
 	emit_jump_cache(t, ~0ull);
@@ -104,6 +128,7 @@ void emit_goto(struct translator *t, u64 target)
 void emit_exit_stubs(struct translator *t)
 {
 	struct emitter *e = &t->e;
+	emit_indirect_stub(t);
 	for (u32 n = 0; n < t->block->exit_count; n++) {
 		struct block_exit *exit = &t->block->exits[n];
 		e_patch(e, t->exit_site[n].site, e->p);
@@ -221,11 +246,6 @@ static void store_immediate(struct translator *t, u32 size, u64 value)
 		e16(e, (u32)value);
 	else
 		e32(e, (u32)value);
-}
-
-static u32 push_size(const struct decoded *d)
-{
-	return d->insn.opsize;
 }
 
 static void push_body(struct translator *t, const struct decoded *d)

@@ -174,6 +174,9 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 
 	s->indirect = here(e);
 	e_store_gs(e, W64, S0, GS(rip));
+	e_store_gs(e, W64, S1, GS(branch_undo));
+	e_mem(e, W64, 0x8b, S0, RSP, REG_NONE, 1, 0);
+	e_store_gs(e, W64, S0, GS(branch_pc));
 	save_guest(e);
 	e_jmp_to(e, dispatch);
 

@@ -417,6 +417,7 @@ struct block *translate(struct soft_vcpu *v, const struct code_source *source, u
 	memset(t, 0, offsetof(struct translator, insns));
 	t->cold_count = 0;
 	t->map_count = 0;
+	t->indirect_count = 0;
 	t->v = v;
 	t->mode = mode;
 	*error = make_block(t, source);

@@ -54,7 +54,9 @@ struct translator {
 	struct cold_access cold[3 * BLOCK_INSNS_MAX];
 	u32 cold_count;
 	struct { u8 *site; u32 exit; } exit_site[2];
-	struct insn_map map[5 * BLOCK_INSNS_MAX];
+	u8 *indirect_site[2]; /* jump-cache misses of the branch that ends the block */
+	u32 indirect_count;
+	struct insn_map map[5 * BLOCK_INSNS_MAX + 1];
 	u32 map_count;
 };
 
