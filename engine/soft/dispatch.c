@@ -235,6 +235,10 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 		*result = leave(v, LEAVE_SHUTDOWN);
 		return true;
 	}
+	if (v->window_wanted && !v->replay && vcpu_window_open(v)) {
+		*result = leave(v, LEAVE_WINDOW);
+		return true;
+	}
 	if (v->mp_state != KVM_MP_STATE_RUNNABLE) {
 		*result = leave(v, LEAVE_HALT);
 		return true;
