@@ -543,7 +543,7 @@ static void take_operand_size(struct decoded *d, const ZydisDecodedInstruction *
  * string comparisons; of AVX only the aligned moves. */
 static bool must_be_aligned(const struct decoded *d, const ZydisDecodedInstruction *zi)
 {
-	if (!d->mem || d->mem_size < 16 || (!d->sse && !d->avx))
+	if (!d->mem || d->mem_size < 16 || (!d->sse && !d->avx && !d->mmx))
 		return false;
 	switch (zi->mnemonic) {
 	case ZYDIS_MNEMONIC_VMOVAPS:
