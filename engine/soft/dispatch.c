@@ -289,6 +289,8 @@ static void check_exec_breakpoint(struct soft_vcpu *v, u64 linear)
 	/* SDM 3A 6.8.3: behind MOV SS breakpoints are off, as if RF were set. */
 	if ((v->dr7 & 0xff) == 0 || (v->rflags_sys & RFLAGS_RF) || v->int_shadow == 2)
 		return;
+	if (v->replay) /* begun already; the monitor may have set the breakpoint since */
+		return;
 	u64 hit = debug_breakpoints_hit(v, linear);
 	if (!hit)
 		return;
