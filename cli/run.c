@@ -142,7 +142,7 @@ static int choose_engine(struct run *run, struct error *err)
 	}
 
 	run->engine = engine_by_name(name);
-	struct engine_probe probe;
+	struct engine_probe probe = {.usable = false};
 	run->engine->probe(&probe);
 	if (!probe.usable)
 		return error_set(err, ENODEV, "engine %s: %s", name, probe.reason);

@@ -39,6 +39,7 @@ struct engine_vcpu {
 /** Why an engine can or cannot be used here. */
 struct engine_probe {
 	bool usable;
+	bool emulated; /* usable, but kernel-mode code is surely emulated: not worth measuring */
 	char reason[256]; /* one line: version and features if usable, else what is missing and the mend */
 };
 

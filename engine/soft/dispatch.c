@@ -236,6 +236,10 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 		*result = leave(v, LEAVE_SHUTDOWN);
 		return true;
 	}
+	if (v->window_wanted && !v->replay && vcpu_window_open(v)) {
+		*result = leave(v, LEAVE_WINDOW);
+		return true;
+	}
 	if (v->mp_state != KVM_MP_STATE_RUNNABLE) {
 		*result = leave(v, LEAVE_HALT);
 		return true;
@@ -340,15 +344,28 @@ static u64 request_translation(struct soft_vcpu *v, u64 linear, u64 gpa, const u
 static void remember(struct soft_vcpu *v, struct block *b)
 {
 	enum mmu_index index = v->mmu_index;
-	if (b->gpa2 != ~0ull || !(b->mode & MODE_FLAT))
+	if (!(b->mode & MODE_FLAT))
 		return;
-	if (v->jump_mode[index] != b->mode) {
+	if (v->jump_mode[index] != b->mode) { /* the block itself is going to look there */
 		jump_cache_clear(v, index);
 		v->jump_mode[index] = b->mode;
 	}
+	if (b->gpa2 != ~0ull)
+		return;
 	jump_cache_put(v, b->linear, b);
 	if (!mmu_fetch_global(v, b->linear))
 		v->jump_nonglobal[index]++;
+}
+
+/* What translated code would have found by itself; it got here from an op or an event. 0: nothing. */
+static u64 jump_cache_find(const struct soft_vcpu *v, u32 mode, u64 linear)
+{
+	const struct jump_entry *slot =
+		&v->jump[v->mmu_index][linear & (JUMP_CACHE_SIZE - 1)];
+	if (slot->rip != linear || v->jump_mode[v->mmu_index] != mode ||
+	    slot->code == (u64)v->cache->stubs.kicked)
+		return 0;
+	return slot->code;
 }
 
 u64 soft_dispatch(struct soft_vcpu *v)
@@ -368,6 +385,8 @@ u64 soft_dispatch(struct soft_vcpu *v)
 	u64 linear = next_linear(v, mode);
 	if (unlikely(mode & MODE_STEP))
 		check_exec_breakpoint(v, linear);
+	if (!link && (result = jump_cache_find(v, mode, linear)))
+		return result;
 	u64 gpa;
 	const u8 *host = fetch_page(v, linear, &gpa);
 	struct block *b = block_find(v, linear, gpa, mode);

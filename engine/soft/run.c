@@ -136,8 +136,7 @@ static void fill_exit(struct soft_vcpu *v)
 	run->if_flag = (v->rflags_sys & RFLAGS_IF) != 0;
 	run->cr8 = v->lapic ? lapic_get_tpr(v) : v->cr8;
 	run->apic_base = v->msr.apic_base;
-	run->ready_for_interrupt_injection =
-		!v->vm->irqchip && run->if_flag && !v->int_shadow && !v->events.user_interrupt;
+	run->ready_for_interrupt_injection = !v->vm->irqchip && vcpu_window_open(v);
 }
 
 static int internal_error(struct soft_vcpu *v, u32 suberror)
@@ -172,6 +171,9 @@ static int handle_leave(struct soft_vcpu *v)
 		return r == 0 ? -EBUSY : r == 1 ? 0 : r;
 	case LEAVE_SHUTDOWN:
 		run->exit_reason = KVM_EXIT_SHUTDOWN;
+		return 0;
+	case LEAVE_WINDOW:
+		run->exit_reason = KVM_EXIT_IRQ_WINDOW_OPEN;
 		return 0;
 	case LEAVE_NO_CODE:
 		return internal_error(v, KVM_INTERNAL_ERROR_EMULATION);
@@ -234,6 +236,9 @@ int soft_vcpu_run(struct engine_vcpu *vcpu)
 			return -EINTR;
 		vcpu_attention(v, ATTENTION_KICK);
 	}
+	v->window_wanted = run->request_interrupt_window && !v->vm->irqchip;
+	if (v->window_wanted)
+		vcpu_attention(v, ATTENTION_IRQ);
 	u64 begin = clock_now();
 	u64 halted = v->stats.ns_halted;
 	soft_current = v;

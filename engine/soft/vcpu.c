@@ -85,7 +85,7 @@ void vcpu_update_mode(struct soft_vcpu *v)
 
 void vcpu_irq_window(struct soft_vcpu *v)
 {
-	if (events_pending(v))
+	if (v->window_wanted || events_pending(v))
 		vcpu_attention(v, ATTENTION_IRQ);
 }
 

@@ -221,6 +221,7 @@ void op_gather(struct soft_vcpu *v, const struct insn *i)
 		u64 offset = gather_offset(v, i, &g, k);
 
 		element_set(g.dst, k, g.data_size, gather_element(v, i, offset, g.data_size));
+		clear_above(g.dst, i->opsize); /* from the first element on */
 		element_set(g.mask, k, g.data_size, 0);
 	}
 	clear_above(g.dst, g.count * g.data_size);

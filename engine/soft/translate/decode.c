@@ -294,6 +294,12 @@ static void take_memory(struct decoded *d, const ZydisDecodedInstruction *zi,
 	d->mem_write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 }
 
+/* A zero source leaves the destination as it was (SDM 2A BSF, BSR: undefined, but so on all processors). */
+static bool keeps_destination(const ZydisDecodedInstruction *zi)
+{
+	return zi->mnemonic == ZYDIS_MNEMONIC_BSF || zi->mnemonic == ZYDIS_MNEMONIC_BSR;
+}
+
 static void take_operands(struct decoded *d, const ZydisDecodedInstruction *zi,
 			  const ZydisDecodedOperand *ops, u64 rip)
 {
@@ -339,7 +345,7 @@ static void take_operands(struct decoded *d, const ZydisDecodedInstruction *zi,
 			.field = field,
 			.guest = (u8)number,
 			.high = high,
-			.read = op->actions != ZYDIS_OPERAND_ACTION_WRITE,
+			.read = op->actions != ZYDIS_OPERAND_ACTION_WRITE || keeps_destination(zi),
 			.write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
 			.size = (u8)(op->size / 8),
 		};
@@ -537,7 +543,7 @@ static void take_operand_size(struct decoded *d, const ZydisDecodedInstruction *
  * string comparisons; of AVX only the aligned moves. */
 static bool must_be_aligned(const struct decoded *d, const ZydisDecodedInstruction *zi)
 {
-	if (!d->mem || d->mem_size < 16 || (!d->sse && !d->avx))
+	if (!d->mem || d->mem_size < 16 || (!d->sse && !d->avx && !d->mmx))
 		return false;
 	switch (zi->mnemonic) {
 	case ZYDIS_MNEMONIC_VMOVAPS:
