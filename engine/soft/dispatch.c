@@ -242,7 +242,7 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 		*result = leave(v, LEAVE_HALT);
 		return true;
 	}
-	if (v->int_shadow) /* what it holds back is due right behind it */
+	if (v->int_shadow | v->replay) /* what they hold back is due right behind them */
 		vcpu_attention(v, ATTENTION_IRQ);
 	return false;
 }
