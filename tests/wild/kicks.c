@@ -167,9 +167,9 @@ static void run_loop(struct wild *w, const struct loop *l, u32 count)
 /* An interrupt that comes while the monitor answers a read is due right behind the reading instruction. */
 static void interrupt_during_read(struct wild *w)
 {
-	/* sti; nop; mov eax, [r8]; jmp .; its handler halts */
+	/* sti; nop; mov eax, [r8]; out dx, al; jmp .; its handler halts */
 	static const struct loop l = {"an interrupt during a read", false,
-				      CODE(0xfb, 0x90, 0x41, 0x8b, 0x00, 0xeb, 0xfe)};
+				      CODE(0xfb, 0x90, 0x41, 0x8b, 0x00, 0xee, 0xeb, 0xfe)};
 	prepare(w, &l);
 	w->ram[HANDLER_GPA] = 0xf4;
 	struct kvm_run *run = w->vcpu->run;
@@ -177,9 +177,7 @@ static void interrupt_during_read(struct wild *w)
 		wild_fail(w, "no read, but exit %u", run->exit_reason);
 	if (w->engine->vcpu_interrupt(w->vcpu, 0x40) < 0)
 		wild_fail(w, "the interrupt is refused");
-	w->kicks = 0;
-	wild_run(w);
-	if (w->kicks)
+	if (w->engine->vcpu_run(w->vcpu) || run->exit_reason != KVM_EXIT_HLT)
 		wild_fail(w, "the handler did not run");
 	wild_end(w);
 }
