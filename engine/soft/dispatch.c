@@ -204,6 +204,14 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 		*result = leave(v, LEAVE_QUEUE);
 		return true;
 	}
+	/* A fault ends a shadow and a replay: before the look at kicks, which wait for the replay's end and
+	 * would else wait until the handler comes here by chance. */
+	if (ev->exception || ev->soft_interrupt) {
+		v->int_shadow = 0;
+		v->replay = 0;
+		v->io_logged = 0;
+		v->io_cursor = 0;
+	}
 	u32 attention = atomic_load(&v->attention);
 	if ((attention & ATTENTION_KICK) && !v->replay) {
 		atomic_fetch_and(&v->attention, ~(u32)ATTENTION_KICK);
@@ -217,14 +225,9 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 	atomic_fetch_and(&v->attention, ~(u32)(ATTENTION_IRQ | ATTENTION_QUEUE | ATTENTION_FLUSH));
 	take_startup(v);
 
-	/* Faults come before anything else; they end a shadow and a replay. */
-	if (ev->exception || ev->soft_interrupt) {
-		v->int_shadow = 0;
-		v->replay = 0;
-		v->io_logged = 0;
-		v->io_cursor = 0;
+	/* Faults come before anything else. */
+	if (ev->exception || ev->soft_interrupt)
 		events_deliver(v);
-	}
 	while (!ev->triple_fault && !v->replay && events_pending(v)) {
 		if (v->mp_state == KVM_MP_STATE_HALTED)
 			v->mp_state = KVM_MP_STATE_RUNNABLE;
@@ -244,7 +247,7 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 		*result = leave(v, LEAVE_HALT);
 		return true;
 	}
-	if (v->int_shadow) /* what it holds back is due right behind it */
+	if (v->int_shadow | v->replay) /* what they hold back is due right behind them */
 		vcpu_attention(v, ATTENTION_IRQ);
 	return false;
 }

@@ -164,6 +164,24 @@ static void run_loop(struct wild *w, const struct loop *l, u32 count)
 	wild_end(w);
 }
 
+/* An interrupt that comes while the monitor answers a read is due right behind the reading instruction. */
+static void interrupt_during_read(struct wild *w)
+{
+	/* sti; nop; mov eax, [r8]; out dx, al; jmp .; its handler halts */
+	static const struct loop l = {"an interrupt during a read", false,
+				      CODE(0xfb, 0x90, 0x41, 0x8b, 0x00, 0xee, 0xeb, 0xfe)};
+	prepare(w, &l);
+	w->ram[HANDLER_GPA] = 0xf4;
+	struct kvm_run *run = w->vcpu->run;
+	if (w->engine->vcpu_run(w->vcpu) || run->exit_reason != KVM_EXIT_MMIO)
+		wild_fail(w, "no read, but exit %u", run->exit_reason);
+	if (w->engine->vcpu_interrupt(w->vcpu, 0x40) < 0)
+		wild_fail(w, "the interrupt is refused");
+	if (w->engine->vcpu_run(w->vcpu) || run->exit_reason != KVM_EXIT_HLT)
+		wild_fail(w, "the handler did not run");
+	wild_end(w);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option longs[] = {{"count", 1, 0, 'n'}, {0}};
@@ -182,12 +200,14 @@ int main(int argc, char **argv)
 	}
 	if (wild_init(&w) < 0)
 		return 1;
-	printf("1..%zu\n", ARRAY_SIZE(loops));
+	printf("1..%zu\n", ARRAY_SIZE(loops) + 1);
 	for (u32 n = 0; n < ARRAY_SIZE(loops); n++) {
 		run_loop(&w, &loops[n], count);
 		printf("ok %u - %u kicks out of %s\n", n + 1, count, loops[n].name);
 		fflush(stdout);
 	}
+	interrupt_during_read(&w);
+	printf("ok %zu - an interrupt during a read\n", ARRAY_SIZE(loops) + 1);
 	wild_destroy(&w);
 	return 0;
 }
