@@ -172,8 +172,9 @@ static void finish_step(struct soft_vcpu *v)
 	if (!v->keep_rf)
 		v->rflags_sys &= ~RFLAGS_RF;
 	v->keep_rf = 0;
-	if (v->step_tf)
-		v->events.debug |= DR6_BS; /* SDM 3B 17.3.1.4 */
+	/* SDM 3B 17.3.1.4; but MOV SS and POP SS give none, not even a belated one (3A 6.8.3). */
+	if (v->step_tf && v->int_shadow != 2)
+		v->events.debug |= DR6_BS;
 }
 
 static u64 leave(struct soft_vcpu *v, enum leave_reason reason)
@@ -288,6 +289,8 @@ static void check_exec_breakpoint(struct soft_vcpu *v, u64 linear)
 {
 	/* SDM 3A 6.8.3: behind MOV SS breakpoints are off, as if RF were set. */
 	if ((v->dr7 & 0xff) == 0 || (v->rflags_sys & RFLAGS_RF) || v->int_shadow == 2)
+		return;
+	if (v->replay) /* begun already; the monitor may have set the breakpoint since */
 		return;
 	u64 hit = debug_breakpoints_hit(v, linear);
 	if (!hit)

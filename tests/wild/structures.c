@@ -254,7 +254,6 @@ static void lapic_over_ram(struct wild *w)
 	w->regs.rsi = (place & ~0xfffull) + random_below(&w->random, 4096);
 	if (one_in(&w->random, 4))
 		memcpy(w->ram + 0x1000, w->ram, 64);
-	w->sregs.apic_base = one_in(&w->random, 4) ? place : w->sregs.apic_base;
 }
 
 static void rewriting_itself(struct wild *w)

@@ -59,7 +59,7 @@ _guise()
 	_guise_value "$previous" && return
 	if [[ $current == -* ]]; then
 		_guise_words '-k --kernel -i --initrd -a --append -m --memory -c --cpus -e --engine --serial
-			--flat --flat-mode --stats --trace --no-reboot --help'
+			--flat --flat-mode --stats --trace --no-reboot --test-device --help'
 	else
 		_guise_files
 	fi
