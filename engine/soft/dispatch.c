@@ -40,6 +40,8 @@ static u64 truncate_to_mode(const struct soft_vcpu *v, u64 rip)
 void soft_op(struct soft_vcpu *v, const struct insn *i)
 {
 	v->next_rip = truncate_to_mode(v, v->rip + i->length);
+	if (op_properties[i->op] & OP_EXIT)
+		v->stats.exits_light++;
 	op_functions[i->op](v, i);
 	if (unlikely(v->running))
 		finish_single(v);
@@ -76,7 +78,6 @@ void *soft_miss(struct soft_vcpu *v, u64 address, u32 description, u64 *return_a
 	enum access access = description & ACCESS_WRITES ? ACCESS_WRITE : ACCESS_READ;
 
 	v->fault_pc = *return_address;
-	v->stats.tlb_misses++;
 	u64 linear = linear_of(v, address, description);
 	void *p = tlb_fill(v, linear, size, access, index, stack);
 	if (likely(p)) {
@@ -222,7 +223,7 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 	}
 	if (attention & ATTENTION_TIMER)
 		take_timers(v);
-	atomic_fetch_and(&v->attention, ~(u32)(ATTENTION_IRQ | ATTENTION_QUEUE | ATTENTION_FLUSH));
+	atomic_fetch_and(&v->attention, ~(u32)(ATTENTION_IRQ | ATTENTION_QUEUE));
 	take_startup(v);
 
 	/* Faults come before anything else. */

@@ -255,6 +255,8 @@ int soft_vcpu_run(struct engine_vcpu *vcpu)
 	if (v->window_wanted)
 		vcpu_attention(v, ATTENTION_IRQ);
 	u64 begin = clock_now();
+	if (v->left_at)
+		v->stats.ns_monitor += begin - v->left_at;
 	u64 halted = v->stats.ns_halted;
 	soft_current = v;
 	atomic_store(&v->thread, (int)syscall(SYS_gettid));
@@ -263,7 +265,8 @@ int soft_vcpu_run(struct engine_vcpu *vcpu)
 	swap_gs(host_gs);
 	atomic_store(&v->thread, 0);
 	soft_current = NULL;
-	v->stats.ns_guest += clock_now() - begin - (v->stats.ns_halted - halted);
+	v->left_at = clock_now();
+	v->stats.ns_guest += v->left_at - begin - (v->stats.ns_halted - halted);
 	fill_exit(v);
 	count_exit(v, r);
 	return r;

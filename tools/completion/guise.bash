@@ -22,7 +22,7 @@ _guise_trace()
 	fi
 	compopt -o nospace
 	mapfile -t COMPREPLY < <(compgen -P "$before" \
-		-W 'all exit irq exception mode msr cpuid translate mmu io boot vmx' -- "$word")
+		-W 'all exit irq exception mode msr cpuid translate mmu io boot' -- "$word")
 }
 
 _guise_value()
