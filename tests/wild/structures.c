@@ -141,7 +141,7 @@ static void descriptors_elsewhere(struct wild *w)
 	struct kvm_sregs *s = &w->sregs;
 	__u64 *bases[] = {&s->gdt.base, &s->idt.base, &s->tr.base};
 	for (u32 n = 0; n < ARRAY_SIZE(bases); n++)
-		*bases[n] = (u64)((s64)*bases[n] << 16 >> 16);
+		*bases[n] = (u64)((s64)(*bases[n] << 16) >> 16);
 }
 
 static void descriptors_random(struct wild *w)
