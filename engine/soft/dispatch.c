@@ -214,7 +214,8 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 		v->io_cursor = 0;
 	}
 	u32 attention = atomic_load(&v->attention);
-	if ((attention & ATTENTION_KICK) && !v->replay) {
+	/* immediate_exit itself is asked: the bit may have been taken by a call whose result a signal threw away. */
+	if (!v->replay) {
 		atomic_fetch_and(&v->attention, ~(u32)ATTENTION_KICK);
 		if (v->base.run->immediate_exit) {
 			*result = leave(v, LEAVE_KICK);
@@ -382,10 +383,15 @@ u64 soft_dispatch(struct soft_vcpu *v)
 	v->running = 0;
 	if (v->branch_pc)
 		check_branch_target(v);
+	v->heeded = ~0u;
 	if (unlikely(is_special(v))) {
 		link = NULL;
 		if (handle_special(v, &result))
 			return result;
+		if (v->replay)
+			v->heeded = ~(u32)(ATTENTION_KICK | ATTENTION_IRQ);
+		else if (v->int_shadow)
+			v->heeded = ~(u32)ATTENTION_IRQ;
 	}
 	u32 mode = next_mode(v);
 	u64 linear = next_linear(v, mode);

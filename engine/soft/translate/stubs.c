@@ -123,6 +123,10 @@ static void emit_dispatch(struct emitter *e, struct stubs *s)
 	e_alu_imm(e, W64, ALU_CMP, RAX, DISPATCH_TRANSLATE);
 	u8 *translate = e_jcc(e, CC_E);
 	u8 *leave = e_jcc(e, 2 /* below */);
+	/* What came while C was choosing, behind its own look */
+	e_load_gs(e, W32, RCX, GS(heeded));
+	e_gs(e, W32, 0x85, RCX, GS(attention)); /* test gs:[attention], ecx */
+	e_patch(e, e_jcc(e, CC_NE), dispatch);
 	e_mov(e, W64, S1, RAX);
 	e_gs(e, W32, 0x0fb7, RAX, GS(arith));
 	e8(e, 0x04);
