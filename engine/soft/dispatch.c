@@ -235,6 +235,11 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 			v->mp_state = KVM_MP_STATE_RUNNABLE;
 		if (v->mp_state != KVM_MP_STATE_RUNNABLE)
 			break;
+		/* Without end if a breakpoint watches what the delivery of its own #DB touches. */
+		if (v->base.run->immediate_exit) {
+			*result = leave(v, LEAVE_KICK);
+			return true;
+		}
 		events_deliver(v);
 	}
 	if (ev->triple_fault) {
