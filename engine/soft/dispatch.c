@@ -31,10 +31,10 @@ static void finish_single(struct soft_vcpu *v)
 		v->stepped = 1;
 }
 
+/* Going on behind an instruction never wraps at 64 KiB: EIP passes the limit of a 16-bit segment. */
 static u64 truncate_to_mode(const struct soft_vcpu *v, u64 rip)
 {
-	u32 code = v->mode & 3;
-	return code == MODE_CODE64 ? rip : code == MODE_CODE32 ? (u32)rip : (u16)rip;
+	return (v->mode & 3) == MODE_CODE64 ? rip : (u32)rip;
 }
 
 void soft_op(struct soft_vcpu *v, const struct insn *i)
@@ -58,12 +58,15 @@ static u64 linear_of(struct soft_vcpu *v, u64 address, u32 description)
 {
 	u32 size = ACCESS_SIZE(description);
 	enum access access = description & ACCESS_WRITES ? ACCESS_WRITE : ACCESS_READ;
-	u64 linear = address;
-	if (description & ACCESS_SEGMENTED)
-		linear = seg_linear(v, (enum x86_seg)ACCESS_SEG(description), address, size, access);
-	/* SDM 3A table 6-8: alignment #GP comes before the page fault of the same access. */
+	enum x86_seg seg = (enum x86_seg)ACCESS_SEG(description);
+	bool segmented = description & ACCESS_SEGMENTED;
+	/* Alignment #GP comes before the page fault of the same access (SDM 3A table 6-8), and, as processors do
+	 * it, before #SS for a limit. */
+	u64 linear = segmented ? v->seg[seg].base + address : address;
 	if ((description & ACCESS_ALIGNED) && (linear & (size - 1)))
 		raise_gp(v, 0);
+	if (segmented)
+		linear = seg_linear(v, seg, address, size, access);
 	/* SDM 3A 6.15, #AC: natural alignment of the operand, 16-byte vectors excepted */
 	if ((description & ACCESS_ALIGN) && size <= 8 && (linear & (size - 1) & 7))
 		raise_error(v, EXC_AC, 0);

@@ -213,7 +213,8 @@ void op_gather(struct soft_vcpu *v, const struct insn *i)
 	for (u32 k = 0; k < i->opsize / g.data_size; k++)
 		element_set(g.mask, k, g.data_size,
 			    element_selected(g.mask, k, g.data_size) ? ~0ull : 0);
-	/* The mask's upper half is cleared even by a gather that faults on its way, as processors do. */
+	/* A gather that faults on its way has cleared the mask's upper half, and the destination's if it has
+	 * completed an element, as processors do. */
 	clear_above(g.mask, i->opsize);
 	for (u32 k = 0; k < g.count; k++) {
 		if (!element_selected(g.mask, k, g.data_size))
@@ -223,6 +224,7 @@ void op_gather(struct soft_vcpu *v, const struct insn *i)
 		element_set(g.dst, k, g.data_size, gather_element(v, i, offset, g.data_size));
 		clear_above(g.dst, i->opsize); /* from the first element on */
 		element_set(g.mask, k, g.data_size, 0);
+		clear_above(g.dst, i->opsize);
 	}
 	clear_above(g.dst, g.count * g.data_size);
 	clear_above(g.mask, 0);

@@ -130,7 +130,10 @@ static u8 opcode_segment(const struct insn *i)
 
 void op_push_seg(struct soft_vcpu *v, const struct insn *i)
 {
-	push(v, i, i->opsize, v->seg[opcode_segment(i)].selector);
+	/* Processors of today write 16 bits of a doubleword (SDM 2B PUSH). */
+	u64 sp = v->regs[RSP] - i->opsize, mask = ~0ull >> (64 - 8 * i->stacksize);
+	mem_write(v, SEG_SS, sp & mask, i->opsize == 4 ? 2 : i->opsize, v->seg[opcode_segment(i)].selector);
+	stack_adjust(v, i, -(s64)i->opsize);
 }
 
 void op_pop_seg(struct soft_vcpu *v, const struct insn *i)

@@ -151,6 +151,15 @@ void emit_access(struct translator *t, const struct decoded *d, u32 size, bool r
 	cold->after = e->p;
 }
 
+/* Whether the instruction raises #MF for an exception that an earlier one left pending (SDM 1 8.6): not FNSTCW,
+ * FNSTSW. */
+static bool checks_x87(const struct decoded *d)
+{
+	u8 extension = d->insn.modrm >> 3 & 7;
+	bool store = (d->insn.opcode == 0xd9 || d->insn.opcode == 0xdd) && extension == 7;
+	return d->class == CLASS_NATIVE && (d->mmx || (d->fpu && !store));
+}
+
 static void emit_one_cold(struct translator *t, struct cold_access *cold)
 {
 	struct emitter *e = &t->e;
@@ -158,6 +167,8 @@ static void emit_one_cold(struct translator *t, struct cold_access *cold)
 
 	e_patch(e, cold->site, e->p);
 	map_here(t, cold->insn, true);
+	if (checks_x87(cold->d))
+		e8(e, 0x9b); /* fwait: #MF comes before what the memory operand may raise */
 	if (cold->tag)
 		e_gs_base(e, W64, 0x33, S0, S1, cold->tag);
 	e_mov_imm(e, S1, cold->description);

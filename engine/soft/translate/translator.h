@@ -88,6 +88,8 @@ void emit_push(struct translator *t, const struct decoded *d);
 void emit_pop(struct translator *t, const struct decoded *d);
 void emit_leave(struct translator *t, const struct decoded *d);
 void emit_lea(struct translator *t, const struct decoded *d);
+/** A call of the instruction's C function. */
+void emit_op(struct translator *t, const struct decoded *d);
 
 /** Host register of guest @g, or REG_NONE if it lives in memory. */
 static inline int host_reg(int g)
