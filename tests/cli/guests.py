@@ -113,10 +113,6 @@ KERNELS = {
         mov $master, %eax
         mov %ax, idt + 0x0b * 8
         mov $0x200b, %dx
-        call pulse
-        mov $0x2003, %dx
-        call pulse
-        jmp bad
     pulse:
         mov $1, %al
         out %al, %dx
@@ -124,15 +120,15 @@ KERNELS = {
         out %al, %dx
         sti
         hlt
-        cli
-        ret
+        jmp bad
     slave:
         mov $'S', %al
         out %al, $0xf1
         mov $0x20, %al
         out %al, $0xa0
         out %al, $0x20
-        iret
+        mov $0x2003, %dx
+        jmp pulse
     master:
         mov $'M', %al
         out %al, $0xf1
