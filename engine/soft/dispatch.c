@@ -221,6 +221,7 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 	if (!v->replay) {
 		atomic_fetch_and(&v->attention, ~(u32)ATTENTION_KICK);
 		if (v->base.run->immediate_exit) {
+			vcpu_attention(v, ATTENTION_KICK); /* until we are out: this may run again */
 			*result = leave(v, LEAVE_KICK);
 			return true;
 		}
