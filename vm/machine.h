@@ -15,6 +15,7 @@ struct acpi_pm;
 struct debug_ports;
 struct i8042;
 struct loop_timer;
+struct pci_host;
 struct rtc;
 struct serial;
 struct system_control;
@@ -34,6 +35,7 @@ struct vm {
 	struct i8042 *i8042;
 	struct acpi_pm *acpi_pm;
 	struct system_control *system_control;
+	struct pci_host *pci_host;
 	struct debug_ports *debug_ports;
 
 	u32 cpu_count;
