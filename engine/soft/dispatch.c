@@ -326,13 +326,20 @@ static const u8 *fetch_page(struct soft_vcpu *v, u64 linear, u64 *gpa)
 	return host;
 }
 
+/* The page behind @linear's: outside 64-bit mode 0 follows 0xffffffff (SDM 3A 3.3.1). */
+static u64 next_page(u64 linear, u32 mode)
+{
+	u64 next = (linear & PAGE_MASK) + PAGE_SIZE;
+	return (mode & 3) == MODE_CODE64 ? next : (u32)next;
+}
+
 /* A block whose instruction goes on in a second page is good only while that page is the same. */
 static bool second_page_matches(struct soft_vcpu *v, const struct block *b)
 {
 	u64 gpa;
 	if (b->gpa2 == ~0ull)
 		return true;
-	fetch_page(v, (b->linear & PAGE_MASK) + PAGE_SIZE, &gpa);
+	fetch_page(v, next_page(b->linear, b->mode), &gpa);
 	return gpa == b->gpa2;
 }
 
@@ -342,11 +349,8 @@ static u64 request_translation(struct soft_vcpu *v, u64 linear, u64 gpa, const u
 	v->source.need_next = false;
 	v->source.next_page = NULL;
 	if (need_next) {
-		u64 next = (linear & PAGE_MASK) + PAGE_SIZE;
-		if ((mode & 3) != MODE_CODE64)
-			next = (u32)next;
-		const u8 *page = fetch_page(v, next, &v->source.next_gpa);
-		v->source.next_page = page;
+		v->source.next_page =
+			fetch_page(v, next_page(linear, mode), &v->source.next_gpa);
 	}
 	v->source.rip = v->rip;
 	v->source.linear = linear;
