@@ -33,7 +33,7 @@ static void check_mode(const struct engine *engine, enum calibrate_mode mode, co
 
 static bool check_engine(const struct engine *engine)
 {
-	struct engine_probe probe;
+	struct engine_probe probe = {.usable = false};
 	engine->probe(&probe);
 	char heading[32];
 	snprintf(heading, sizeof(heading), "engine %s", engine->name);

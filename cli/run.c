@@ -142,7 +142,7 @@ static int choose_engine(struct run *run, struct error *err)
 	}
 
 	run->engine = engine_by_name(name);
-	struct engine_probe probe;
+	struct engine_probe probe = {.usable = false};
 	run->engine->probe(&probe);
 	if (!probe.usable)
 		return error_set(err, ENODEV, "engine %s: %s", name, probe.reason);
@@ -194,6 +194,7 @@ static int run_machine(struct run *run, bool *reset)
 	    .console = run->console,
 	    .serial_out = run->options.serial_stdio ? run->console : run->serial_file,
 	    .serial_in = run->input,
+	    .test_device = run->options.test_device,
 	};
 	struct error err;
 	if (vm_create(&run->vm, &config, &err) < 0) {

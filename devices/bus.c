@@ -82,7 +82,8 @@ static u64 do_read(const struct bus *bus, u64 addr, u32 size)
 	if (size == 1)
 		return 0xff;
 	u32 half = split_point(size);
-	return do_read(bus, addr, half) | do_read(bus, addr + half, size - half) << (half * 8);
+	u64 low = do_read(bus, addr, half); /* devices see ascending addresses */
+	return low | do_read(bus, addr + half, size - half) << (half * 8);
 }
 
 static void do_write(const struct bus *bus, u64 addr, u64 value, u32 size)

@@ -177,6 +177,7 @@ check:
 	je	1f
 	inc	WORD [failed]
 	push	SI
+	cld
 	call	print_place
 	mov	SI, offset text_got
 	call	print
@@ -279,6 +280,7 @@ recorder:
 #if BITS == 32
 	mov	eax, KDATA
 	mov	ds, eax
+	mov	[fault_es], es
 	mov	es, eax
 #endif
 	mov	AX, [SP + W]
@@ -311,6 +313,8 @@ recorder:
 #if BITS == 64
 	mov	eax, KDATA
 	mov	ss, eax
+#else
+	mov	es, [fault_es]
 #endif
 	pop	AX
 	mov	SP, [fault_sp]
@@ -321,6 +325,7 @@ recorder:
 	jmp	WORD [fault_resume]
 
 unexpected:
+	cld
 	mov	SI, offset text_fail
 	call	print
 	mov	SI, offset guest_name
@@ -370,7 +375,11 @@ count_interrupt:
 3:	out	0x20, al
 	jmp	2f
 1:	lapic_write 0xb0, 0
-2:	pop	AX
+2:
+#if BITS == 32
+	mov	es, [fault_es]
+#endif
+	pop	AX
 	add	SP, 2 * W
 	IRET
 
@@ -436,6 +445,7 @@ user_flags:
 	variable fault_old_sp
 	variable fault_old_ss
 	variable fault_frame
+	variable fault_es
 	variable fault_cr2
 	variable fault_count
 	variable irq_vector

@@ -32,7 +32,8 @@ static int check_size(u64 size, struct error *err)
 		return error_set(
 		    err, EINVAL,
 		    "memory of %llu MiB is more than this host has (%llu MiB); ask for less",
-		    (unsigned long long)(size >> 20), (unsigned long long)(guest_memory_host_bytes() >> 20));
+		    (unsigned long long)(size >> 20),
+		    (unsigned long long)(guest_memory_host_bytes() >> 20));
 	return 0;
 }
 

@@ -13,6 +13,9 @@ guest=$build/guest
 if [ ! -t 0 ]; then
 	exec "$here/boot-check.sh" "$guest" "$build/guise" run "$@"
 fi
-size=$(stty size 2>/dev/null || echo 24 80)
+size=$(stty size)
+case $size in
+0* | *' 0') size='24 80' ;; # a terminal that does not know
+esac
 exec "$build/guise" run "$@" -k "$guest/vmlinuz" -i "$guest/initramfs.cpio" \
 	-a "console=ttyS0 quiet TERM=${TERM:-linux} guise.size=${size% *}x${size#* }"

@@ -363,6 +363,14 @@ static void add_reason(char *reasons, size_t size, const char *fmt, ...)
 	snprintf(reasons + used, size - used, "; ");
 }
 
+static bool any_usable(const struct engine *const *list)
+{
+	struct engine_probe probe = {.usable = false};
+	for (; *list && !probe.usable; list++)
+		(*list)->probe(&probe);
+	return probe.usable;
+}
+
 const struct engine *calibrate_choose(char *why, size_t size, struct error *err)
 {
 	const struct engine *slow = NULL;
@@ -370,7 +378,7 @@ const struct engine *calibrate_choose(char *why, size_t size, struct error *err)
 
 	for (const struct engine *const *e = engines; *e; e++) {
 		const char *name = (*e)->name;
-		struct engine_probe probe;
+		struct engine_probe probe = {.usable = false};
 		struct error error;
 		double mips;
 		bool last = !e[1];
@@ -383,6 +391,10 @@ const struct engine *calibrate_choose(char *why, size_t size, struct error *err)
 		if (last) { /* whatever its speed, there is nothing better to be had */
 			snprintf(why, size, "%s%s is left", reasons, name);
 			return *e;
+		}
+		if (probe.emulated && any_usable(e + 1)) {
+			add_reason(reasons, sizeof(reasons), "%s emulates kernel code", name);
+			continue;
 		}
 		if (calibrate(*e, CALIBRATE_KERNEL, CALIBRATE_BUDGET_QUICK_NS, &mips, &error) < 0) {
 			add_reason(reasons, sizeof(reasons), "%s: %s", name, error.text);

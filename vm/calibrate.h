@@ -14,8 +14,9 @@ struct engine;
 struct error;
 
 /**
- * Whether @kernel_mips, an engine's speed in kernel mode, is that of an emulation: slow by itself and
- * against what this host's processor does. (A host that is emulated as a whole is slow at everything.)
+ * Whether @kernel_mips, an engine's speed in kernel mode, is that of an emulation: slow by itself
+ * and against what this host's processor does. (A host that is emulated as a whole is slow at
+ * everything.)
  */
 bool calibrate_is_slow(double kernel_mips);
 

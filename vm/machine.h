@@ -13,11 +13,13 @@
 
 struct acpi_pm;
 struct debug_ports;
+struct fw_cfg;
 struct i8042;
 struct loop_timer;
 struct rtc;
 struct serial;
 struct system_control;
+struct test_device;
 
 #define VM_CPUS_MAX 64
 
@@ -35,6 +37,8 @@ struct vm {
 	struct acpi_pm *acpi_pm;
 	struct system_control *system_control;
 	struct debug_ports *debug_ports;
+	struct test_device *test_device; /* NULL: there is none */
+	struct fw_cfg *fw_cfg;		 /* NULL: there is none */
 
 	u32 cpu_count;
 	struct vcpu *vcpus;

@@ -1,6 +1,7 @@
 /* /dev/kvm itself: whether it is there, may be opened, and can do what the engine needs. */
 #include "engine/kvm/kvm.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -112,18 +113,31 @@ fail:
 	return ret;
 }
 
+/** Whether this processor shows VMX (SDM vol. 3C 24.6) or SVM (APM vol. 2 15.4). */
+static bool has_virtualization(void)
+{
+	u32 eax, ebx, ecx, edx;
+
+	if (__get_cpuid(0x1, &eax, &ebx, &ecx, &edx) && (ecx & BIT(5)))
+		return true;
+	return __get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) && (ecx & BIT(2));
+}
+
 void kvm_probe(struct engine_probe *out)
 {
 	struct error err = {0};
 	int fd = kvm_open(&err);
 
 	out->usable = fd >= 0;
+	/* A KVM without either is one in software (PVM): native in user mode at best. */
+	out->emulated = out->usable && !has_virtualization();
 	if (fd < 0) {
 		snprintf(out->reason, sizeof(out->reason), "%.*s", (int)sizeof(out->reason) - 1,
 			 err.text);
 		return;
 	}
-	snprintf(out->reason, sizeof(out->reason), "API version %d, up to %d vCPUs", API_VERSION,
-		 kvm_ioctl_value(fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS));
+	snprintf(out->reason, sizeof(out->reason), "API version %d, up to %d vCPUs%s", API_VERSION,
+		 kvm_ioctl_value(fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS),
+		 out->emulated ? "; the processor shows neither VMX nor SVM" : "");
 	close(fd);
 }

@@ -40,6 +40,8 @@ static u64 truncate_to_mode(const struct soft_vcpu *v, u64 rip)
 void soft_op(struct soft_vcpu *v, const struct insn *i)
 {
 	v->next_rip = truncate_to_mode(v, v->rip + i->length);
+	if (op_properties[i->op] & OP_EXIT)
+		v->stats.exits_light++;
 	op_functions[i->op](v, i);
 	if (unlikely(v->running))
 		finish_single(v);
@@ -79,7 +81,6 @@ void *soft_miss(struct soft_vcpu *v, u64 address, u32 description, u64 *return_a
 	enum access access = description & ACCESS_WRITES ? ACCESS_WRITE : ACCESS_READ;
 
 	v->fault_pc = *return_address;
-	v->stats.tlb_misses++;
 	u64 linear = linear_of(v, address, description);
 	void *p = tlb_fill(v, linear, size, access, index, stack);
 	if (likely(p)) {
@@ -175,8 +176,9 @@ static void finish_step(struct soft_vcpu *v)
 	if (!v->keep_rf)
 		v->rflags_sys &= ~RFLAGS_RF;
 	v->keep_rf = 0;
-	if (v->step_tf)
-		v->events.debug |= DR6_BS; /* SDM 3B 17.3.1.4 */
+	/* SDM 3B 17.3.1.4; but MOV SS and POP SS give none, not even a belated one (3A 6.8.3). */
+	if (v->step_tf && v->int_shadow != 2)
+		v->events.debug |= DR6_BS;
 }
 
 static u64 leave(struct soft_vcpu *v, enum leave_reason reason)
@@ -206,6 +208,14 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 		*result = leave(v, LEAVE_QUEUE);
 		return true;
 	}
+	/* A fault ends a shadow and a replay: before the look at kicks, which wait for the replay's end and
+	 * would else wait until the handler comes here by chance. */
+	if (ev->exception || ev->soft_interrupt) {
+		v->int_shadow = 0;
+		v->replay = 0;
+		v->io_logged = 0;
+		v->io_cursor = 0;
+	}
 	u32 attention = atomic_load(&v->attention);
 	if ((attention & ATTENTION_KICK) && !v->replay) {
 		atomic_fetch_and(&v->attention, ~(u32)ATTENTION_KICK);
@@ -216,17 +226,12 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 	}
 	if (attention & ATTENTION_TIMER)
 		take_timers(v);
-	atomic_fetch_and(&v->attention, ~(u32)(ATTENTION_IRQ | ATTENTION_QUEUE | ATTENTION_FLUSH));
+	atomic_fetch_and(&v->attention, ~(u32)(ATTENTION_IRQ | ATTENTION_QUEUE));
 	take_startup(v);
 
-	/* Faults come before anything else; they end a shadow and a replay. */
-	if (ev->exception || ev->soft_interrupt) {
-		v->int_shadow = 0;
-		v->replay = 0;
-		v->io_logged = 0;
-		v->io_cursor = 0;
+	/* Faults come before anything else. */
+	if (ev->exception || ev->soft_interrupt)
 		events_deliver(v);
-	}
 	while (!ev->triple_fault && !v->replay && events_pending(v)) {
 		if (v->mp_state == KVM_MP_STATE_HALTED)
 			v->mp_state = KVM_MP_STATE_RUNNABLE;
@@ -238,11 +243,15 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 		*result = leave(v, LEAVE_SHUTDOWN);
 		return true;
 	}
+	if (v->window_wanted && !v->replay && vcpu_window_open(v)) {
+		*result = leave(v, LEAVE_WINDOW);
+		return true;
+	}
 	if (v->mp_state != KVM_MP_STATE_RUNNABLE) {
 		*result = leave(v, LEAVE_HALT);
 		return true;
 	}
-	if (v->int_shadow) /* what it holds back is due right behind it */
+	if (v->int_shadow | v->replay) /* what they hold back is due right behind them */
 		vcpu_attention(v, ATTENTION_IRQ);
 	return false;
 }
@@ -287,6 +296,8 @@ static void check_exec_breakpoint(struct soft_vcpu *v, u64 linear)
 {
 	/* SDM 3A 6.8.3: behind MOV SS breakpoints are off, as if RF were set. */
 	if ((v->dr7 & 0xff) == 0 || (v->rflags_sys & RFLAGS_RF) || v->int_shadow == 2)
+		return;
+	if (v->replay) /* begun already; the monitor may have set the breakpoint since */
 		return;
 	u64 hit = debug_breakpoints_hit(v, linear);
 	if (!hit)
@@ -342,15 +353,28 @@ static u64 request_translation(struct soft_vcpu *v, u64 linear, u64 gpa, const u
 static void remember(struct soft_vcpu *v, struct block *b)
 {
 	enum mmu_index index = v->mmu_index;
-	if (b->gpa2 != ~0ull || !(b->mode & MODE_FLAT))
+	if (!(b->mode & MODE_FLAT))
 		return;
-	if (v->jump_mode[index] != b->mode) {
+	if (v->jump_mode[index] != b->mode) { /* the block itself is going to look there */
 		jump_cache_clear(v, index);
 		v->jump_mode[index] = b->mode;
 	}
+	if (b->gpa2 != ~0ull)
+		return;
 	jump_cache_put(v, b->linear, b);
 	if (!mmu_fetch_global(v, b->linear))
 		v->jump_nonglobal[index]++;
+}
+
+/* What translated code would have found by itself; it got here from an op or an event. 0: nothing. */
+static u64 jump_cache_find(const struct soft_vcpu *v, u32 mode, u64 linear)
+{
+	const struct jump_entry *slot =
+		&v->jump[v->mmu_index][linear & (JUMP_CACHE_SIZE - 1)];
+	if (slot->rip != linear || v->jump_mode[v->mmu_index] != mode ||
+	    slot->code == (u64)v->cache->stubs.kicked)
+		return 0;
+	return slot->code;
 }
 
 u64 soft_dispatch(struct soft_vcpu *v)
@@ -370,6 +394,8 @@ u64 soft_dispatch(struct soft_vcpu *v)
 	u64 linear = next_linear(v, mode);
 	if (unlikely(mode & MODE_STEP))
 		check_exec_breakpoint(v, linear);
+	if (!link && (result = jump_cache_find(v, mode, linear)))
+		return result;
 	u64 gpa;
 	const u8 *host = fetch_page(v, linear, &gpa);
 	struct block *b = block_find(v, linear, gpa, mode);

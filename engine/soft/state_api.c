@@ -166,8 +166,7 @@ static bool possible(const struct soft_vcpu *v, const struct kvm_sregs *s)
 	} else {
 		if ((s->efer & EFER_LMA) || (s->cr4 & CR4_PCIDE))
 			return false;
-		if (s->cs.l && (s->cr0 & CR0_PE))
-			return false;
+		/* CS.L may be set: legacy modes load it and ignore it (SDM 3A 3.4.5, 9.8.5). */
 	}
 	return is_canonical(s->gdt.base) && is_canonical(s->idt.base) && is_canonical(s->fs.base) &&
 	       is_canonical(s->gs.base) && is_canonical(s->tr.base) && is_canonical(s->ldt.base);

@@ -106,8 +106,7 @@ struct itlb_entry {
 #define ATTENTION_KICK   BIT(0) /* vcpu_kick(): leave to the monitor */
 #define ATTENTION_IRQ    BIT(1) /* an interrupt, NMI, INIT or SIPI may have become deliverable */
 #define ATTENTION_QUEUE  BIT(2) /* a port or MMIO write waits in v->io_queue: leave now */
-#define ATTENTION_FLUSH  BIT(3) /* another vCPU asks: see requests */
-#define ATTENTION_TIMER  BIT(4) /* a timer of the interrupt chips is due */
+#define ATTENTION_TIMER  BIT(3) /* a timer of the interrupt chips is due */
 
 /* A port or MMIO access that the monitor must see. Reads are replayed: see mmu/io.h. */
 struct io_access {
@@ -242,6 +241,8 @@ struct soft_vcpu {
 		bool need_next;
 	} source;                      /* of the block that the dispatcher wants translated */
 	u8 leave;                      /* enum leave_reason */
+	u64 left_at;                   /* when vcpu_run() last returned, CLOCK_MONOTONIC ns */
+	bool window_wanted;            /* run->request_interrupt_window, without irqchip */
 	bool read_pending;             /* base.run holds a read that the monitor answers */
 	u64 timer_deadline;            /* CLOCK_MONOTONIC ns the host timer is armed for; 0: not */
 	struct engine_stats stats;
@@ -309,6 +310,12 @@ static inline void vcpu_attention(struct soft_vcpu *v, u32 bits)
 	atomic_fetch_or(&v->attention, bits);
 }
 
+/** Whether the monitor could inject an external interrupt now (KVM_INTERRUPT). */
+static inline bool vcpu_window_open(const struct soft_vcpu *v)
+{
+	return (v->rflags_sys & RFLAGS_IF) && !v->int_shadow && !v->events.user_interrupt;
+}
+
 /* Why translated code was left for good */
 enum leave_reason {
 	LEAVE_NONE,
@@ -318,6 +325,7 @@ enum leave_reason {
 	LEAVE_KICK,
 	LEAVE_HALT,     /* mp_state is not runnable */
 	LEAVE_SHUTDOWN,
+	LEAVE_WINDOW,   /* the monitor may inject an interrupt */
 	LEAVE_NO_CODE,  /* RIP is not in RAM */
 };
 

@@ -104,7 +104,7 @@ def link(name, directory):
         subprocess.run(["as", "--32", "-o", thing, "-"], check=True, text=True,
                        input=MULTIBOOT + KERNELS[name] + "\n")
         subprocess.run(["ld", "-m", "elf_i386", "-N", "-Ttext=0x100000", "-o", image, thing],
-                       check=True)
+                       check=True, capture_output=True)
     return str(image)
 
 

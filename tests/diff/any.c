@@ -134,6 +134,8 @@ static void make_vex(struct gen *g, u8 p[40], u64 rip)
 	u32 modrm_size = put_modrm(g, modrm, &rex, g->plan->size, rip);
 	p[0] = 0xc4;
 	p[1] = (u8)((~rex & 7) << 5 | (1 + below(g->r, 3)));
+	if (!has_rex && one_in(g->r, 2)) /* R and X tell VEX from LES; B is ignored */
+		p[1] &= 0xdf;
 	p[2] = (u8)random_next(g->r);
 	p[3] = (u8)random_next(g->r);
 	memcpy(p + 4, modrm, modrm_size);

@@ -17,7 +17,11 @@ class Terminal:
 
     def __init__(self, command):
         self.seen = b""
-        self.pid, self.fd = pty.fork()
+        try:
+            self.pid, self.fd = pty.fork()
+        except OSError as error:
+            print("no pseudo-terminal here (is /dev/pts mounted?): %s" % error)
+            sys.exit(77)
         if self.pid == 0:
             try:
                 os.execv(command[0], command)

@@ -103,8 +103,10 @@ static void loses_nothing(void **state)
 	struct rig *rig = *state;
 	open_output(rig);
 	pthread_t reading, writing;
-	pthread_create(&reading, NULL, slow_reader, &rig->pipe[0]);
 	pthread_create(&writing, NULL, writer, rig);
+	while (output_has_room(rig->out)) /* until the queue is past its mark */
+		usleep(100);
+	pthread_create(&reading, NULL, slow_reader, &rig->pipe[0]);
 	loop_run(rig->loop);
 	assert_int_equal(output_flush(rig->out, -1), 0);
 	pthread_join(writing, NULL);

@@ -303,10 +303,10 @@ static void take_memory(struct decoded *d, const ZydisDecodedInstruction *zi,
 	d->mem_write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 }
 
-/* BSF and BSR of zero leave their destination as it was (SDM 2A BSF, footnote; AMD APM 3). */
-static bool may_keep(ZydisMnemonic mnemonic)
+/* A zero source leaves the destination as it was (SDM 2A BSF, BSR: undefined, but so on all processors). */
+static bool keeps_destination(const ZydisDecodedInstruction *zi)
 {
-	return mnemonic == ZYDIS_MNEMONIC_BSF || mnemonic == ZYDIS_MNEMONIC_BSR;
+	return zi->mnemonic == ZYDIS_MNEMONIC_BSF || zi->mnemonic == ZYDIS_MNEMONIC_BSR;
 }
 
 static void take_operands(struct decoded *d, const ZydisDecodedInstruction *zi,
@@ -354,7 +354,7 @@ static void take_operands(struct decoded *d, const ZydisDecodedInstruction *zi,
 			.field = field,
 			.guest = (u8)number,
 			.high = high,
-			.read = op->actions != ZYDIS_OPERAND_ACTION_WRITE || may_keep(zi->mnemonic),
+			.read = op->actions != ZYDIS_OPERAND_ACTION_WRITE || keeps_destination(zi),
 			.write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
 			.size = (u8)(op->size / 8),
 		};
@@ -448,9 +448,10 @@ static void take_legacy_vex(struct decoded *d, const ZydisDecodedInstruction *zi
 			d->bytes[d->tail_offset] &= 0x7f;
 	}
 	u8 opcode = d->insn.opcode;
+	bool compares = d->insn.map == 3 && (opcode == 0x60 || opcode == 0x61); /* VPCMPESTRx: EAX, EDX */
 	bool moves_general = (d->insn.map == 1 && (opcode == 0x6e || opcode == 0x7e || opcode == 0x2a)) ||
 			     (d->insn.map == 3 && (opcode == 0x16 || opcode == 0x22));
-	if (d->gpr_count || moves_general) /* (V)MOVD, VCVTSI2SS, VPEXTRD, VPINSRD and the like */
+	if (d->gpr_count || moves_general || compares) /* (V)MOVD, VCVTSI2SS, VPEXTRD, VPINSRD and the like */
 		d->wide = false;
 }
 

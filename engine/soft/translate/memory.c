@@ -22,8 +22,10 @@ static int address_reg(struct translator *t, int guest, int scratch)
 static void emit_constant_address(struct translator *t, const struct insn *i, s32 extra, s32 base_gs)
 {
 	u64 address = (u64)(i->disp + extra);
-	if (i->addrsize < 8)
-		address = i->addrsize == 4 ? (u32)address : (u16)address;
+	if (i->addrsize == 2) /* SDM 1 3.3.7: effective addresses wrap at the address size */
+		address = (u16)address;
+	else if (i->addrsize == 4)
+		address = (u32)address;
 	if (!base_gs) {
 		e_mov_imm(&t->e, S0, address);
 	} else if ((s64)address == (s32)address) {

@@ -1,7 +1,7 @@
 /*
  * The world switch, emitted once at the start of each code cache. Register conventions: emit.h.
  *
- * A kick may arrive by signal at any instruction. The handler (signal.c) sets v->attention first; if it interrupted
+ * A kick may arrive by signal at any instruction. The handler (signals.c) sets v->attention first; if it interrupted
  * a stub between a look at v->attention and the guest's next instruction, it moves RIP back to
  * that look ([check_begin, check_end)), or to `dispatch`. So everything in those windows can be done twice.
  */
