@@ -162,7 +162,6 @@ enum madt_type {
 #define FADT_TIMER_32_BITS   BIT(8)
 #define FADT_RESET_REGISTER  BIT(10)
 #define BOOT_LEGACY_DEVICES  BIT(0)
-#define BOOT_8042	     BIT(1)
 #define BOOT_NO_VGA	     BIT(2)
 #define FADT_NO_C2_LATENCY   0xfff /* more than 100 us, more than 1000 us: no C2, no C3 */
 #define FADT_DESKTOP	     1
@@ -304,7 +303,11 @@ static bool build_fadt(struct tables *t, u64 facs, u64 dsdt, u64 *gpa)
 	    .c2_latency = FADT_NO_C2_LATENCY,
 	    .c3_latency = FADT_NO_C2_LATENCY,
 	    .century = CMOS_CENTURY,
-	    .boot_flags = BOOT_LEGACY_DEVICES | BOOT_8042 | BOOT_NO_VGA,
+	    /*
+	     * No BOOT_8042: the controller resets and answers, but there is never a keyboard, and
+	     * with the flag Linux would look for one.
+	     */
+	    .boot_flags = BOOT_LEGACY_DEVICES | BOOT_NO_VGA,
 	    .flags = FADT_WBINVD | FADT_PROC_C1 | FADT_NO_POWER_BUTTON | FADT_NO_SLEEP_BUTTON |
 		     FADT_RTC_NOT_FIXED | FADT_TIMER_32_BITS | FADT_RESET_REGISTER,
 	    .reset = ports(RESET_PORT, 8, 1),

@@ -1,10 +1,6 @@
 /*
  * System control port A (92) and the reset control register (CF9).
  * Intel 82371SB (PIIX3) datasheet, sections 2.5.2 (port 92) and 2.5.8 (reset control).
- *
- * CF9 lies within CF8 to CFB, PCI's configuration address, which is one register for 32-bit
- * accesses only. There is no PCI here: such an access must neither find one nor reach CF9 as a
- * byte.
  */
 #include "devices/system_control.h"
 
@@ -17,9 +13,6 @@
 #define PORT_92	      0x92
 #define PORT92_RESET  0x01 /* 0 to 1: processor reset */
 #define PORT92_A20    0x02
-#define PCI_ADDRESS   0xcf8
-#define PCI_PORTS     4
-#define RESET_OFFSET  1 /* CF9 */
 #define CF9_SYSTEM    0x02
 #define CF9_RESET     0x04 /* 0 to 1: reset of the kind that bit 1 says */
 #define CF9_FULL      0x08
@@ -46,20 +39,14 @@ static void port92_write(void *opaque, u64 offset, u64 value, u32 size)
 		power_wire_request(&c->power, POWER_RESET, 0);
 }
 
-static u64 pci_read(void *opaque, u64 offset, u32 size)
+u8 system_control_read_reset(struct system_control *c)
 {
-	struct system_control *c = opaque;
-	if (size == 1 && offset == RESET_OFFSET)
-		return c->reset_control;
-	return UINT64_MAX;
+	return c->reset_control;
 }
 
-static void pci_write(void *opaque, u64 offset, u64 value, u32 size)
+void system_control_write_reset(struct system_control *c, u8 value)
 {
-	struct system_control *c = opaque;
-	if (size != 1 || offset != RESET_OFFSET)
-		return;
-	c->reset_control = (u8)value & CF9_KEPT_BITS;
+	c->reset_control = value & CF9_KEPT_BITS;
 	if (value & CF9_RESET)
 		power_wire_request(&c->power, POWER_RESET, 0);
 }
@@ -71,13 +58,6 @@ static const struct bus_ops port92_ops = {
     .write = port92_write,
 };
 
-static const struct bus_ops pci_ops = {
-    .name = "reset control",
-    .sizes = BUS_SIZE_1 | BUS_SIZE_4,
-    .read = pci_read,
-    .write = pci_write,
-};
-
 int system_control_create(struct system_control **out, struct bus *io, struct power_wire power,
 			  struct error *err)
 {
@@ -87,8 +67,6 @@ int system_control_create(struct system_control **out, struct bus *io, struct po
 	c->power = power;
 	c->port92 = PORT92_A20;
 	int ret = bus_add(io, PORT_92, 1, &port92_ops, c, err);
-	if (ret == 0)
-		ret = bus_add(io, PCI_ADDRESS, PCI_PORTS, &pci_ops, c, err);
 	if (ret < 0) {
 		free(c);
 		return ret;

@@ -13,6 +13,13 @@ struct system_control;
 int system_control_create(struct system_control **out, struct bus *io, struct power_wire power,
 			  struct error *err);
 
+/**
+ * The reset register, CF9. It lies within PCI's address port, so the PCI host bridge is what finds
+ * these accesses. Any thread.
+ */
+u8 system_control_read_reset(struct system_control *control);
+void system_control_write_reset(struct system_control *control, u8 value);
+
 /** NULL is fine. */
 void system_control_destroy(struct system_control *control);
 

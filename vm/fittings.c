@@ -4,6 +4,7 @@
 #include "devices/debug_ports.h"
 #include "devices/fw_cfg.h"
 #include "devices/i8042.h"
+#include "devices/pci_host.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
 #include "devices/system_control.h"
@@ -136,6 +137,8 @@ int vm_fit_devices(struct vm *vm, struct error *err)
 	if (ret == 0)
 		ret = system_control_create(&vm->system_control, &vm->io, power, err);
 	if (ret == 0)
+		ret = pci_host_create(&vm->pci_host, &vm->io, vm->system_control, err);
+	if (ret == 0)
 		ret = i8042_create(&vm->i8042, &vm->io, irq_wire(vm, I8042_IRQ), power, err);
 	if (ret == 0)
 		ret = rtc_create(&vm->rtc, &rtc, err);
@@ -159,6 +162,7 @@ void vm_remove_devices(struct vm *vm)
 	acpi_pm_destroy(vm->acpi_pm);
 	rtc_destroy(vm->rtc);
 	i8042_destroy(vm->i8042);
+	pci_host_destroy(vm->pci_host);
 	system_control_destroy(vm->system_control);
 	debug_ports_destroy(vm->debug_ports);
 }

@@ -16,6 +16,7 @@ struct debug_ports;
 struct fw_cfg;
 struct i8042;
 struct loop_timer;
+struct pci_host;
 struct rtc;
 struct serial;
 struct system_control;
@@ -36,6 +37,7 @@ struct vm {
 	struct i8042 *i8042;
 	struct acpi_pm *acpi_pm;
 	struct system_control *system_control;
+	struct pci_host *pci_host;
 	struct debug_ports *debug_ports;
 	struct test_device *test_device; /* NULL: there is none */
 	struct fw_cfg *fw_cfg;		 /* NULL: there is none */

@@ -217,9 +217,11 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 		v->io_cursor = 0;
 	}
 	u32 attention = atomic_load(&v->attention);
-	if ((attention & ATTENTION_KICK) && !v->replay) {
+	/* immediate_exit itself is asked: the bit may have been taken by a call whose result a signal threw away. */
+	if (!v->replay) {
 		atomic_fetch_and(&v->attention, ~(u32)ATTENTION_KICK);
 		if (v->base.run->immediate_exit) {
+			vcpu_attention(v, ATTENTION_KICK); /* until we are out: this may run again */
 			*result = leave(v, LEAVE_KICK);
 			return true;
 		}
@@ -237,6 +239,11 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 			v->mp_state = KVM_MP_STATE_RUNNABLE;
 		if (v->mp_state != KVM_MP_STATE_RUNNABLE)
 			break;
+		/* Without end if a breakpoint watches what the delivery of its own #DB touches. */
+		if (v->base.run->immediate_exit) {
+			*result = leave(v, LEAVE_KICK);
+			return true;
+		}
 		events_deliver(v);
 	}
 	if (ev->triple_fault) {
@@ -319,13 +326,20 @@ static const u8 *fetch_page(struct soft_vcpu *v, u64 linear, u64 *gpa)
 	return host;
 }
 
+/* The page behind @linear's: outside 64-bit mode 0 follows 0xffffffff (SDM 3A 3.3.1). */
+static u64 next_page(u64 linear, u32 mode)
+{
+	u64 next = (linear & PAGE_MASK) + PAGE_SIZE;
+	return (mode & 3) == MODE_CODE64 ? next : (u32)next;
+}
+
 /* A block whose instruction goes on in a second page is good only while that page is the same. */
 static bool second_page_matches(struct soft_vcpu *v, const struct block *b)
 {
 	u64 gpa;
 	if (b->gpa2 == ~0ull)
 		return true;
-	fetch_page(v, (b->linear & PAGE_MASK) + PAGE_SIZE, &gpa);
+	fetch_page(v, next_page(b->linear, b->mode), &gpa);
 	return gpa == b->gpa2;
 }
 
@@ -335,11 +349,8 @@ static u64 request_translation(struct soft_vcpu *v, u64 linear, u64 gpa, const u
 	v->source.need_next = false;
 	v->source.next_page = NULL;
 	if (need_next) {
-		u64 next = (linear & PAGE_MASK) + PAGE_SIZE;
-		if ((mode & 3) != MODE_CODE64)
-			next = (u32)next;
-		const u8 *page = fetch_page(v, next, &v->source.next_gpa);
-		v->source.next_page = page;
+		v->source.next_page =
+			fetch_page(v, next_page(linear, mode), &v->source.next_gpa);
 	}
 	v->source.rip = v->rip;
 	v->source.linear = linear;
@@ -385,10 +396,15 @@ u64 soft_dispatch(struct soft_vcpu *v)
 	v->running = 0;
 	if (v->branch_pc)
 		check_branch_target(v);
+	v->heeded = ~0u;
 	if (unlikely(is_special(v))) {
 		link = NULL;
 		if (handle_special(v, &result))
 			return result;
+		if (v->replay)
+			v->heeded = ~(u32)(ATTENTION_KICK | ATTENTION_IRQ);
+		else if (v->int_shadow)
+			v->heeded = ~(u32)ATTENTION_IRQ;
 	}
 	u32 mode = next_mode(v);
 	u64 linear = next_linear(v, mode);

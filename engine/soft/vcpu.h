@@ -177,6 +177,8 @@ struct soft_vcpu {
 	u64 branch_undo; /* to be added to RSP to undo it */
 	u64 fault_pc;    /* host address inside the instruction that called C without setting rip; 0: rip is right */
 	_Atomic u32 attention;
+	u32 heeded;      /* attention bits that send the dispatcher's stub back: all but those that wait for a
+			  * lone instruction's end */
 	u64 rflags_sys;  /* RFLAGS without OF SF ZF AF PF CF; bit 1 set; includes DF */
 	u64 seg_base_fs; /* copies of seg[].base, kept by vcpu_segment_changed() */
 	u64 seg_base_gs;
