@@ -30,13 +30,19 @@ static u32 put_absolute(struct gen *g, u8 *p, u32 reg, u32 addrsize, u64 rip)
 	return n + 4;
 }
 
+/* Mostly what leaves an aligned base aligned: most of SSE would fault else. */
+static u8 displacement(struct random *r)
+{
+	return (u8)(below(r, 256) & (one_in(r, 4) ? ~0u : ~15u));
+}
+
 /* SDM 2A table 2-1 */
 static u32 put_modrm16(struct gen *g, u8 *p, u32 reg)
 {
 	bool wide = one_in(g->r, 4);
 	static const u8 rm[] = {0, 1, 2, 3, 6, 7};
 	p[0] = (u8)((wide ? 0x80 : 0x40) | reg << 3 | rm[below(g->r, sizeof(rm))]);
-	p[1] = (u8)below(g->r, 256);
+	p[1] = displacement(g->r);
 	p[2] = p[1] & 0x80 ? 0xff : 0;
 	return wide ? 3 : 2;
 }
@@ -66,7 +72,7 @@ static u32 put_modrm(struct gen *g, u8 *p, u8 *rex, u32 addrsize, u64 rip)
 	p[n++] = (u8)((wide ? 0x80 : 0x40) | reg << 3 | (sib ? 4 : base & 7));
 	if (sib)
 		p[n++] = (u8)(below(r, 4) << 6 | (indexed ? (plan->index & 7) : 4) << 3 | (base & 7));
-	p[n++] = (u8)below(r, 256);
+	p[n++] = displacement(r);
 	if (wide) {
 		u8 sign = p[n - 1] & 0x80 ? 0xff : 0;
 		p[n++] = sign;
@@ -103,6 +109,8 @@ static void make_legacy(struct gen *g, u8 p[40], u64 rip)
 	u8 rex = has_rex && one_in(r, 2) ? (u8)(0x40 | below(r, 16)) : 0, modrm[8], n = 0;
 	u32 pick = below(r, 10), map = pick >= 8 ? pick - 6 : pick >= 5;
 	u8 opcode = (u8)random_next(r), prefix = one_in(r, 3) ? prefixes[below(r, 8)] : 0;
+	/* A flat segment has nothing at 16-bit addresses: that ends a sequence. */
+	bool wild_address = g->plan->kind == KIND_32 && !one_in(r, 16);
 	if (one_in(r, 4)) {
 		const u8 *favourite = favourites[below(r, ARRAY_SIZE(favourites))];
 		prefix = favourite[0];
@@ -110,7 +118,9 @@ static void make_legacy(struct gen *g, u8 p[40], u64 rip)
 		opcode = favourite[2];
 	}
 	if (one_in(r, 6))
-		p[n++] = one_in(r, 2) ? 0x66 : 0x67;
+		p[n++] = one_in(r, 2) || wild_address ? 0x66 : 0x67;
+	if (prefix == 0x67 && wild_address)
+		prefix = 0;
 	if (prefix)
 		p[n++] = prefix;
 	u32 addrsize = address_size(g->plan, memchr(p, 0x67, n));
@@ -134,6 +144,8 @@ static void make_vex(struct gen *g, u8 p[40], u64 rip)
 	u32 modrm_size = put_modrm(g, modrm, &rex, g->plan->size, rip);
 	p[0] = 0xc4;
 	p[1] = (u8)((~rex & 7) << 5 | (1 + below(g->r, 3)));
+	if (!has_rex && one_in(g->r, 2)) /* R and X tell VEX from LES; B is ignored */
+		p[1] &= 0xdf;
 	p[2] = (u8)random_next(g->r);
 	p[3] = (u8)random_next(g->r);
 	memcpy(p + 4, modrm, modrm_size);

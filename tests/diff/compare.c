@@ -96,7 +96,7 @@ bool compare(struct state *native, struct state *guest, struct leeway leeway, bo
 		if (n != SEG_FS)
 			report(&same, segment_names[n], native->seg[n], guest->seg[n]);
 	report(&same, "gs base", native->gs_base, guest->gs_base);
-	/* A fault may find arithmetic flags that are about to be overwritten: docs/architecture.md. */
+	/* A fault may find arithmetic flags that are about to be overwritten: docs/quirks.md. */
 	u64 flags = native->vector == 3 ? COMPARED_FLAGS : (COMPARED_FLAGS & ~ARITHMETIC_FLAGS) | leeway.live;
 	report(&same, "rflags", native->rflags & flags, guest->rflags & flags);
 	report(&same, "cr2", native->cr2 & leeway.cr2, guest->cr2 & leeway.cr2);

@@ -107,6 +107,8 @@ void put_jump(struct gen *g)
 	u32 junk = below(g->r, 6), mov = g->used;
 	put_mov(g, reg, 0x11111111);
 	u32 value = g->used - 4;
+	if (g->plan->kind != KIND_64 && one_in(g->r, 16))
+		put8(g, 0x66); /* a target of the other size */
 	if (form < 4) {
 		put8(g, 0xff);
 		put8(g, 0xe0 | (u32)reg);

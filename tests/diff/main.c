@@ -88,10 +88,18 @@ static void print_start(void)
 	}
 }
 
+/* About how many of a sequence's parts came before the exception that ended it. */
+static u32 how_many_ran(u32 size, u32 length)
+{
+	u64 offset = native.rip - plan.rip;
+	return offset < size ? 1 + (u32)(offset * (length - 1) / size) : length;
+}
+
 /* Runs a sequence; on a mismatch looks for the shortest beginning that shows it. */
-static bool run_one(u64 seed, u64 at, u32 length)
+static bool run_one(u64 seed, u64 at, u32 length, u32 *ran)
 {
 	u32 size = run(seed, at, length);
+	*ran = how_many_ran(size, length);
 	if (native.vector < ARRAY_SIZE(trapped))
 		trapped[native.vector]++;
 	if (same(at, size, true))
@@ -185,10 +193,11 @@ int main(int argc, char **argv)
 			at = 0;
 			guest_forget_code();
 		}
-		if (!run_one(sequence, at, o.length))
+		u32 ran;
+		if (!run_one(sequence, at, o.length, &ran))
 			mismatches++;
 		at += SEQUENCE_ROOM / 2 + (sequence & 0x1ff); /* any alignment, and across pages */
-		done += o.length;
+		done += ran;
 		if (o.only)
 			break;
 	}

@@ -119,11 +119,11 @@ static void choose_addresses(struct random *r, struct plan *plan)
 		u32 where = below(r, 40);
 		u64 offset = where == 0 ? DATA_SIZE - below(r, 300) :
 			     where < 8 ? 0x2000 - 160 + below(r, 64) : 0x1400 + below(r, 0x1800);
-		if (!one_in(r, 3))
+		if (!one_in(r, 4))
 			offset &= ~31ull;
 		plan->purpose[plan->base[n]] = DATA_BASE + offset - plan->data_base;
 	}
-	plan->purpose[plan->index] = below(r, 32) * (one_in(r, 2) ? 1 : 4);
+	plan->purpose[plan->index] = below(r, 8) * (one_in(r, 4) ? 1 : 16);
 	u64 stack = STACK_TOP - 8 * below(r, 64) + (one_in(r, 8) ? below(r, 8) : 0);
 	if (one_in(r, 40))
 		stack = DATA_BASE + below(r, 64); /* pushes run into the page below */

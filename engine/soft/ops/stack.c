@@ -16,6 +16,16 @@ void op_push(struct soft_vcpu *v, const struct insn *i)
 	push(v, i, i->opsize, value);
 }
 
+/* Of a doubleword processors of today write 16 bits (SDM 2B PUSH). */
+void op_push_seg(struct soft_vcpu *v, const struct insn *i)
+{
+	u64 sp = stack_below(i, stack_pointer(v, i), i->opsize);
+	u16 selector = v->seg[i->opcode >> 3 & 7].selector;
+
+	mem_write(v, SEG_SS, sp, i->opsize == 4 ? 2 : i->opsize, selector);
+	stack_adjust(v, i, -(s64)i->opsize);
+}
+
 void op_pop(struct soft_vcpu *v, const struct insn *i)
 {
 	u64 value = stack_peek(v, i, 0, i->opsize);

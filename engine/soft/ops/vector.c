@@ -123,6 +123,8 @@ static void byte_mask_store(struct soft_vcpu *v, const struct insn *i)
 	u32 registers = mmx ? 7 : 15;
 	u64 offset = v->regs[RDI] & size_mask(i->addrsize);
 
+	/* Segment checks are the whole operand's, whatever the mask; those of pages are not. */
+	seg_linear(v, (enum x86_seg)i->seg, offset, i->opsize, ACCESS_WRITE);
 	masked_store(v, i, offset, v->vec[i->reg & registers], v->vec[i->rm & registers], 1,
 		     mmx ? 8 : 16);
 }

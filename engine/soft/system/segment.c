@@ -128,14 +128,6 @@ static u8 opcode_segment(const struct insn *i)
 	return i->opcode >> 3 & 7;
 }
 
-void op_push_seg(struct soft_vcpu *v, const struct insn *i)
-{
-	/* Processors of today write 16 bits of a doubleword (SDM 2B PUSH). */
-	u64 sp = v->regs[RSP] - i->opsize, mask = ~0ull >> (64 - 8 * i->stacksize);
-	mem_write(v, SEG_SS, sp & mask, i->opsize == 4 ? 2 : i->opsize, v->seg[opcode_segment(i)].selector);
-	stack_adjust(v, i, -(s64)i->opsize);
-}
-
 void op_pop_seg(struct soft_vcpu *v, const struct insn *i)
 {
 	load_segment(v, opcode_segment(i), (u16)stack_peek(v, i, 0, 2));

@@ -448,9 +448,10 @@ static void take_legacy_vex(struct decoded *d, const ZydisDecodedInstruction *zi
 			d->bytes[d->tail_offset] &= 0x7f;
 	}
 	u8 opcode = d->insn.opcode;
+	bool compares = d->insn.map == 3 && (opcode == 0x60 || opcode == 0x61); /* VPCMPESTRx: EAX, EDX */
 	bool moves_general = (d->insn.map == 1 && (opcode == 0x6e || opcode == 0x7e || opcode == 0x2a)) ||
 			     (d->insn.map == 3 && (opcode == 0x16 || opcode == 0x22));
-	if (d->gpr_count || moves_general) /* (V)MOVD, VCVTSI2SS, VPEXTRD, VPINSRD and the like */
+	if (d->gpr_count || moves_general || compares) /* (V)MOVD, VCVTSI2SS, VPEXTRD, VPINSRD and the like */
 		d->wide = false;
 }
 

@@ -124,8 +124,8 @@ void emit_access(struct translator *t, const struct decoded *d, u32 size, bool r
 	bool stack = seg == SEG_SS;
 	bool align = t->mode & MODE_ALIGN;
 	bool call = write && (d->class == CLASS_CALL || d->class == CLASS_CALL_IND);
-	bool write_to_code = write && seg == SEG_CS && !is_64(t); /* never allowed, SDM 3A 5.5 */
-	bool segmented = !(t->mode & MODE_FLAT) || write_to_code ||
+	/* CS is never writable and may be unreadable (SDM 3A 3.4.5.1), so it counts as not flat. */
+	bool segmented = !(t->mode & MODE_FLAT) || (!is_64(t) && seg == SEG_CS) ||
 			 (!is_64(t) && seg >= SEG_FS && (t->mode & MODE_FS_BASE));
 	u32 description = size | (read ? ACCESS_READS : 0) | (write ? ACCESS_WRITES : 0) |
 			  (stack ? ACCESS_STACK : 0) | (segmented ? ACCESS_SEGMENTED : 0) |
