@@ -426,6 +426,54 @@ static void take_encoding(struct decoded *d, const ZydisDecodedInstruction *zi)
 	d->tail = (u8)(zi->length - d->tail_offset);
 }
 
+/* VEX instructions whose W chooses between 32 and 64 bits of a general register or its memory. */
+static bool w_is_register_size(const ZydisDecodedInstruction *zi)
+{
+	switch (zi->mnemonic) {
+	case ZYDIS_MNEMONIC_ANDN:
+	case ZYDIS_MNEMONIC_BEXTR:
+	case ZYDIS_MNEMONIC_BLSI:
+	case ZYDIS_MNEMONIC_BLSMSK:
+	case ZYDIS_MNEMONIC_BLSR:
+	case ZYDIS_MNEMONIC_BZHI:
+	case ZYDIS_MNEMONIC_MULX:
+	case ZYDIS_MNEMONIC_PDEP:
+	case ZYDIS_MNEMONIC_PEXT:
+	case ZYDIS_MNEMONIC_RORX:
+	case ZYDIS_MNEMONIC_SARX:
+	case ZYDIS_MNEMONIC_SHLX:
+	case ZYDIS_MNEMONIC_SHRX:
+	case ZYDIS_MNEMONIC_VMOVD:
+	case ZYDIS_MNEMONIC_VPEXTRD:
+	case ZYDIS_MNEMONIC_VPINSRD:
+	case ZYDIS_MNEMONIC_VCVTSI2SS:
+	case ZYDIS_MNEMONIC_VCVTSI2SD:
+	case ZYDIS_MNEMONIC_VCVTSS2SI:
+	case ZYDIS_MNEMONIC_VCVTSD2SI:
+	case ZYDIS_MNEMONIC_VCVTTSS2SI:
+	case ZYDIS_MNEMONIC_VCVTTSD2SI:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/*
+ * Outside 64-bit mode there are eight registers and none has 64 bits: the bits that say otherwise are ignored (SDM 2A
+ * 2.3.5 to 2.3.7). The host, in 64-bit mode, would heed them.
+ */
+static void drop_long_bits(struct decoded *d, const ZydisDecodedInstruction *zi,
+			   const ZydisDecodedOperand *ops)
+{
+	d->insn.vvvv &= 7;
+	d->insn.rm &= 7;
+	if (w_is_register_size(zi))
+		d->wide = d->insn.w = false;
+	for (int n = 0; n < zi->operand_count; n++)
+		if (ops[n].encoding == ZYDIS_OPERAND_ENCODING_IS4)
+			d->bytes[zi->length - 1] &= 0x7f;
+}
+
 static u8 opcode_map(ZydisOpcodeMap map)
 {
 	switch (map) {
@@ -746,6 +794,8 @@ int decode(const u8 *bytes, u32 available, u64 rip, u32 mode, struct decoded *ou
 	take_flags(out, &zi);
 	take_encoding(out, &zi);
 	take_insn(out, &zi, mode);
+	if (out->vex && (mode & 3) != MODE_CODE64)
+		drop_long_bits(out, &zi, ops);
 	take_unit(out, &zi, ops);
 	take_operand_size(out, &zi);
 	out->mem_aligned = must_be_aligned(out, &zi) || zi.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
