@@ -133,7 +133,7 @@ void soft_kicked(struct soft_vcpu *v, u32 jump_offset)
 {
 	const struct jump_entry *entry =
 		&v->jump[v->mmu_index][jump_offset / sizeof(struct jump_entry)];
-	v->rip = entry->rip - v->seg[SEG_CS].base;
+	v->rip = entry->rip - code_base(v, v->mode);
 }
 
 /* ---- where to go on ---- */
@@ -316,13 +316,20 @@ static const u8 *fetch_page(struct soft_vcpu *v, u64 linear, u64 *gpa)
 	return host;
 }
 
+/* Addresses of 32 bits wrap. */
+static u64 page_behind(u64 linear, u32 mode)
+{
+	u64 next = (linear & PAGE_MASK) + PAGE_SIZE;
+	return (mode & 3) == MODE_CODE64 ? next : (u32)next;
+}
+
 /* A block whose instruction goes on in a second page is good only while that page is the same. */
 static bool second_page_matches(struct soft_vcpu *v, const struct block *b)
 {
 	u64 gpa;
 	if (b->gpa2 == ~0ull)
 		return true;
-	fetch_page(v, (b->linear & PAGE_MASK) + PAGE_SIZE, &gpa);
+	fetch_page(v, page_behind(b->linear, b->mode), &gpa);
 	return gpa == b->gpa2;
 }
 
@@ -332,9 +339,7 @@ static u64 request_translation(struct soft_vcpu *v, u64 linear, u64 gpa, const u
 	v->source.need_next = false;
 	v->source.next_page = NULL;
 	if (need_next) {
-		u64 next = (linear & PAGE_MASK) + PAGE_SIZE;
-		if ((mode & 3) != MODE_CODE64)
-			next = (u32)next;
+		u64 next = page_behind(linear, mode);
 		const u8 *page = fetch_page(v, next, &v->source.next_gpa);
 		v->source.next_page = page;
 	}
@@ -346,17 +351,24 @@ static u64 request_translation(struct soft_vcpu *v, u64 linear, u64 gpa, const u
 	return DISPATCH_TRANSLATE;
 }
 
+/*
+ * A jump cache holds blocks of one mode, and the block that runs next is going to look there, whether it can be entered
+ * itself or not. To be called before the fetch: that notes the page for tlb_flush_page(), and clearing forgets it.
+ */
+static void use_jump_cache(struct soft_vcpu *v, u32 mode)
+{
+	enum mmu_index index = v->mmu_index;
+	if (!(mode & MODE_FLAT) || v->jump_mode[index] == mode)
+		return;
+	jump_cache_clear(v, index);
+	v->jump_mode[index] = mode;
+}
+
 /* Makes the way shorter for next time. */
 static void remember(struct soft_vcpu *v, struct block *b)
 {
 	enum mmu_index index = v->mmu_index;
-	if (!(b->mode & MODE_FLAT))
-		return;
-	if (v->jump_mode[index] != b->mode) { /* the block itself is going to look there */
-		jump_cache_clear(v, index);
-		v->jump_mode[index] = b->mode;
-	}
-	if (b->gpa2 != ~0ull)
+	if (b->gpa2 != ~0ull || !(b->mode & MODE_FLAT))
 		return;
 	jump_cache_put(v, b->linear, b);
 	if (!mmu_fetch_global(v, b->linear))
@@ -393,6 +405,8 @@ u64 soft_dispatch(struct soft_vcpu *v)
 		check_exec_breakpoint(v, linear);
 	if (!link && (result = jump_cache_find(v, mode, linear)))
 		return result;
+	if (!(mode & (MODE_ONE | MODE_STEP)))
+		use_jump_cache(v, mode);
 	u64 gpa;
 	const u8 *host = fetch_page(v, linear, &gpa);
 	struct block *b = block_find(v, linear, gpa, mode);

@@ -155,10 +155,12 @@ static int decode_block(struct translator *t, const struct code_source *source)
 			break;
 		u32 available = gather_bytes(source, linear, bytes);
 		int r = decode(bytes, available, rip, t->mode, d);
-		bool crosses = (linear & ~PAGE_MASK) + d->insn.length > PAGE_SIZE;
+		/* An undefined encoding may become another by a change of any byte that was looked at. */
+		u32 seen = r == -EINVAL ? available : d->insn.length;
+		bool crosses = (linear & ~PAGE_MASK) + seen > PAGE_SIZE;
 		if (r == -EFBIG && t->count == 0)
 			return -EFBIG;
-		if (r == -EFBIG || (crosses && t->count > 0))
+		if ((r || crosses) && t->count > 0)
 			break;
 		if (beyond_cs_limit(t, d)) {
 			if (t->count > 0)
@@ -168,6 +170,7 @@ static int decode_block(struct translator *t, const struct code_source *source)
 		}
 		adapt_to_mode(d, t->mode);
 		t->count++;
+		t->block->length = (u16)(t->block->length + seen);
 		if (crosses) {
 			t->block->gpa2 = source->next_gpa;
 			break;
@@ -367,7 +370,7 @@ static struct block *new_block(struct soft_vcpu *v, const struct code_source *so
 	b->linear = source->linear;
 	b->gpa = source->gpa;
 	b->gpa2 = ~0ull;
-	b->cs_base = v->seg[SEG_CS].base;
+	b->cs_base = code_base(v, mode);
 	b->cs_limit = v->seg[SEG_CS].limit;
 	b->mode = mode;
 	b->code = (u32)v->cache->used;
@@ -402,10 +405,6 @@ static int make_block(struct translator *t, const struct code_source *source)
 		return -ENOSPC;
 	memcpy(b->map, t->map, t->map_count * sizeof(struct insn_map));
 	b->map_count = (u16)t->map_count;
-	for (u32 n = 0; n < t->count; n++)
-		b->length = (u16)(b->length + t->insns[n].insn.length);
-	if (!b->length)
-		b->length = 1;
 	b->code_size = (u32)(t->e.p - (cache->rw + b->code));
 	cache->used = align_up(b->code + b->code_size, 16);
 	return 0;
