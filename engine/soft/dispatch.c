@@ -137,7 +137,7 @@ void soft_kicked(struct soft_vcpu *v, u32 jump_offset)
 {
 	const struct jump_entry *entry =
 		&v->jump[v->mmu_index][jump_offset / sizeof(struct jump_entry)];
-	v->rip = entry->rip - v->seg[SEG_CS].base;
+	v->rip = entry->rip - code_base(v, v->mode);
 }
 
 /* ---- where to go on ---- */
@@ -360,17 +360,24 @@ static u64 request_translation(struct soft_vcpu *v, u64 linear, u64 gpa, const u
 	return DISPATCH_TRANSLATE;
 }
 
+/*
+ * A jump cache holds blocks of one mode, and the block that runs next is going to look there, whether it can be entered
+ * itself or not. To be called before the fetch: that notes the page for tlb_flush_page(), and clearing forgets it.
+ */
+static void use_jump_cache(struct soft_vcpu *v, u32 mode)
+{
+	enum mmu_index index = v->mmu_index;
+	if (!(mode & MODE_FLAT) || v->jump_mode[index] == mode)
+		return;
+	jump_cache_clear(v, index);
+	v->jump_mode[index] = mode;
+}
+
 /* Makes the way shorter for next time. */
 static void remember(struct soft_vcpu *v, struct block *b)
 {
 	enum mmu_index index = v->mmu_index;
-	if (!(b->mode & MODE_FLAT))
-		return;
-	if (v->jump_mode[index] != b->mode) { /* the block itself is going to look there */
-		jump_cache_clear(v, index);
-		v->jump_mode[index] = b->mode;
-	}
-	if (b->gpa2 != ~0ull)
+	if (b->gpa2 != ~0ull || !(b->mode & MODE_FLAT))
 		return;
 	jump_cache_put(v, b->linear, b);
 	if (!mmu_fetch_global(v, b->linear))
@@ -412,6 +419,8 @@ u64 soft_dispatch(struct soft_vcpu *v)
 		check_exec_breakpoint(v, linear);
 	if (!link && (result = jump_cache_find(v, mode, linear)))
 		return result;
+	if (!(mode & (MODE_ONE | MODE_STEP)))
+		use_jump_cache(v, mode);
 	u64 gpa;
 	const u8 *host = fetch_page(v, linear, &gpa);
 	struct block *b = block_find(v, linear, gpa, mode);

@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include "base/gp.h"
+#include "engine/soft/system/state.h"
 #include "engine/soft/signals.h"
 
 static void timer_bind(struct soft_vcpu *v)
@@ -25,7 +26,10 @@ void timer_arm(struct soft_vcpu *v, u64 deadline)
 	timer_bind(v);
 	if (deadline == UINT64_MAX)
 		deadline = 0;
-	if (!v->timer_thread || deadline == v->timer_deadline)
+	if (!v->timer_thread)
+		return;
+	/* One that has passed has fired, perhaps while nobody was there to see it. */
+	if (deadline == v->timer_deadline && (!deadline || clock_now() < deadline))
 		return;
 	struct timespec at = {.tv_sec = (long)(deadline / 1000000000),
 			      .tv_nsec = (long)(deadline % 1000000000)};

@@ -23,7 +23,7 @@ struct block *block_find(struct soft_vcpu *v, u64 linear, u64 gpa, u32 mode)
 	for (; b; b = b->hash_next) {
 		if (b->linear != linear || b->gpa != gpa || b->mode != mode)
 			continue;
-		if (b->cs_base != v->seg[SEG_CS].base)
+		if (b->cs_base != code_base(v, mode))
 			continue;
 		if (!(mode & MODE_FLAT) && b->cs_limit != v->seg[SEG_CS].limit)
 			continue;

@@ -8,6 +8,7 @@
 #ifndef GUISE_SOFT_BLOCK_H
 #define GUISE_SOFT_BLOCK_H
 
+#include "engine/soft/translate/mode.h"
 #include "engine/soft/vcpu.h"
 
 struct block;
@@ -111,6 +112,13 @@ const struct insn_map *block_insn(const struct soft_vcpu *v, const struct block 
 void block_poke(struct soft_vcpu *v, const void *pc);
 /** Enters @b as the way on for @linear. The jump caches are emptied by mmu/tlb.c. */
 void jump_cache_put(struct soft_vcpu *v, u64 linear, const struct block *b);
+
+/** What to add to RIP for a linear address in @mode: in 64-bit mode CS has no base, whatever its descriptor says (SDM
+ * 3A 3.2.4). */
+static inline u64 code_base(const struct soft_vcpu *v, u32 mode)
+{
+	return (mode & 3) == MODE_CODE64 ? 0 : v->seg[SEG_CS].base;
+}
 
 static inline const u8 *block_code(const struct block_cache *cache, const struct block *b)
 {

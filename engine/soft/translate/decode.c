@@ -443,6 +443,7 @@ static void take_legacy_vex(struct decoded *d, const ZydisDecodedInstruction *zi
 {
 	if (!d->vex || (mode & 3) == MODE_CODE64)
 		return;
+	d->insn.rm &= 7; /* VEX.B too is ignored */
 	for (int n = 0; n < zi->operand_count; n++) {
 		if (ops[n].encoding == ZYDIS_OPERAND_ENCODING_IS4)
 			d->bytes[d->tail_offset] &= 0x7f;

@@ -432,30 +432,45 @@ static void emit_push_return(struct translator *t, const struct decoded *d)
 	emit_access(t, d, push_size(d), false, true, SEG_SS, call_body);
 }
 
+/* A branch by 16 bits outside 64-bit mode clears the upper half of EIP (SDM 2A CALL, JMP; 2B RET). */
+static void e_cut_target(struct emitter *e, u32 size, int reg)
+{
+	if (size == 2)
+		e_rr(e, W32, 0x0fb7, reg, reg); /* movzx */
+}
+
+static void target_to_tmp(struct translator *t, const struct decoded *d)
+{
+	e_load_size(&t->e, push_size(d), S1);
+	e_cut_target(&t->e, push_size(d), S1);
+	e_store_gs(&t->e, W64, S1, GS(tmp[0]));
+}
+
 /* Target of an indirect branch to v->tmp[0], truncated to the operand size. */
 static void emit_target_to_tmp(struct translator *t, const struct decoded *d)
 {
 	struct emitter *e = &t->e;
 	if (d->mem) {
 		emit_ea(t, d, 0);
-		emit_access(t, d, push_size(d), true, false, d->insn.seg, load_to_tmp);
+		emit_access(t, d, push_size(d), true, false, d->insn.seg, target_to_tmp);
 		return;
 	}
-	e_get_guest(e, W64, S1, d->gpr[0].guest);
-	if (push_size(d) == 4)
-		e_mov(e, W32, S1, S1);
+	e_get_guest(e, push_size(d) == 8, S1, d->gpr[0].guest);
+	e_cut_target(e, push_size(d), S1);
 	e_store_gs(e, W64, S1, GS(tmp[0]));
 }
 
 static void ret_body(struct translator *t, const struct decoded *d)
 {
 	e_load_size(&t->e, push_size(d), S0);
+	e_cut_target(&t->e, push_size(d), S0);
 	stack_move(t, (s32)(push_size(d) + (u16)d->insn.imm));
 }
 
 static void jmp_body(struct translator *t, const struct decoded *d)
 {
 	e_load_size(&t->e, push_size(d), S0);
+	e_cut_target(&t->e, push_size(d), S0);
 }
 
 static void emit_jmp_indirect(struct translator *t, const struct decoded *d)
@@ -466,6 +481,7 @@ static void emit_jmp_indirect(struct translator *t, const struct decoded *d)
 		emit_access(t, d, push_size(d), true, false, d->insn.seg, jmp_body);
 	} else {
 		e_get_guest(e, push_size(d) == 8, S0, d->gpr[0].guest);
+		e_cut_target(e, push_size(d), S0);
 	}
 	emit_goto_r14(t, push_size(d));
 }

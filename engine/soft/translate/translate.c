@@ -160,7 +160,7 @@ static int decode_block(struct translator *t, const struct code_source *source)
 		bool crosses = (linear & ~PAGE_MASK) + span > PAGE_SIZE;
 		if (r == -EFBIG && t->count == 0)
 			return -EFBIG;
-		if (r == -EFBIG || (crosses && t->count > 0))
+		if ((r || crosses) && t->count > 0)
 			break;
 		if (beyond_cs_limit(t, d)) {
 			if (t->count > 0)
@@ -370,7 +370,7 @@ static struct block *new_block(struct soft_vcpu *v, const struct code_source *so
 	b->linear = source->linear;
 	b->gpa = source->gpa;
 	b->gpa2 = ~0ull;
-	b->cs_base = v->seg[SEG_CS].base;
+	b->cs_base = code_base(v, mode);
 	b->cs_limit = v->seg[SEG_CS].limit;
 	b->mode = mode;
 	b->code = (u32)v->cache->used;
