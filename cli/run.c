@@ -150,7 +150,7 @@ static int choose_engine(struct run *run, struct error *err)
 	/* An emulated engine is no way to run a kernel; a flat image's few instructions do not
 	 * mind. */
 	double mips;
-	if (!run->options.boot.flat &&
+	if (probe.emulated && !run->options.boot.flat &&
 	    calibrate(run->engine, CALIBRATE_KERNEL, CALIBRATE_BUDGET_QUICK_NS, &mips, NULL) == 0 &&
 	    calibrate_is_slow(mips))
 		cli_complain("warning: %s runs kernel code at only %.1f MIPS on this host; a stock "
