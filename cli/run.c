@@ -240,6 +240,7 @@ int cli_run(int argc, char **argv)
 		status = CLI_OK;
 		goto free_options;
 	}
+	terminal_restore_on_crash();
 	if (ret == 0)
 		ret = choose_engine(&run, &err);
 	if (ret == 0)

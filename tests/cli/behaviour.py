@@ -6,6 +6,7 @@ Usage: behaviour.py GUISE
 import fcntl
 import os
 import pty
+import resource
 import select
 import signal
 import subprocess
@@ -24,6 +25,11 @@ def own_terminal():
     """In the child: standard input becomes the controlling terminal of a session of its own."""
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def own_terminal_without_core():
+    own_terminal()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 class Machine:
@@ -219,6 +225,27 @@ class Tests:
         os.close(primary)
         os.close(secondary)
 
+    def terminal_after_crash(self):
+        """What a crash of the monitor leaves behind; the signal stands in for the crash."""
+        for number in (signal.SIGSEGV, signal.SIGABRT):
+            primary, secondary = pty.openpty()
+            before = termios.tcgetattr(secondary)
+            process = subprocess.Popen(self.command("spin"), stdin=secondary, stdout=subprocess.PIPE,
+                                       preexec_fn=own_terminal_without_core)
+            process.stdout.read(1)
+            raw = termios.tcgetattr(secondary) != before
+            process.send_signal(number)
+            try:
+                status = process.wait(LIMIT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                status = "still running"
+            check(raw and status == -number and termios.tcgetattr(secondary) == before,
+                  self.name("terminal: as it was, after " + number.name), status)
+            process.stdout.close()
+            os.close(primary)
+            os.close(secondary)
+
     def kernels(self):
         """Machines with interrupt chips, where a HLT is not the monitor's to see."""
 
@@ -254,6 +281,7 @@ class Tests:
         self.statistics()
         self.terminal()
         self.terminal_after_signal()
+        self.terminal_after_crash()
 
 
 def without_engine(guise):
