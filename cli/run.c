@@ -60,10 +60,12 @@ static void signal_arrived(void *opaque, short revents)
 static void command_typed(void *opaque, enum input_command command)
 {
 	struct run *run = opaque;
-	if (command == INPUT_QUIT)
+	if (command == INPUT_QUIT) {
+		fputs("\r\n", stderr); /* the guest's prompt is not the shell's */
 		vm_interrupt(run->vm);
-	else
+	} else {
 		fputs(keys_text, stderr);
+	}
 }
 
 static void output_broken(void *opaque, const char *name, int errnum)
