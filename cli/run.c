@@ -196,6 +196,7 @@ static int run_machine(struct run *run, bool *reset)
 	    .console = run->console,
 	    .serial_out = run->options.serial_stdio ? run->console : run->serial_file,
 	    .serial_in = run->input,
+	    .test_device = run->options.test_device,
 	};
 	struct error err;
 	if (vm_create(&run->vm, &config, &err) < 0) {

@@ -28,6 +28,7 @@ enum {
 	OPT_STATS,
 	OPT_TRACE,
 	OPT_NO_REBOOT,
+	OPT_TEST_DEVICE,
 };
 
 static const struct option long_options[] = {
@@ -43,6 +44,7 @@ static const struct option long_options[] = {
     {"stats", no_argument, NULL, OPT_STATS},
     {"trace", required_argument, NULL, OPT_TRACE},
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
+    {"test-device", no_argument, NULL, OPT_TEST_DEVICE},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
@@ -66,6 +68,8 @@ static const char help_text[] =
     "  --serial=stdio|file:PATH|none\n"
     "                             where the first serial port leads; default: stdio\n"
     "  --no-reboot                a guest's reset ends the run\n"
+    "  --test-device              add what processor test suites want: latch, interrupt lines,\n"
+    "                             memory behind a bus, firmware configuration\n"
     "\n"
     "Diagnosis\n"
     "  --stats                    print a table of counters at the end\n"
@@ -247,6 +251,9 @@ static int take_option(struct parse *p, int option, char **argv, struct error *e
 		return trace_configure(optarg, err);
 	case OPT_NO_REBOOT:
 		options->no_reboot = true;
+		return 0;
+	case OPT_TEST_DEVICE:
+		options->test_device = true;
 		return 0;
 	case 'h':
 		options->help = true;

@@ -14,6 +14,7 @@ struct run_options {
 	const char *serial_path; /* with neither: no serial port */
 	bool stats;
 	bool no_reboot;
+	bool test_device;
 	bool help;
 
 	char *own_kernel; /* the default kernel's path */

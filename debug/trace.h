@@ -23,8 +23,7 @@ struct error;
 	X(translate, "blocks translated and thrown away")                                          \
 	X(mmu, "TLB misses and flushes")                                                           \
 	X(io, "port I/O and MMIO reaching devices")                                                \
-	X(boot, "how the kernel was loaded")                                                       \
-	X(vmx, "VMX operation")
+	X(boot, "how the kernel was loaded")
 
 enum trace_subsystem {
 #define X(name, what) TRACE_##name,

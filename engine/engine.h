@@ -88,7 +88,7 @@ struct engine {
 	 * Creates an empty VM: no memory, no interrupt chips, no vCPUs.
 	 * Returns 0 and *out, or a negative errno with @err (-ENOENT/-EACCES: no engine here).
 	 * kvm: includes KVM_SET_TSS_ADDR and the identity map, as VMX without unrestricted guest
-	 * needs them (api.rst 4.35, 4.41).
+	 * needs them (api.rst 4.40, 4.41).
 	 */
 	int (*vm_create)(struct engine_vm **out, struct error *err);
 

@@ -243,6 +243,17 @@ strings_and_limits:
 	load	es, KDATA
 	movzx	eax, byte ptr [scratch + 1]
 	expect(eax, 0x77)
+	/* a displacement alone is no negative number, alone or with a register */
+	segment SEL_A, "offset scratch - 0x9000", 0x1ffff, DATA_RW, SIZE_32
+	load	es, SEL_A
+	mov	dword ptr [scratch + 0x10], 0x12345678
+	xor	ebx, ebx
+	.byte	0x26, 0x67, 0x8b, 0x1e, 0x10, 0x90	/* mov ebx, es:[0x9010] */
+	expect(ebx, 0x12345678)
+	mov	ebx, 0xffff0008
+	.byte	0x26, 0x67, 0x8b, 0x87, 0x08, 0x90	/* mov eax, es:[bx + 0x9008] */
+	expect(eax, 0x12345678)
+	load	es, KDATA
 	ret
 
 far_transfers:

@@ -8,8 +8,7 @@ set -eu
 
 # Tracing saves what it uses (trace_line_gp). clock_gettime uses general registers only, in libc and in the vDSO alike.
 # The linker turns __tls_get_addr, as a program's own thread-local data need it, into plain loads.
-# soft_process returns a variable.
-allowed='_GLOBAL_OFFSET_TABLE_ trace_level trace_line_gp clock_gettime __tls_get_addr soft_process'
+allowed='_GLOBAL_OFFSET_TABLE_ trace_level trace_line_gp clock_gettime __tls_get_addr'
 
 command -v nm >/dev/null 2>&1 || {
 	echo 'no nm (Debian: binutils)'

@@ -2,11 +2,13 @@
 #include "base/error.h"
 #include "devices/acpi_pm.h"
 #include "devices/debug_ports.h"
+#include "devices/fw_cfg.h"
 #include "devices/i8042.h"
 #include "devices/pci_host.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
 #include "devices/system_control.h"
+#include "devices/test_device.h"
 #include "host/input.h"
 #include "host/output.h"
 #include "vm/machine.h"
@@ -102,6 +104,24 @@ static void remove_serial(struct vm *vm)
 	serial_destroy(vm->serial);
 }
 
+static int fit_test_device(struct vm *vm, struct error *err)
+{
+	if (!vm->config.test_device)
+		return 0;
+	struct test_device_config test = {.io = &vm->io, .mmio = &vm->mmio};
+	for (u32 line = 0; line < TEST_DEVICE_LINES; line++)
+		test.lines[line] = irq_wire(vm, line);
+	struct fw_cfg_config fw_cfg = {
+	    .io = &vm->io,
+	    .memory_size = vm->config.memory_size,
+	    .cpu_count = (u16)vm->cpu_count,
+	};
+	int ret = test_device_create(&vm->test_device, &test, err);
+	if (ret == 0)
+		ret = fw_cfg_create(&vm->fw_cfg, &fw_cfg, err);
+	return ret;
+}
+
 int vm_fit_devices(struct vm *vm, struct error *err)
 {
 	struct power_wire power = {.request = power_requested, .opaque = vm};
@@ -127,6 +147,8 @@ int vm_fit_devices(struct vm *vm, struct error *err)
 				     irq_wire(vm, ACPI_SCI_IRQ), power, err);
 	if (ret == 0)
 		ret = fit_serial(vm, err);
+	if (ret == 0)
+		ret = fit_test_device(vm, err);
 	if (ret < 0)
 		vm_remove_devices(vm);
 	return ret;
@@ -134,6 +156,8 @@ int vm_fit_devices(struct vm *vm, struct error *err)
 
 void vm_remove_devices(struct vm *vm)
 {
+	fw_cfg_destroy(vm->fw_cfg);
+	test_device_destroy(vm->test_device);
 	remove_serial(vm);
 	acpi_pm_destroy(vm->acpi_pm);
 	rtc_destroy(vm->rtc);

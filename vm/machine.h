@@ -13,12 +13,14 @@
 
 struct acpi_pm;
 struct debug_ports;
+struct fw_cfg;
 struct i8042;
 struct loop_timer;
 struct pci_host;
 struct rtc;
 struct serial;
 struct system_control;
+struct test_device;
 
 #define VM_CPUS_MAX 64
 
@@ -37,6 +39,8 @@ struct vm {
 	struct system_control *system_control;
 	struct pci_host *pci_host;
 	struct debug_ports *debug_ports;
+	struct test_device *test_device; /* NULL: there is none */
+	struct fw_cfg *fw_cfg;		 /* NULL: there is none */
 
 	u32 cpu_count;
 	struct vcpu *vcpus;

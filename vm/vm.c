@@ -31,6 +31,30 @@ static int map_memory(struct vm *vm, struct error *err)
 }
 
 /**
+ * The vectors that firmware leaves the PICs with: Multiboot 0.6.96, 3.2, promises "the normal
+ * BIOS/DOS values". No line is masked, as no firmware serves any.
+ */
+static int program_pics(struct vm *vm)
+{
+	static const struct {
+		u32 id;
+		u8 vector;
+	} pics[] = {{KVM_IRQCHIP_PIC_MASTER, 0x08}, {KVM_IRQCHIP_PIC_SLAVE, 0x70}};
+
+	for (u32 n = 0; n < ARRAY_SIZE(pics); n++) {
+		struct kvm_irqchip chip = {.chip_id = pics[n].id};
+		int ret = vm->engine->vm_get_irqchip(vm->engine_vm, &chip);
+		if (ret < 0)
+			return ret;
+		chip.chip.pic.irq_base = pics[n].vector;
+		ret = vm->engine->vm_set_irqchip(vm->engine_vm, &chip);
+		if (ret < 0)
+			return ret;
+	}
+	return 0;
+}
+
+/**
  * LAPICs, IOAPIC, PICs and PIT. A flat image gets none: it is alone on a bare processor, so that
  * its HLT is the end of the run on every engine.
  */
@@ -41,6 +65,10 @@ static int create_interrupt_chips(struct vm *vm, struct error *err)
 	int ret = vm->engine->vm_create_irqchip(vm->engine_vm);
 	if (ret < 0)
 		return error_errno(err, -ret, "the %s engine has no interrupt chips",
+				   vm->engine->name);
+	ret = program_pics(vm);
+	if (ret < 0)
+		return error_errno(err, -ret, "the %s engine does not let its PICs be set up",
 				   vm->engine->name);
 	/* The flag: port 61, which gates and shows the PIT's channel 2, comes with it. */
 	struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};

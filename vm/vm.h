@@ -28,6 +28,7 @@ struct vm_config {
 	struct output *console;	   /* text from the debug ports */
 	struct output *serial_out; /* NULL: the machine has no serial port */
 	struct input *serial_in;   /* NULL: nothing ever arrives at the serial port */
+	bool test_device;	   /* with devices/test_device.h and devices/fw_cfg.h */
 };
 
 /** How a run ended. */

@@ -31,15 +31,17 @@ static void finish_single(struct soft_vcpu *v)
 		v->stepped = 1;
 }
 
+/* Going on behind an instruction never wraps at 64 KiB: EIP passes the limit of a 16-bit segment. */
 static u64 truncate_to_mode(const struct soft_vcpu *v, u64 rip)
 {
-	u32 code = v->mode & 3;
-	return code == MODE_CODE64 ? rip : code == MODE_CODE32 ? (u32)rip : (u16)rip;
+	return (v->mode & 3) == MODE_CODE64 ? rip : (u32)rip;
 }
 
 void soft_op(struct soft_vcpu *v, const struct insn *i)
 {
 	v->next_rip = truncate_to_mode(v, v->rip + i->length);
+	if (op_properties[i->op] & OP_EXIT)
+		v->stats.exits_light++;
 	op_functions[i->op](v, i);
 	if (unlikely(v->running))
 		finish_single(v);
@@ -56,12 +58,15 @@ static u64 linear_of(struct soft_vcpu *v, u64 address, u32 description)
 {
 	u32 size = ACCESS_SIZE(description);
 	enum access access = description & ACCESS_WRITES ? ACCESS_WRITE : ACCESS_READ;
-	u64 linear = address;
-	if (description & ACCESS_SEGMENTED)
-		linear = seg_linear(v, (enum x86_seg)ACCESS_SEG(description), address, size, access);
-	/* SDM 3A table 6-8: alignment #GP comes before the page fault of the same access. */
+	enum x86_seg seg = (enum x86_seg)ACCESS_SEG(description);
+	bool segmented = description & ACCESS_SEGMENTED;
+	/* Alignment #GP comes before the page fault of the same access (SDM 3A table 6-8), and, as processors do
+	 * it, before #SS for a limit. */
+	u64 linear = segmented ? v->seg[seg].base + address : address;
 	if ((description & ACCESS_ALIGNED) && (linear & (size - 1)))
 		raise_gp(v, 0);
+	if (segmented)
+		linear = seg_linear(v, seg, address, size, access);
 	/* SDM 3A 6.15, #AC: natural alignment of the operand, 16-byte vectors excepted */
 	if ((description & ACCESS_ALIGN) && size <= 8 && (linear & (size - 1) & 7))
 		raise_error(v, EXC_AC, 0);
@@ -76,7 +81,6 @@ void *soft_miss(struct soft_vcpu *v, u64 address, u32 description, u64 *return_a
 	enum access access = description & ACCESS_WRITES ? ACCESS_WRITE : ACCESS_READ;
 
 	v->fault_pc = *return_address;
-	v->stats.tlb_misses++;
 	u64 linear = linear_of(v, address, description);
 	void *p = tlb_fill(v, linear, size, access, index, stack);
 	if (likely(p)) {
@@ -172,8 +176,9 @@ static void finish_step(struct soft_vcpu *v)
 	if (!v->keep_rf)
 		v->rflags_sys &= ~RFLAGS_RF;
 	v->keep_rf = 0;
-	if (v->step_tf)
-		v->events.debug |= DR6_BS; /* SDM 3B 17.3.1.4 */
+	/* SDM 3B 17.3.1.4; but MOV SS and POP SS give none, not even a belated one (3A 6.8.3). */
+	if (v->step_tf && v->int_shadow != 2)
+		v->events.debug |= DR6_BS;
 }
 
 static u64 leave(struct soft_vcpu *v, enum leave_reason reason)
@@ -203,32 +208,42 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 		*result = leave(v, LEAVE_QUEUE);
 		return true;
 	}
+	/* A fault ends a shadow and a replay: before the look at kicks, which wait for the replay's end and
+	 * would else wait until the handler comes here by chance. */
+	if (ev->exception || ev->soft_interrupt) {
+		v->int_shadow = 0;
+		v->replay = 0;
+		v->io_logged = 0;
+		v->io_cursor = 0;
+	}
 	u32 attention = atomic_load(&v->attention);
-	if ((attention & ATTENTION_KICK) && !v->replay) {
+	/* immediate_exit itself is asked: the bit may have been taken by a call whose result a signal threw away. */
+	if (!v->replay) {
 		atomic_fetch_and(&v->attention, ~(u32)ATTENTION_KICK);
 		if (v->base.run->immediate_exit) {
+			vcpu_attention(v, ATTENTION_KICK); /* until we are out: this may run again */
 			*result = leave(v, LEAVE_KICK);
 			return true;
 		}
 	}
 	if (attention & ATTENTION_TIMER)
 		take_timers(v);
-	atomic_fetch_and(&v->attention, ~(u32)(ATTENTION_IRQ | ATTENTION_QUEUE | ATTENTION_FLUSH));
+	atomic_fetch_and(&v->attention, ~(u32)(ATTENTION_IRQ | ATTENTION_QUEUE));
 	take_startup(v);
 
-	/* Faults come before anything else; they end a shadow and a replay. */
-	if (ev->exception || ev->soft_interrupt) {
-		v->int_shadow = 0;
-		v->replay = 0;
-		v->io_logged = 0;
-		v->io_cursor = 0;
+	/* Faults come before anything else. */
+	if (ev->exception || ev->soft_interrupt)
 		events_deliver(v);
-	}
 	while (!ev->triple_fault && !v->replay && events_pending(v)) {
 		if (v->mp_state == KVM_MP_STATE_HALTED)
 			v->mp_state = KVM_MP_STATE_RUNNABLE;
 		if (v->mp_state != KVM_MP_STATE_RUNNABLE)
 			break;
+		/* Without end if a breakpoint watches what the delivery of its own #DB touches. */
+		if (v->base.run->immediate_exit) {
+			*result = leave(v, LEAVE_KICK);
+			return true;
+		}
 		events_deliver(v);
 	}
 	if (ev->triple_fault) {
@@ -243,7 +258,7 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 		*result = leave(v, LEAVE_HALT);
 		return true;
 	}
-	if (v->int_shadow) /* what it holds back is due right behind it */
+	if (v->int_shadow | v->replay) /* what they hold back is due right behind them */
 		vcpu_attention(v, ATTENTION_IRQ);
 	return false;
 }
@@ -289,6 +304,8 @@ static void check_exec_breakpoint(struct soft_vcpu *v, u64 linear)
 	/* SDM 3A 6.8.3: behind MOV SS breakpoints are off, as if RF were set. */
 	if ((v->dr7 & 0xff) == 0 || (v->rflags_sys & RFLAGS_RF) || v->int_shadow == 2)
 		return;
+	if (v->replay) /* begun already; the monitor may have set the breakpoint since */
+		return;
 	u64 hit = debug_breakpoints_hit(v, linear);
 	if (!hit)
 		return;
@@ -309,13 +326,20 @@ static const u8 *fetch_page(struct soft_vcpu *v, u64 linear, u64 *gpa)
 	return host;
 }
 
+/* The page behind @linear's: outside 64-bit mode 0 follows 0xffffffff (SDM 3A 3.3.1). */
+static u64 next_page(u64 linear, u32 mode)
+{
+	u64 next = (linear & PAGE_MASK) + PAGE_SIZE;
+	return (mode & 3) == MODE_CODE64 ? next : (u32)next;
+}
+
 /* A block whose instruction goes on in a second page is good only while that page is the same. */
 static bool second_page_matches(struct soft_vcpu *v, const struct block *b)
 {
 	u64 gpa;
 	if (b->gpa2 == ~0ull)
 		return true;
-	fetch_page(v, (b->linear & PAGE_MASK) + PAGE_SIZE, &gpa);
+	fetch_page(v, next_page(b->linear, b->mode), &gpa);
 	return gpa == b->gpa2;
 }
 
@@ -325,11 +349,8 @@ static u64 request_translation(struct soft_vcpu *v, u64 linear, u64 gpa, const u
 	v->source.need_next = false;
 	v->source.next_page = NULL;
 	if (need_next) {
-		u64 next = (linear & PAGE_MASK) + PAGE_SIZE;
-		if ((mode & 3) != MODE_CODE64)
-			next = (u32)next;
-		const u8 *page = fetch_page(v, next, &v->source.next_gpa);
-		v->source.next_page = page;
+		v->source.next_page =
+			fetch_page(v, next_page(linear, mode), &v->source.next_gpa);
 	}
 	v->source.rip = v->rip;
 	v->source.linear = linear;
@@ -343,15 +364,28 @@ static u64 request_translation(struct soft_vcpu *v, u64 linear, u64 gpa, const u
 static void remember(struct soft_vcpu *v, struct block *b)
 {
 	enum mmu_index index = v->mmu_index;
-	if (b->gpa2 != ~0ull || !(b->mode & MODE_FLAT))
+	if (!(b->mode & MODE_FLAT))
 		return;
-	if (v->jump_mode[index] != b->mode) {
+	if (v->jump_mode[index] != b->mode) { /* the block itself is going to look there */
 		jump_cache_clear(v, index);
 		v->jump_mode[index] = b->mode;
 	}
+	if (b->gpa2 != ~0ull)
+		return;
 	jump_cache_put(v, b->linear, b);
 	if (!mmu_fetch_global(v, b->linear))
 		v->jump_nonglobal[index]++;
+}
+
+/* What translated code would have found by itself; it got here from an op or an event. 0: nothing. */
+static u64 jump_cache_find(const struct soft_vcpu *v, u32 mode, u64 linear)
+{
+	const struct jump_entry *slot =
+		&v->jump[v->mmu_index][linear & (JUMP_CACHE_SIZE - 1)];
+	if (slot->rip != linear || v->jump_mode[v->mmu_index] != mode ||
+	    slot->code == (u64)v->cache->stubs.kicked)
+		return 0;
+	return slot->code;
 }
 
 u64 soft_dispatch(struct soft_vcpu *v)
@@ -362,15 +396,22 @@ u64 soft_dispatch(struct soft_vcpu *v)
 	v->running = 0;
 	if (v->branch_pc)
 		check_branch_target(v);
+	v->heeded = ~0u;
 	if (unlikely(is_special(v))) {
 		link = NULL;
 		if (handle_special(v, &result))
 			return result;
+		if (v->replay)
+			v->heeded = ~(u32)(ATTENTION_KICK | ATTENTION_IRQ);
+		else if (v->int_shadow)
+			v->heeded = ~(u32)ATTENTION_IRQ;
 	}
 	u32 mode = next_mode(v);
 	u64 linear = next_linear(v, mode);
 	if (unlikely(mode & MODE_STEP))
 		check_exec_breakpoint(v, linear);
+	if (!link && (result = jump_cache_find(v, mode, linear)))
+		return result;
 	u64 gpa;
 	const u8 *host = fetch_page(v, linear, &gpa);
 	struct block *b = block_find(v, linear, gpa, mode);

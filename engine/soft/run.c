@@ -148,6 +148,19 @@ static int internal_error(struct soft_vcpu *v, u32 suberror)
 	return 0;
 }
 
+/*
+ * An event's delivery cannot be replayed as an instruction can: the event would be taken again and read its tables
+ * again, for ever and deaf to kicks. Tables and stacks in MMIO end the guest then, as in KVM
+ * (KVM_INTERNAL_ERROR_DELIVERY_EV, api.rst 5). INT n in the guest's code is an instruction.
+ */
+static bool reads_for_delivery(struct soft_vcpu *v)
+{
+	struct pending_events *ev = &v->events;
+	bool delivering = ev->in_delivery && (!ev->delivering_soft || ev->soft_interrupt);
+	ev->in_delivery = false;
+	return delivering;
+}
+
 /* Turns the reason for which translated code was left into a result of vcpu_run(); -EBUSY: go in again. */
 static int handle_leave(struct soft_vcpu *v)
 {
@@ -157,6 +170,8 @@ static int handle_leave(struct soft_vcpu *v)
 	case LEAVE_EXIT:
 		return 0;
 	case LEAVE_READ:
+		if (reads_for_delivery(v))
+			return internal_error(v, KVM_INTERNAL_ERROR_DELIVERY_EV);
 		v->read_pending = true;
 		return 0;
 	case LEAVE_QUEUE:
@@ -240,6 +255,8 @@ int soft_vcpu_run(struct engine_vcpu *vcpu)
 	if (v->window_wanted)
 		vcpu_attention(v, ATTENTION_IRQ);
 	u64 begin = clock_now();
+	if (v->left_at)
+		v->stats.ns_monitor += begin - v->left_at;
 	u64 halted = v->stats.ns_halted;
 	soft_current = v;
 	atomic_store(&v->thread, (int)syscall(SYS_gettid));
@@ -248,7 +265,8 @@ int soft_vcpu_run(struct engine_vcpu *vcpu)
 	swap_gs(host_gs);
 	atomic_store(&v->thread, 0);
 	soft_current = NULL;
-	v->stats.ns_guest += clock_now() - begin - (v->stats.ns_halted - halted);
+	v->left_at = clock_now();
+	v->stats.ns_guest += v->left_at - begin - (v->stats.ns_halted - halted);
 	fill_exit(v);
 	count_exit(v, r);
 	return r;

@@ -10,13 +10,7 @@
 #include "engine/soft/translate/block.h"
 #include "engine/soft/vcpu.h"
 
-static pid_t process;
 static struct sigaction previous[_NSIG];
-
-int soft_process(void)
-{
-	return process;
-}
 
 static bool in_cache(const struct soft_vcpu *v, u64 pc)
 {
@@ -111,7 +105,6 @@ static void install(void)
 {
 	static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
 	struct sigaction action = {.sa_sigaction = on_kick, .sa_flags = SA_SIGINFO | SA_RESTART};
-	process = getpid();
 	if (sigaction(KICK_SIGNAL, &action, &previous[KICK_SIGNAL]) < 0)
 		install_error = errno;
 	action.sa_sigaction = on_fault;

@@ -15,7 +15,4 @@ struct error;
 /** Installs the handlers, once. Any thread. 0 or a negative errno. */
 int signals_install(struct error *err);
 
-/** Process id, for tgkill. Cached; any thread. */
-int soft_process(void);
-
 #endif

@@ -99,7 +99,8 @@ void vcpu_poke(struct soft_vcpu *v, u32 attention_bits)
 	if (atomic_load(&v->sleeping))
 		gp_syscall(SYS_futex, (long)&v->wake, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0);
 	else if (thread)
-		gp_syscall(SYS_tgkill, soft_process(), thread, KICK_SIGNAL, 0, 0, 0);
+		gp_syscall(SYS_tgkill, gp_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0), thread,
+			   KICK_SIGNAL, 0, 0, 0);
 }
 
 /* A helper called in the middle of an instruction has not told where: find out now. */

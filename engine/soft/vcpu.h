@@ -106,8 +106,7 @@ struct itlb_entry {
 #define ATTENTION_KICK   BIT(0) /* vcpu_kick(): leave to the monitor */
 #define ATTENTION_IRQ    BIT(1) /* an interrupt, NMI, INIT or SIPI may have become deliverable */
 #define ATTENTION_QUEUE  BIT(2) /* a port or MMIO write waits in v->io_queue: leave now */
-#define ATTENTION_FLUSH  BIT(3) /* another vCPU asks: see requests */
-#define ATTENTION_TIMER  BIT(4) /* a timer of the interrupt chips is due */
+#define ATTENTION_TIMER  BIT(3) /* a timer of the interrupt chips is due */
 
 /* A port or MMIO access that the monitor must see. Reads are replayed: see mmu/io.h. */
 struct io_access {
@@ -178,6 +177,8 @@ struct soft_vcpu {
 	u64 branch_undo; /* to be added to RSP to undo it */
 	u64 fault_pc;    /* host address inside the instruction that called C without setting rip; 0: rip is right */
 	_Atomic u32 attention;
+	u32 heeded;      /* attention bits that send the dispatcher's stub back: all but those that wait for a
+			  * lone instruction's end */
 	u64 rflags_sys;  /* RFLAGS without OF SF ZF AF PF CF; bit 1 set; includes DF */
 	u64 seg_base_fs; /* copies of seg[].base, kept by vcpu_segment_changed() */
 	u64 seg_base_gs;
@@ -242,6 +243,7 @@ struct soft_vcpu {
 		bool need_next;
 	} source;                      /* of the block that the dispatcher wants translated */
 	u8 leave;                      /* enum leave_reason */
+	u64 left_at;                   /* when vcpu_run() last returned, CLOCK_MONOTONIC ns */
 	bool window_wanted;            /* run->request_interrupt_window, without irqchip */
 	bool read_pending;             /* base.run holds a read that the monitor answers */
 	u64 timer_deadline;            /* CLOCK_MONOTONIC ns the host timer is armed for; 0: not */

@@ -275,6 +275,11 @@ class Tests:
         check(machine.end()[0] == 128 + signal.SIGTERM, self.name("ends on a signal while halted"))
         status, out, err = start("acpi_reset", "--no-reboot").end()
         check(status == 0 and out == b"R", self.name("ACPI reset register"), err)
+        status, out, err = start("test_device", "--test-device").end()
+        check(status == 0 and out == b"SM", self.name("test device"), "%s %r %s" % (status, out, err))
+        status, out, err = start("test_device").end()
+        check(status == 2 and out == b"" and b"code 7" in err, self.name("no test device unasked"),
+              "%s %r %s" % (status, out, err))
 
     def all(self):
         self.ends()

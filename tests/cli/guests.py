@@ -85,6 +85,71 @@ KERNELS = {
     "asleep": "mov $0xff, %al; out %al, $0x21; out %al, $0xa1; mov $'A', %al; out %al, $0xf1; sti; 1: hlt; jmp 1b",
     # the reset register that the FADT names
     "acpi_reset": "mov $'R', %al; out %al, $0xf1; mov $0xcf9, %dx; mov $6, %al; out %al, %dx; jmp .",
+    # the devices of --test-device; IRQ 11 and 3 come with the vectors that firmware gives them, 0x73 and 0x0b
+    "test_device": """
+        lgdt gdt_pointer
+        lidt idt_pointer
+        ljmp $8, $1f
+    1:  mov $16, %eax
+        mov %eax, %ds
+        mov %eax, %ss
+        mov $stack, %esp
+        mov $0x12345678, %eax
+        out %eax, $0xe0
+        in $0xe2, %ax
+        cmp $0x1234, %ax
+        jne bad
+        movl $0x55aa, 0xff000008
+        cmpl $0x55aa, 0xff000008
+        jne bad
+        mov $0x510, %dx
+        mov $5, %ax
+        out %ax, %dx
+        inc %dx
+        in %dx, %al
+        cmp $1, %al
+        jne bad
+        mov $slave, %eax
+        mov %ax, idt + 0x73 * 8
+        mov $master, %eax
+        mov %ax, idt + 0x0b * 8
+        mov $0x200b, %dx
+    pulse:
+        mov $1, %al
+        out %al, %dx
+        mov $0, %al
+        out %al, %dx
+        sti
+        hlt
+        jmp bad
+    slave:
+        mov $'S', %al
+        out %al, $0xf1
+        mov $0x20, %al
+        out %al, $0xa0
+        out %al, $0x20
+        mov $0x2003, %dx
+        jmp pulse
+    master:
+        mov $'M', %al
+        out %al, $0xf1
+        mov $0, %al
+        out %al, $0xf4
+    bad: mov $7, %al
+        out %al, $0xf4
+        jmp .
+        .balign 8
+    gdt: .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
+    gdt_pointer: .word 23; .long gdt
+    idt_pointer: .word 0x3ff; .long idt
+        .balign 8
+    idt:
+        .rept 128
+        .quad 0x00108e0000080000 /* to 0x100000 and what is filled in */
+        .endr
+        .fill 256
+    stack:
+    """,
 }
 
 MULTIBOOT = """

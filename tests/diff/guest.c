@@ -8,9 +8,13 @@
 #include "engine/engine.h"
 #include "tests/diff/diff.h"
 
+/* What is the kernel's lies where user code cannot reach it natively either. */
+#define KERNEL_BASE 0xffff800000000000ull
+
 /* Guest-physical layout */
 #define TABLES_GPA 0x10000 /* PML4, PDPT, PD, page tables */
 #define GDT_GPA    0x1000
+#define LDT_GPA    0x1800
 #define IDT_GPA    0x2000
 #define TSS_GPA    0x3000
 #define STUBS_GPA  0x4000  /* a HLT per vector */
@@ -49,37 +53,63 @@ static void build_tables(void)
 {
 	next_table = TABLES_GPA;
 	for (u64 gpa = 0; gpa < TABLES_GPA; gpa += 0x1000)
-		map_page(gpa, gpa, 3);
+		map_page(KERNEL_BASE + gpa, gpa, 3);
 	for (u64 offset = 0; offset < DATA_SIZE; offset += 0x1000)
-		map_page(DATA_BASE + offset, DATA_GPA + offset, 7);
+		map_page(DATA_BASE + offset, DATA_GPA + offset, 7 | BIT(63)); /* NX */
 	for (u64 offset = 0; offset < CODE_SIZE; offset += 0x1000)
 		map_page(CODE_BASE + offset, CODE_GPA + offset, 7);
 }
 
+/* Selectors as Linux has them, with the same rights: LAR shows them. */
 static void build_descriptors(void)
 {
 	u64 *gdt = table(GDT_GPA);
-	gdt[1] = 0x00af9b000000ffff; /* 0x08 kernel code */
-	gdt[2] = 0x00cf93000000ffff; /* 0x10 kernel data */
-	gdt[3] = 0x00affb000000ffff; /* 0x18 user code */
-	gdt[4] = 0x00cff3000000ffff; /* 0x20 user data */
-	gdt[6] = 0x00008b0000000067 | (u64)TSS_GPA << 16; /* 0x30 TSS */
-	gdt[7] = 0;
-	*(u64 *)(ram + TSS_GPA + 4) = KSTACK_GPA; /* RSP0 */
+	gdt[2] = 0x00af9b000000ffff; /* kernel code */
+	gdt[3] = 0x00cf93000000ffff; /* kernel data */
+	gdt[USER_CS32 >> 3] = 0x00cffb000000ffff;
+	gdt[USER_DS >> 3] = 0x00cff3000000ffff;
+	gdt[USER_CS64 >> 3] = 0x00affb000000ffff;
+	*(u64 *)(ram + TSS_GPA + 4) = KERNEL_BASE + KSTACK_GPA; /* RSP0 */
+	*(u16 *)(ram + TSS_GPA + 0x66) = 0xffff; /* no I/O bitmap */
 	for (u64 vector = 0; vector < 32; vector++) {
-		u64 handler = STUBS_GPA + vector * 16;
-		ram[handler] = 0xf4; /* hlt */
+		u64 handler = KERNEL_BASE + STUBS_GPA + vector * 16;
+		ram[STUBS_GPA + vector * 16] = 0xf4; /* hlt */
 		u64 *gate = table(IDT_GPA + vector * 16);
-		gate[0] = (handler & 0xffff) | 0x08ull << 16 | 0xee00ull << 32 |
+		u64 dpl = vector == 3 || vector == 4 ? 3 : 0; /* INT3 and INTO are user code's */
+		gate[0] = (handler & 0xffff) | 0x10ull << 16 | 0x8e00ull << 32 | dpl << 45 |
 			  (handler >> 16 & 0xffff) << 48;
 		gate[1] = handler >> 32;
 	}
 }
 
-static struct kvm_segment segment(u16 selector, u8 type, u8 dpl, bool code)
+/* Type and S, DPL 3: an accessed code or data segment (SDM 3A 3.4.5.1). */
+static u8 segment_type(const struct ldt_entry *e)
 {
-	return (struct kvm_segment){.limit = 0xffffffff, .selector = selector, .type = type, .present = 1,
-				    .dpl = dpl, .db = !code, .s = 1, .l = code, .g = 1};
+	return (u8)(1 | (e->fixed ? 0 : 2) | (e->expand_down ? 4 : 0) | (e->code ? 8 : 0));
+}
+
+static u64 descriptor(const struct ldt_entry *e)
+{
+	u64 access = 0x70u | segment_type(e) | (e->absent ? 0 : 0x80);
+	return e->defined ? (u64)(e->limit & 0xffff) | (u64)(e->base & 0xffffff) << 16 | access << 40 |
+				    (u64)(e->limit >> 16 & 15) << 48 | (u64)e->big << 54 |
+				    (u64)(e->base >> 24) << 56 :
+			    0;
+}
+
+/* What a segment register holds that has been loaded with @selector. */
+static struct kvm_segment segment(u16 selector, const struct ldt_entry *ldt)
+{
+	const struct ldt_entry *e = &ldt[selector >> 3];
+	bool code = selector != USER_DS;
+	if (!(selector & ~3u))
+		return (struct kvm_segment){.selector = selector, .unusable = 1};
+	if (selector & 4)
+		return (struct kvm_segment){.base = e->base, .limit = e->limit, .selector = selector, .s = 1,
+					    .type = segment_type(e), .present = 1, .dpl = 3, .db = e->big};
+	return (struct kvm_segment){.limit = 0xffffffff, .selector = selector, .type = code ? 11 : 3,
+				    .present = 1, .dpl = 3, .db = selector != USER_CS64, .s = 1,
+				    .l = selector == USER_CS64, .g = 1};
 }
 
 static int make_vcpu(void)
@@ -99,15 +129,18 @@ static int make_vcpu(void)
 	struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = 7}}};
 	struct kvm_sregs *s = &start_sregs;
 	engine->vcpu_get_sregs(vcpu, s);
-	s->cs = segment(0x1b, 11, 3, true);
-	s->ss = s->ds = s->es = segment(0x23, 3, 3, false);
-	s->fs = s->gs = segment(0x23, 3, 3, false);
-	s->tr = (struct kvm_segment){.base = TSS_GPA, .limit = 0x67, .selector = 0x30, .type = 11, .present = 1};
-	s->gdt = (struct kvm_dtable){.base = GDT_GPA, .limit = 0x3f};
-	s->idt = (struct kvm_dtable){.base = IDT_GPA, .limit = 0x1ff};
+	s->cs = segment(USER_CS64, NULL);
+	s->ss = segment(USER_DS, NULL);
+	s->ds = s->es = s->fs = s->gs = segment(0, NULL);
+	s->tr = (struct kvm_segment){.base = KERNEL_BASE + TSS_GPA, .limit = 0x67, .selector = 0x40,
+				     .type = 11, .present = 1};
+	s->ldt = (struct kvm_segment){.base = KERNEL_BASE + LDT_GPA, .limit = 8 * LDT_SIZE - 1,
+				      .selector = 0x50, .type = 2, .present = 1};
+	s->gdt = (struct kvm_dtable){.base = KERNEL_BASE + GDT_GPA, .limit = 0x7f};
+	s->idt = (struct kvm_dtable){.base = KERNEL_BASE + IDT_GPA, .limit = 0x1ff};
 	s->cr0 = 0x80010033; /* PG WP NE ET MP PE */
 	s->cr3 = TABLES_GPA;
-	s->cr4 = 0x40620; /* OSXSAVE OSXMMEXCPT OSFXSR PAE */
+	s->cr4 = 0x50620; /* OSXSAVE FSGSBASE OSXMMEXCPT OSFXSR PAE */
 	s->efer = 0xd00;  /* NXE LMA LME */
 	r = engine->vcpu_set_sregs(vcpu, s);
 	if (r < 0 || (r = engine->vcpu_set_xcrs(vcpu, &xcrs)) < 0)
@@ -166,18 +199,49 @@ static void regs_out(const struct kvm_regs *k, struct state *s)
 	memcpy(s->regs, values, sizeof(values));
 }
 
-void guest_run(const struct state *in, struct state *out)
+static void load_segments(const struct state *in, const struct ldt_entry *ldt)
+{
+	struct kvm_sregs s = start_sregs;
+	for (u32 n = 0; n < LDT_SIZE; n++)
+		table(LDT_GPA)[n] = descriptor(&ldt[n]);
+	s.es = segment(in->seg[SEG_ES], ldt);
+	s.cs = segment(in->seg[SEG_CS], ldt);
+	s.ss = segment(in->seg[SEG_SS], ldt);
+	s.ds = segment(in->seg[SEG_DS], ldt);
+	s.gs = segment(in->seg[SEG_GS], ldt);
+	if (in->seg[SEG_CS] == USER_CS64)
+		s.gs.base = in->gs_base;
+	engine->vcpu_set_sregs(vcpu, &s);
+}
+
+static bool has_error_code(u64 vector)
+{
+	return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17; /* SDM 3A table 6-1 */
+}
+
+/* What the exception pushed. */
+static void take_frame(u64 rsp, struct state *out)
+{
+	const u64 *frame = (const u64 *)(ram + (rsp - KERNEL_BASE));
+	if (has_error_code(out->vector))
+		out->error = *frame++;
+	out->rip = frame[0];
+	out->seg[SEG_CS] = (u16)frame[1];
+	out->rflags = frame[2];
+	out->regs[4] = frame[3];
+	out->seg[SEG_SS] = (u16)frame[4];
+}
+
+void guest_run(const struct state *in, const struct ldt_entry *ldt, struct state *out)
 {
 	struct kvm_regs regs;
 	struct kvm_xsave xsave = {0};
 	struct kvm_sregs sregs;
 
 	memcpy(ram + DATA_GPA, in->data, DATA_SIZE);
-	u64 below[2] = {in->rflags, in->rip}; /* as native_run() leaves there */
-	memcpy(ram + DATA_GPA + (in->regs[4] - DATA_BASE) - 16, below, 16);
 	regs_in(in, &regs);
 	memcpy(xsave.region, in->xsave, sizeof(in->xsave));
-	engine->vcpu_set_sregs(vcpu, &start_sregs);
+	load_segments(in, ldt);
 	engine->vcpu_set_regs(vcpu, &regs);
 	engine->vcpu_set_xsave(vcpu, &xsave);
 	int r = engine->vcpu_run(vcpu);
@@ -186,21 +250,20 @@ void guest_run(const struct state *in, struct state *out)
 	engine->vcpu_get_xsave(vcpu, &xsave);
 	regs_out(&regs, out);
 	out->vector = ~0ull;
-	out->cr2 = 0;
-	if (r == 0 && vcpu->run->exit_reason == KVM_EXIT_HLT && regs.rip > STUBS_GPA &&
-	    regs.rip < STUBS_GPA + 512) {
-		out->vector = (regs.rip - STUBS_GPA) / 16;
-		const u64 *frame = (const u64 *)(ram + regs.rsp);
-		if (out->vector == 14 || out->vector == 13 || out->vector == 12 || out->vector == 17)
-			frame++;
-		out->rip = frame[0];
-		out->rflags = frame[2];
-		out->regs[4] = frame[3];
+	out->error = out->cr2 = 0;
+	u64 stub = regs.rip - (KERNEL_BASE + STUBS_GPA);
+	if (r == 0 && vcpu->run->exit_reason == KVM_EXIT_HLT && stub < 512) {
+		out->vector = stub / 16;
+		take_frame(regs.rsp, out);
 		out->cr2 = out->vector == 14 ? sregs.cr2 : 0;
 	} else {
 		out->rip = regs.rip;
 		out->rflags = vcpu->run->exit_reason;
 	}
+	out->seg[SEG_ES] = sregs.es.selector;
+	out->seg[SEG_DS] = sregs.ds.selector;
+	out->seg[SEG_GS] = sregs.gs.selector;
+	out->gs_base = out->seg[SEG_CS] == USER_CS64 ? sregs.gs.base : 0;
 	memcpy(out->xsave, xsave.region, sizeof(out->xsave));
 	memcpy(out->data, ram + DATA_GPA, DATA_SIZE);
 }

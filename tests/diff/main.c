@@ -1,14 +1,18 @@
-/* diff [--seed N] [--count INSTRUCTIONS] [--only SEQUENCE] */
+/*
+ * diff [--seed N|random] [--count PARTS] [--kinds MASK]    random sequences; MASK: 1 64-bit, 2 32-bit, 4 32-bit with
+ *                                                          segments, 8 16-bit
+ * diff --only SEQUENCE --at OFFSET --length N [--kinds MASK]   one again, as a mismatch is reported
+ */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "engine/soft/translate/decode.h"
 #include "engine/soft/translate/mode.h"
-#include "tests/diff/diff.h"
+#include "tests/diff/generate.h"
 
-#define SEQUENCE_ROOM 1024
 #define MISMATCHES_MAX 10
 
 static const char *const names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
@@ -16,77 +20,21 @@ static const char *const names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", 
 
 typedef unsigned long long ull;
 
-/* Components in their initial state may be left out of an XSAVE image (SDM 1 13.4.2). Pointers to the last x87
- * instruction are host addresses on one side. */
-static void normalize(u8 *x)
-{
-	u64 present = *(u64 *)(x + 512);
-	if (!(present & 1)) {
-		memset(x, 0, 24);
-		memset(x + 32, 0, 128);
-		*(u16 *)x = 0x37f;
-	}
-	if (!(present & 2))
-		memset(x + 160, 0, 256);
-	if (!(present & 4))
-		memset(x + 576, 0, 256);
-	memset(x + 6, 0, 18);
-	memset(x + 28, 0, 4);
-	memset(x + 416, 0, 160);
-	memset(x + 832, 0, 1088 - 832);
-	for (u32 n = 0; n < 8; n++) /* reserved bytes of the x87 registers */
-		memset(x + 32 + 16 * n + 10, 0, 6);
-}
-
-/* RF in a fault's image and TF, IF are not the instruction's. */
-#define COMPARED_FLAGS 0xcd5ull
-
-static bool quiet;
-
-static bool report(bool *same, const char *what, u64 native, u64 guest)
-{
-	if (native == guest)
-		return false;
-	*same = false;
-	if (!quiet)
-		printf("  %-8s native %016llx guest %016llx\n", what, (ull)native, (ull)guest);
-	return true;
-}
-
-static bool compare(struct state *native, struct state *guest, bool silently)
-{
-	quiet = silently;
-	bool same = true;
-	char what[32];
-	report(&same, "vector", native->vector, guest->vector);
-	report(&same, "rip", native->rip, guest->rip);
-	for (u32 n = 0; n < 16; n++)
-		report(&same, names[n], native->regs[n], guest->regs[n]);
-	/* A fault may find arithmetic flags that are about to be overwritten: docs/architecture.md. */
-	if (native->vector == 3)
-		report(&same, "rflags", native->rflags & COMPARED_FLAGS, guest->rflags & COMPARED_FLAGS);
-	report(&same, "cr2", native->cr2, guest->cr2);
-	normalize(native->xsave);
-	normalize(guest->xsave);
-	for (u32 n = 0; n < 832; n += 8) {
-		snprintf(what, sizeof(what), "xsave+%u", n);
-		report(&same, what, *(u64 *)(native->xsave + n), *(u64 *)(guest->xsave + n));
-	}
-	for (u32 n = 0; n < DATA_SIZE; n += 8) {
-		snprintf(what, sizeof(what), "data+%x", n);
-		report(&same, what, *(u64 *)(native->data + n), *(u64 *)(guest->data + n));
-	}
-	return same;
-}
+static struct state start, native, guest;
+static struct plan plan;
+static u32 kinds, trapped[32];
 
 static void list(const u8 *code, u32 size, u64 rip)
 {
 	for (u32 n = 0; n < size;) {
 		struct decoded d;
 		char text[96] = "?";
-		if (decode(code + n, 15, rip + n, MODE_CODE64 | MODE_FLAT, &d) || !d.insn.length)
-			break;
-		decode_text(code + n, d.insn.length, rip + n, MODE_CODE64, text, sizeof(text));
+		if (decode(code + n, 15, rip + n, plan.mode, &d) || !d.insn.length) {
+			printf("    %llx  %02x\n", (ull)(rip + n), code[n]);
+			n++;
+			continue;
+		}
+		decode_text(code + n, d.insn.length, rip + n, plan.mode, text, sizeof(text));
 		printf("    %llx  ", (ull)(rip + n));
 		for (u32 k = 0; k < d.insn.length; k++)
 			printf("%02x", code[n + k]);
@@ -95,85 +43,164 @@ static void list(const u8 *code, u32 size, u64 rip)
 	}
 }
 
-static struct state start, native, guest;
+static struct leeway leeway(void)
+{
+	u64 linear = native.rip + (plan.at - plan.rip);
+	if (linear < CODE_BASE || linear >= CODE_BASE + CODE_SIZE - 256)
+		return (struct leeway){.cr2 = ~0ull};
+	return leeway_at((const u8 *)linear, native.rip, plan.mode);
+}
+
+static bool same(u64 at, u32 size, bool silently)
+{
+	const u8 *ours = (const u8 *)CODE_BASE + at, *theirs = guest_code() + at;
+	bool code = !memcmp(ours, theirs, size);
+	for (u32 n = 0; !silently && n < size; n++)
+		if (ours[n] != theirs[n])
+			printf("  code+%x   native %02x guest %02x\n", n, ours[n], theirs[n]);
+	return compare(&native, &guest, leeway(), silently) && code;
+}
 
 static u32 run(u64 seed, u64 at, u32 length)
 {
 	struct random code_random = {seed}, state_random = {~seed};
 	u8 *code = (u8 *)CODE_BASE + at;
-	start.rip = CODE_BASE + at;
-	u32 size = generate(&code_random, code, SEQUENCE_ROOM, length, start.rip);
+	plan_make(&plan, seed, CODE_BASE + at, kinds);
+	u32 size = generate(&code_random, &plan, code, SEQUENCE_ROOM, length);
 	memcpy(guest_code() + at, code, size);
-	generate_state(&state_random, &start);
-	native_run(&start, &native);
-	guest_run(&start, &guest);
+	generate_state(&state_random, &plan, &start);
+	native_run(&start, plan.ldt, &native);
+	guest_run(&start, plan.ldt, &guest);
 	return size;
 }
 
-/* Runs a sequence; on a mismatch looks for the shortest beginning that shows it. */
-static bool run_one(u64 seed, u64 at, u32 length)
+static void print_start(void)
 {
-	run(seed, at, length);
-	if (compare(&native, &guest, true))
+	for (u32 n = 0; n < 16; n++)
+		printf("    %s=%llx%s", names[n], (ull)start.regs[n], n % 4 == 3 ? "\n" : "");
+	printf("    rflags=%llx gs base=%llx\n", (ull)start.rflags, (ull)start.gs_base);
+	for (u32 n = 0; n < LDT_SIZE; n++) {
+		const struct ldt_entry *e = &plan.ldt[n];
+		if (e->defined)
+			printf("    ldt %#x base %x limit %x%s%s%s%s%s\n", LDT_SELECTOR(n), e->base, e->limit,
+			       e->code ? " code" : "", e->big ? " big" : "", e->expand_down ? " down" : "",
+			       e->fixed ? " fixed" : "", e->absent ? " absent" : "");
+	}
+}
+
+/* About how many of a sequence's parts came before the exception that ended it. */
+static u32 how_many_ran(u32 size, u32 length)
+{
+	u64 offset = native.rip - plan.rip;
+	return offset < size ? 1 + (u32)(offset * (length - 1) / size) : length;
+}
+
+/* Runs a sequence; on a mismatch looks for the shortest beginning that shows it. */
+static bool run_one(u64 seed, u64 at, u32 length, u32 *ran)
+{
+	u32 size = run(seed, at, length);
+	*ran = how_many_ran(size, length);
+	if (native.vector < ARRAY_SIZE(trapped))
+		trapped[native.vector]++;
+	if (same(at, size, true))
 		return true;
-	u32 shortest = 1, size;
+	u32 shortest = 1;
 	for (; shortest < length; shortest++) {
 		guest_forget_code();
-		run(seed, at, shortest);
-		if (!compare(&native, &guest, true))
+		size = run(seed, at, shortest);
+		if (!same(at, size, true))
 			break;
 	}
 	guest_forget_code();
 	size = run(seed, at, shortest);
-	printf("mismatch: --only %#llx --at %#llx --length %u\n", (ull)seed, (ull)at, shortest);
-	compare(&native, &guest, false);
-	for (u32 n = 0; n < 16; n++)
-		printf("    %s=%llx%s", names[n], (ull)start.regs[n], n % 4 == 3 ? "\n" : "");
+	printf("mismatch: --only %#llx --at %#llx --length %u --kinds %u (kind %u)\n", (ull)seed, (ull)at,
+	       shortest, kinds, plan.kind);
+	same(at, size, false);
+	printf("    native vector %llu error %llx rip %llx cr2 %llx\n", (ull)native.vector, (ull)native.error,
+	       (ull)native.rip, (ull)native.cr2);
+	print_start();
 	list((u8 *)CODE_BASE + at, size, start.rip);
 	return false;
 }
 
-int main(int argc, char **argv)
+static u64 random_seed(void)
 {
-	u64 seed = 0x6775697365ull, count = 1000000, only = 0, at = 0, done = 0;
-	u32 mismatches = 0, length = 24;
+	u64 seed = 1;
+	return getrandom(&seed, sizeof(seed), 0) == sizeof(seed) ? seed | 1 : 1;
+}
+
+struct options {
+	u64 seed, count, only, at;
+	u32 length, kinds;
+};
+
+static bool parse(int argc, char **argv, struct options *o)
+{
 	static const struct option options[] = {{"seed", 1, 0, 's'}, {"count", 1, 0, 'n'}, {"only", 1, 0, 'o'},
-						{"at", 1, 0, 'a'}, {"length", 1, 0, 'l'}, {0}};
+						{"at", 1, 0, 'a'}, {"length", 1, 0, 'l'}, {"kinds", 1, 0, 'k'}, {0}};
 	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		u64 value = optarg ? strtoull(optarg, NULL, 0) : 0;
 		if (c == 's')
-			seed = value ? value : 1;
+			o->seed = value ? value : random_seed();
 		else if (c == 'n')
-			count = value;
+			o->count = value;
 		else if (c == 'o')
-			only = value;
+			o->only = value;
 		else if (c == 'a')
-			at = value;
+			o->at = value;
 		else if (c == 'l')
-			length = (u32)value;
+			o->length = (u32)value;
+		else if (c == 'k')
+			o->kinds = (u32)value;
 		else
-			return 2;
+			return false;
 	}
-	if (native_init() < 0 || guest_init() < 0) {
-		printf("the soft engine or the fixed addresses are not to be had here\n");
+	return true;
+}
+
+static void print_summary(u64 done, u32 mismatches)
+{
+	printf("%llu instructions, %u mismatches; ended by", (ull)done, mismatches);
+	for (u32 n = 0; n < ARRAY_SIZE(trapped); n++)
+		if (trapped[n])
+			printf(" %u: %u", n, trapped[n]);
+	printf("\n");
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = {.seed = 0x6775697365ull, .count = 1000000, .length = 24, .kinds = ~0u};
+	u32 mismatches = 0;
+	u64 done = 0;
+	if (!parse(argc, argv, &o))
+		return 2;
+	if (native_init(&kinds) < 0 || guest_init() < 0) {
+		printf("the soft engine, FSGSBASE or the fixed addresses are not to be had here\n");
 		return 77;
 	}
-	printf("seed %#llx, %llu instructions\n", (ull)seed, (ull)count);
+	kinds &= o.kinds;
+	if (!kinds) {
+		printf("none of the kinds of code that were asked for runs here\n");
+		return 77;
+	}
+	printf("seed %#llx, %llu instructions\n", (ull)o.seed, (ull)o.count);
 	fflush(stdout);
-	struct random r = {seed};
-	while (done < count && mismatches < MISMATCHES_MAX) {
-		u64 sequence = only ? only : random_next(&r);
+	struct random r = {o.seed};
+	u64 at = o.at;
+	while (done < o.count && mismatches < MISMATCHES_MAX) {
+		u64 sequence = o.only ? o.only : random_next(&r);
 		if (at + SEQUENCE_ROOM > CODE_SIZE) {
 			at = 0;
 			guest_forget_code();
 		}
-		if (!run_one(sequence, at, length))
+		u32 ran;
+		if (!run_one(sequence, at, o.length, &ran))
 			mismatches++;
-		at += 512 + (sequence & 0x1ff); /* any alignment, and across pages */
-		done += length;
-		if (only)
+		at += SEQUENCE_ROOM / 2 + (sequence & 0x1ff); /* any alignment, and across pages */
+		done += ran;
+		if (o.only)
 			break;
 	}
-	printf("%llu instructions, %u mismatches\n", (ull)done, mismatches);
+	print_summary(done, mismatches);
 	return mismatches != 0;
 }

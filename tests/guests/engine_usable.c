@@ -1,7 +1,7 @@
 /*
  * engine_usable NAME: says in its exit status what guests may expect of an engine here.
- * 0: works. 3: works, but the engine emulates kernel-mode code, and not all of it. 77: does not work, the
- * reason is on stdout.
+ * 0: works. 3: works, but the engine emulates kernel-mode code, and not all of it. 77: does not
+ * work, the reason is on stdout.
  */
 #include <stdio.h>
 #include <string.h>
@@ -14,7 +14,8 @@ enum { USABLE = 0, FAILED = 1, EMULATES = 3, UNUSABLE = 77 };
 
 #define RAM_BYTES 4096
 
-/* FLD1; HLT in real mode: KVM's instruction emulator, where it stands in for the processor, knows no x87. */
+/* FLD1; HLT in real mode: KVM's instruction emulator, where it stands in for the processor, knows
+ * no x87. */
 static const u8 probe_code[] = {0xd9, 0xe8, 0xf4};
 
 static int run_probe(const struct engine *engine, struct engine_vm *vm)
@@ -29,8 +30,8 @@ static int run_probe(const struct engine *engine, struct engine_vm *vm)
 	if (ram == MAP_FAILED)
 		return FAILED;
 	memcpy(ram, probe_code, sizeof(probe_code));
-	struct kvm_userspace_memory_region region = {
-		.memory_size = RAM_BYTES, .userspace_addr = (uintptr_t)ram};
+	struct kvm_userspace_memory_region region = {.memory_size = RAM_BYTES,
+						     .userspace_addr = (uintptr_t)ram};
 	if (engine->vm_set_memory(vm, &region) || engine->vcpu_create(vm, 0, &vcpu, &err))
 		goto out_memory;
 	if (engine->vcpu_get_sregs(vcpu, &sregs))

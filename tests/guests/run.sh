@@ -25,7 +25,7 @@ case $status in
 esac
 
 status=0
-output=$(timeout 50 "$guise" run -e "$engine" -m 64M --serial none -k "$image" 2>&1 </dev/null) || status=$?
+output=$(timeout 30 "$guise" run -e "$engine" -m 64M --serial none -k "$image" 2>&1 </dev/null) || status=$?
 printf '%s\n' "$output"
 if [ $status -ne 0 ]; then
 	echo "exit status $status"

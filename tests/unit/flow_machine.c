@@ -112,6 +112,11 @@ u64 mem_read(struct soft_vcpu *v, enum x86_seg seg, u64 offset, u32 size)
 	return value;
 }
 
+void mem_write(struct soft_vcpu *v, enum x86_seg seg, u64 offset, u32 size, u64 value)
+{
+	mem_write_buf(v, seg, offset, &value, size);
+}
+
 u64 insn_ea(const struct soft_vcpu *v, const struct insn *i)
 {
 	return (u64)i->disp;

@@ -734,8 +734,9 @@ GUEST(guest_irq,
       "start: mov al, 0x11; out 0x20, al; mov al, 0x20; out 0x21, al; mov al, 4; out 0x21, al\n"
       "mov al, 1; out 0x21, al; mov al, 0xfd; out 0x21, al\n"
       "mov al, 1; out 0x80, al; sti; nop; mov al, 2; out 0x80, al; cli\n"
-      "mov al, 3; out 0x80, al; mov al, 4; out 0x80, al; sti\n"
-      "1: hlt; mov al, 5; out 0x80, al; jmp 1b");
+      "mov al, 3; out 0x80, al; mov al, 4; out 0x80, al\n"
+      /* interrupts only in HLT, however late it comes to be executed */
+      "1: sti; hlt; cli; mov al, 5; out 0x80, al; jmp 1b");
 
 static void test_irq_line(void **state)
 {

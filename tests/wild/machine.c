@@ -19,6 +19,7 @@
 #define GUEST_NS    2000000u       /* a guest's time until it is kicked */
 #define PATIENCE_NS 20000000000ull /* a kick that has not worked after this is lost */
 #define EXITS_MAX   300
+#define LATE_MAX    1000 /* exits after a kick: what one instruction still has to read and write */
 
 /* ---- chance ---- */
 
@@ -429,7 +430,7 @@ void wild_run(struct wild *w)
 {
 	w->vcpu->run->immediate_exit = 0;
 	watchdog_set(w, w->vcpu);
-	for (u32 exits = 0; exits < EXITS_MAX; exits++) {
+	for (u32 exits = 0;; exits++) {
 		int r = w->engine->vcpu_run(w->vcpu);
 		if (r == -EINTR || r == -EAGAIN) {
 			w->kicks++;
@@ -438,10 +439,14 @@ void wild_run(struct wild *w)
 		if (r != 0)
 			wild_fail(w, "vcpu_run() says %d", r);
 		w->exits++;
-		w->reasons[w->vcpu->run->exit_reason % ARRAY_SIZE(w->reasons)]++;
 		if (!handle_exit(w))
 			break;
-		if (one_in(&w->random, 16))
+		if (exits == EXITS_MAX)
+			w->engine->vcpu_kick(w->vcpu);
+		if (exits > EXITS_MAX + LATE_MAX)
+			wild_fail(w, "%u exits after a kick, the last for reason %u", LATE_MAX,
+				  w->vcpu->run->exit_reason);
+		if (exits < EXITS_MAX && one_in(&w->random, 16))
 			state_disturb(w);
 	}
 	watchdog_set(w, NULL);

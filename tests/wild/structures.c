@@ -141,7 +141,7 @@ static void descriptors_elsewhere(struct wild *w)
 	struct kvm_sregs *s = &w->sregs;
 	__u64 *bases[] = {&s->gdt.base, &s->idt.base, &s->tr.base};
 	for (u32 n = 0; n < ARRAY_SIZE(bases); n++)
-		*bases[n] = (u64)((s64)*bases[n] << 16 >> 16);
+		*bases[n] = (u64)((s64)(*bases[n] << 16) >> 16);
 }
 
 static void descriptors_random(struct wild *w)
@@ -254,7 +254,6 @@ static void lapic_over_ram(struct wild *w)
 	w->regs.rsi = (place & ~0xfffull) + random_below(&w->random, 4096);
 	if (one_in(&w->random, 4))
 		memcpy(w->ram + 0x1000, w->ram, 64);
-	w->sregs.apic_base = one_in(&w->random, 4) ? place : w->sregs.apic_base;
 }
 
 static void rewriting_itself(struct wild *w)

@@ -74,8 +74,7 @@ struct wild {
 	struct kvm_regs regs; /* for the start; the scenario changes them */
 	struct kvm_sregs sregs;
 	struct watchdog watchdog;
-	u64 exits, kicks, errors; /* totals over all guests */
-	u64 reasons[64];
+	u64 exits, kicks; /* totals over all guests */
 };
 
 /* ---- machine.c ---- */

@@ -22,7 +22,7 @@ _guise_trace()
 	fi
 	compopt -o nospace
 	mapfile -t COMPREPLY < <(compgen -P "$before" \
-		-W 'all exit irq exception mode msr cpuid translate mmu io boot vmx' -- "$word")
+		-W 'all exit irq exception mode msr cpuid translate mmu io boot' -- "$word")
 }
 
 _guise_value()
@@ -59,7 +59,7 @@ _guise()
 	_guise_value "$previous" && return
 	if [[ $current == -* ]]; then
 		_guise_words '-k --kernel -i --initrd -a --append -m --memory -c --cpus -e --engine --serial
-			--flat --flat-mode --stats --trace --no-reboot --help'
+			--flat --flat-mode --stats --trace --no-reboot --test-device --help'
 	else
 		_guise_files
 	fi

@@ -139,13 +139,27 @@ static u32 piece_size(u64 gpa, u32 size)
 	return piece;
 }
 
+static bool chip_mmio(struct soft_vcpu *v, u64 gpa, u32 size, u64 *value, bool write)
+{
+	bool handled = v->vm->irqchip && irqchip_mmio(v, gpa, size, value, write);
+	v->stats.exits_light += handled;
+	return handled;
+}
+
+static bool chip_port(struct soft_vcpu *v, u16 port, u32 size, u32 *value, bool write)
+{
+	bool handled = v->vm->irqchip && irqchip_port(v, port, size, value, write);
+	v->stats.exits_light += handled;
+	return handled;
+}
+
 void mmio_read(struct soft_vcpu *v, u64 gpa, void *buf, u32 size)
 {
 	for (u32 done = 0, piece; done < size; done += piece) {
 		u64 value = 0;
 
 		piece = piece_size(gpa + done, size - done);
-		if (!v->vm->irqchip || !irqchip_mmio(v, gpa + done, piece, &value, false))
+		if (!chip_mmio(v, gpa + done, piece, &value, false))
 			monitor_read(v, false, gpa + done, &value, piece);
 		ram_copy((u8 *)buf + done, &value, piece);
 	}
@@ -158,7 +172,7 @@ void mmio_write(struct soft_vcpu *v, u64 gpa, const void *buf, u32 size)
 
 		piece = piece_size(gpa + done, size - done);
 		ram_copy(&value, (const u8 *)buf + done, piece);
-		if (!v->vm->irqchip || !irqchip_mmio(v, gpa + done, piece, &value, true))
+		if (!chip_mmio(v, gpa + done, piece, &value, true))
 			monitor_write(v, false, gpa + done, &value, piece);
 	}
 }
@@ -167,13 +181,13 @@ u32 port_read(struct soft_vcpu *v, u16 port, u32 size)
 {
 	u32 value = 0;
 
-	if (!v->vm->irqchip || !irqchip_port(v, port, size, &value, false))
+	if (!chip_port(v, port, size, &value, false))
 		monitor_read(v, true, port, &value, size);
 	return value;
 }
 
 void port_write(struct soft_vcpu *v, u16 port, u32 size, u32 value)
 {
-	if (!v->vm->irqchip || !irqchip_port(v, port, size, &value, true))
+	if (!chip_port(v, port, size, &value, true))
 		monitor_write(v, true, port, &value, size);
 }

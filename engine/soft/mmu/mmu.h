@@ -129,8 +129,8 @@ void sys_write(struct soft_vcpu *v, u64 linear, u32 size, u64 value);
 /* ---- provided by translate/ ---- */
 
 /**
- * Bytes [gpa, gpa+size) of a page with PAGE_HAS_CODE were or are being written: throws away blocks made of them, on every
- * vCPU. Clears the page's flag when no block is left.
+ * Bytes [gpa, gpa+size) of a page with PAGE_HAS_CODE were or are being written: throws away this vCPU's blocks made
+ * of them. Clears the page's flag when no block is left.
  */
 void blocks_invalidate(struct soft_vcpu *v, u64 gpa, u32 size);
 

@@ -4,6 +4,7 @@
  * A CR3 write must be cheap: it drops only what was filled from pages that are not global, and
  * tlb_log[] lists just those entries. The code TLB is emptied by counting up its epoch.
  */
+#include "debug/trace.h"
 #include "engine/soft/mmu/internal.h"
 #include "engine/soft/system/debug.h"
 #include "engine/soft/system/exception.h"
@@ -94,6 +95,8 @@ static void flush_logged_entries(struct soft_vcpu *v)
 void tlb_flush(struct soft_vcpu *v, bool keep_global)
 {
 	v->stats.tlb_flushes++;
+	trace_gp(mmu, 1, "vcpu %u: flush%s at rip %#llx", v->base.id,
+		 keep_global ? ", globals stay" : "", (unsigned long long)v->rip);
 	v->itlb_epoch++;
 	filter_clear(&v->large_2m[false]);
 	filter_clear(&v->large_1g[false]);
@@ -202,6 +205,8 @@ void *tlb_fill_page(struct soft_vcpu *v, u64 linear, enum access access, enum mm
 	bool write = access == ACCESS_WRITE;
 
 	v->stats.tlb_misses++;
+	trace_gp(mmu, 2, "vcpu %u: miss %#llx %s", v->base.id, (unsigned long long)linear,
+		 access == ACCESS_WRITE ? "write" : "read");
 	check_canonical(v, linear, stack);
 	w.linear = linear;
 	if (unlikely(mmu_walk(v, &w, access, index, true)))

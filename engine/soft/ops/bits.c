@@ -93,63 +93,6 @@ void op_bit_string(struct soft_vcpu *v, const struct insn *i)
 	set_arith_flag(v, RFLAGS_CF, value & bit);
 }
 
-/* ---- CMPXCHG8B, CMPXCHG16B ---- */
-
-static bool cmpxchg16(void *host, u64 *low, u64 *high, u64 new_low, u64 new_high)
-{
-	bool equal;
-
-	__asm__ volatile("lock cmpxchg16b %1"
-			 : "=@ccz"(equal), "+m"(*(unsigned __int128 *)host), "+a"(*low), "+d"(*high)
-			 : "b"(new_low), "c"(new_high)
-			 : "memory");
-	return equal;
-}
-
-/** EDX:EAX with ECX:EBX, or by REX.W RDX:RAX with RCX:RBX. The destination is always written. SDM
- * 2A CMPXCHG8B. */
-void op_cmpxchg16b(struct soft_vcpu *v, const struct insn *i)
-{
-	bool wide = i->w;
-	u32 half = wide ? 8 : 4, size = 2 * half;
-	enum x86_seg seg = (enum x86_seg)i->seg;
-	u64 linear = seg_linear(v, seg, insn_ea(v, i), size, ACCESS_WRITE);
-	u64 low = v->regs[RAX] & size_mask(half), high = v->regs[RDX] & size_mask(half);
-	u64 new_low = v->regs[RBX] & size_mask(half), new_high = v->regs[RCX] & size_mask(half);
-	u64 memory[2] = {0};
-	bool equal;
-
-	if (wide && (linear & 15))
-		raise_gp(v, 0);
-
-	void *host = rmw_host(v, linear, size, seg == SEG_SS);
-
-	if (host && wide) {
-		memory[0] = low;
-		memory[1] = high;
-		equal = cmpxchg16(host, &memory[0], &memory[1], new_low, new_high);
-	} else if (host) {
-		memory[0] = low | high << 32;
-		equal =
-		    __atomic_compare_exchange_n((u64 *)host, &memory[0], new_low | new_high << 32,
-						false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-	} else {
-		u64 changed[2] = {new_low, new_high}, narrow = new_low | new_high << 32;
-
-		mem_read_linear(v, linear, memory, size, v->mmu_index, seg == SEG_SS);
-		equal =
-		    wide ? memory[0] == low && memory[1] == high : memory[0] == (low | high << 32);
-		const void *source = wide ? changed : &narrow;
-		mem_write_linear(v, linear, equal ? source : memory, size, v->mmu_index,
-				 seg == SEG_SS);
-	}
-	if (!equal) {
-		v->regs[RAX] = wide ? memory[0] : (u32)memory[0];
-		v->regs[RDX] = wide ? memory[1] : memory[0] >> 32;
-	}
-	set_arith_flag(v, RFLAGS_ZF, equal);
-}
-
 /* ---- cache lines ---- */
 
 /** CLFLUSH, CLFLUSHOPT, CLWB check their address like a read of one byte. Caches are the host's

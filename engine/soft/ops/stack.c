@@ -16,6 +16,16 @@ void op_push(struct soft_vcpu *v, const struct insn *i)
 	push(v, i, i->opsize, value);
 }
 
+/* Of a doubleword processors of today write 16 bits (SDM 2B PUSH). */
+void op_push_seg(struct soft_vcpu *v, const struct insn *i)
+{
+	u64 sp = stack_below(i, stack_pointer(v, i), i->opsize);
+	u16 selector = v->seg[i->opcode >> 3 & 7].selector;
+
+	mem_write(v, SEG_SS, sp, i->opsize == 4 ? 2 : i->opsize, selector);
+	stack_adjust(v, i, -(s64)i->opsize);
+}
+
 void op_pop(struct soft_vcpu *v, const struct insn *i)
 {
 	u64 value = stack_peek(v, i, 0, i->opsize);
@@ -39,12 +49,11 @@ void op_pop(struct soft_vcpu *v, const struct insn *i)
 	v->regs[RSP] = after;
 }
 
+/* A fault leaves in memory what was pushed before it. */
 void op_pusha(struct soft_vcpu *v, const struct insn *i)
 {
 	u64 sp = stack_pointer(v, i);
 
-	for (u32 k = 1; k <= 8; k++)
-		stack_probe(v, stack_below(i, sp, k * i->opsize), i->opsize);
 	for (u32 k = 0; k < 8; k++)
 		mem_write(v, SEG_SS, stack_below(i, sp, (k + 1) * i->opsize), i->opsize,
 			  v->regs[k]);
@@ -67,8 +76,8 @@ void op_popa(struct soft_vcpu *v, const struct insn *i)
 
 #define ENTER_LEVELS_MAX 31
 
-/* SDM 2A ENTER. Reads come before writes, so that an instruction that faults or leaves for MMIO can
- * start again. */
+/* SDM 2A ENTER, step by step: what is copied may be what was pushed just before, and a fault leaves what was
+ * pushed in memory. rSP and rBP change at the end. */
 void op_enter(struct soft_vcpu *v, const struct insn *i)
 {
 	u32 size = i->opsize;
@@ -76,22 +85,18 @@ void op_enter(struct soft_vcpu *v, const struct insn *i)
 	u64 sp = stack_pointer(v, i);
 	u64 bp = v->regs[RBP];
 	u64 frame = stack_below(i, sp, size);
-	u64 display[ENTER_LEVELS_MAX];
 	u32 pushes = level ? level + 1 : 1;
 	u64 end = stack_below(i, sp, (u64)pushes * size + (u16)i->imm);
 
-	for (u32 k = 1; k < level; k++)
-		display[k] = mem_read(v, SEG_SS, stack_below(i, bp, (u64)k * size), size);
-	for (u32 k = 1; k <= pushes; k++)
-		stack_probe(v, stack_below(i, sp, (u64)k * size), size);
-	/* A write at the final stack pointer must be possible, though none is made. */
-	stack_probe(v, end, size);
-
 	mem_write(v, SEG_SS, frame, size, bp);
-	for (u32 k = 1; k < level; k++)
-		mem_write(v, SEG_SS, stack_below(i, sp, (u64)(k + 1) * size), size, display[k]);
+	for (u32 k = 1; k < level; k++) {
+		u64 outer = mem_read(v, SEG_SS, stack_below(i, bp, (u64)k * size), size);
+		mem_write(v, SEG_SS, stack_below(i, sp, (u64)(k + 1) * size), size, outer);
+	}
 	if (level)
 		mem_write(v, SEG_SS, stack_below(i, sp, (u64)pushes * size), size, frame);
+	/* A write at the final stack pointer must be possible, though none is made. */
+	stack_probe(v, end, size);
 
 	v->regs[RBP] = merge(bp, frame, size);
 	v->regs[RSP] = merge(v->regs[RSP], end, i->stacksize);

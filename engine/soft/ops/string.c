@@ -225,6 +225,7 @@ static u64 lods_run(struct soft_vcpu *v, const struct insn *i)
 static void repeat(struct soft_vcpu *v, const struct insn *i,
 		   u64 (*do_run)(struct soft_vcpu *v, const struct insn *i), u32 which)
 {
+	string_begin(v, i, which & STRING_DESTINATION ? which : 0);
 	while (!string_is_done(v, i)) {
 		string_advance(v, i, do_run(v, i), i->opsize, which);
 		if (must_leave(v, i))
@@ -336,15 +337,16 @@ static u64 cmps_run(struct soft_vcpu *v, const struct insn *i, struct compared *
 {
 	enum x86_seg seg = (enum x86_seg)i->seg;
 	u64 run = run_begin(v, i);
-	struct side a = side_begin(v, i, seg, RSI, ACCESS_READ, &run);
-
-	last->a = a.host ? load(a.host, i->opsize) : read_element(v, &a, i->opsize, seg == SEG_SS);
-
+	/* Faults of the second operand come first, as processors do it. */
 	struct side b = side_begin(v, i, SEG_ES, RDI, ACCESS_READ, &run);
+
+	last->b = b.host ? load(b.host, i->opsize) : read_element(v, &b, i->opsize, false);
+
+	struct side a = side_begin(v, i, seg, RSI, ACCESS_READ, &run);
 
 	if (likely(a.host && b.host))
 		return compare_elements(i, a.host, step(v, i), b.host, step(v, i), run, last);
-	last->b = b.host ? load(b.host, i->opsize) : read_element(v, &b, i->opsize, false);
+	last->a = a.host ? load(a.host, i->opsize) : read_element(v, &a, i->opsize, seg == SEG_SS);
 	return 1;
 }
 
@@ -371,6 +373,7 @@ static void repeat_compare(struct soft_vcpu *v, const struct insn *i,
 	struct compared last = {0};
 	bool ended = false;
 
+	string_begin(v, i, 0);
 	if (string_is_done(v, i)) {
 		v->rip = v->next_rip;
 		return;

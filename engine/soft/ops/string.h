@@ -19,6 +19,21 @@ static inline bool string_is_done(const struct soft_vcpu *v, const struct insn *
 	return i->rep && !string_offset(v, i, RCX);
 }
 
+/**
+ * With a repeat prefix and 32-bit addresses processors zero-extend rCX, and the pointers named in @which, before the
+ * first element and even if there is none: MOVS and STOS both pointers they have, the others none.
+ */
+static inline void string_begin(struct soft_vcpu *v, const struct insn *i, u32 which)
+{
+	if (!i->rep || i->addrsize != 4)
+		return;
+	v->regs[RCX] = (u32)v->regs[RCX];
+	if (which & STRING_SOURCE)
+		v->regs[RSI] = (u32)v->regs[RSI];
+	if (which & STRING_DESTINATION)
+		v->regs[RDI] = (u32)v->regs[RDI];
+}
+
 /** Moves the pointers named in @which by @count elements of @size bytes, and counts them in rCX. */
 static inline void string_advance(struct soft_vcpu *v, const struct insn *i, u64 count, u32 size,
 				  u32 which)

@@ -123,6 +123,8 @@ static void byte_mask_store(struct soft_vcpu *v, const struct insn *i)
 	u32 registers = mmx ? 7 : 15;
 	u64 offset = v->regs[RDI] & size_mask(i->addrsize);
 
+	/* Segment checks are the whole operand's, whatever the mask; those of pages are not. */
+	seg_linear(v, (enum x86_seg)i->seg, offset, i->opsize, ACCESS_WRITE);
 	masked_store(v, i, offset, v->vec[i->reg & registers], v->vec[i->rm & registers], 1,
 		     mmx ? 8 : 16);
 }
@@ -213,7 +215,8 @@ void op_gather(struct soft_vcpu *v, const struct insn *i)
 	for (u32 k = 0; k < i->opsize / g.data_size; k++)
 		element_set(g.mask, k, g.data_size,
 			    element_selected(g.mask, k, g.data_size) ? ~0ull : 0);
-	/* The mask's upper half is cleared even by a gather that faults on its way, as processors do. */
+	/* A gather that faults on its way has cleared the mask's upper half, and the destination's if it has
+	 * completed an element, as processors do. */
 	clear_above(g.mask, i->opsize);
 	for (u32 k = 0; k < g.count; k++) {
 		if (!element_selected(g.mask, k, g.data_size))
@@ -223,6 +226,7 @@ void op_gather(struct soft_vcpu *v, const struct insn *i)
 		element_set(g.dst, k, g.data_size, gather_element(v, i, offset, g.data_size));
 		clear_above(g.dst, i->opsize); /* from the first element on */
 		element_set(g.mask, k, g.data_size, 0);
+		clear_above(g.dst, i->opsize);
 	}
 	clear_above(g.dst, g.count * g.data_size);
 	clear_above(g.mask, 0);

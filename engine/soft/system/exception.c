@@ -241,7 +241,7 @@ bool events_pending(const struct soft_vcpu *v)
 
 /*
  * SDM 3A 6.9, table 6-2. Exceptions and interrupts stay pending until their handler is entered:
- * tables or stacks in MMIO make delivery leave to the monitor and start again.
+ * tables or stacks in MMIO make delivery leave for good (reads_for_delivery() in run.c).
  */
 void events_deliver(struct soft_vcpu *v)
 {

@@ -25,9 +25,16 @@ void op_int3(struct soft_vcpu *v, const struct insn *i)
 	software_event(v, EVENT_SOFT_TRAP, EXC_BP);
 }
 
-/* Without DPL check, and external for error codes: a hardware event by its rules. */
+/*
+ * Without DPL check, and external for error codes: a hardware event by its rules. Breakpoints that
+ * MOV SS has put off (SDM 3A 6.8.3) are due at the same boundary and make one #DB with it.
+ */
 void op_int1(struct soft_vcpu *v, const struct insn *i)
 {
+	if (v->events.debug) {
+		v->dr6 = (v->dr6 & ~0xfull) | v->events.debug | DR6_FIXED1;
+		v->events.debug = 0;
+	}
 	software_event(v, EVENT_EXCEPTION, EXC_DB);
 }
 

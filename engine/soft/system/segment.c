@@ -128,11 +128,6 @@ static u8 opcode_segment(const struct insn *i)
 	return i->opcode >> 3 & 7;
 }
 
-void op_push_seg(struct soft_vcpu *v, const struct insn *i)
-{
-	push(v, i, i->opsize, v->seg[opcode_segment(i)].selector);
-}
-
 void op_pop_seg(struct soft_vcpu *v, const struct insn *i)
 {
 	load_segment(v, opcode_segment(i), (u16)stack_peek(v, i, 0, 2));

@@ -232,7 +232,7 @@ void jump_cache_put(struct soft_vcpu *v, u64 linear, const struct block *b)
 u64 guest_rip_of_host(struct soft_vcpu *v, u64 host)
 {
 	const struct block *b = block_of_host(v, (const void *)host);
-	if (!b)
-		return host; /* loaded by the guest itself */
+	if (!b) /* of a block that is gone; or the guest loaded the value itself */
+		return host - (u64)v->cache->rx < v->cache->size ? 0 : host;
 	return b->linear + block_insn(v, b, (const void *)host)->guest - b->cs_base;
 }

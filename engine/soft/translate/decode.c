@@ -266,6 +266,13 @@ static s8 address_register(ZydisRegister reg)
 	return gpr_number(reg, &high);
 }
 
+/* SIB with base 5 and no displacement byte: a 32-bit displacement instead, whatever REX.B (SDM 2A table 2-3). Zydis
+ * 4.0 takes it for R13D with 32-bit addresses. */
+static bool is_baseless(const ZydisDecodedInstruction *zi)
+{
+	return (zi->attributes & ZYDIS_ATTRIB_HAS_SIB) && zi->raw.modrm.mod == 0 && zi->raw.sib.base == 5;
+}
+
 static void take_memory(struct decoded *d, const ZydisDecodedInstruction *zi,
 			const ZydisDecodedOperand *op, u64 rip)
 {
@@ -281,6 +288,8 @@ static void take_memory(struct decoded *d, const ZydisDecodedInstruction *zi,
 		i->disp += (s64)(rip + zi->length);
 		if (op->mem.base == ZYDIS_REGISTER_EIP)
 			i->disp = (s64)(u32)i->disp;
+	} else if (is_baseless(zi)) {
+		i->disp = zi->raw.disp.value;
 	} else {
 		i->base = address_register(op->mem.base);
 	}
@@ -388,7 +397,7 @@ static void take_flags(struct decoded *d, const ZydisDecodedInstruction *zi)
 }
 
 /* The instruction's bytes that must be told apart when it is encoded anew. */
-static void take_encoding(struct decoded *d, const ZydisDecodedInstruction *zi)
+static void take_encoding(struct decoded *d, const ZydisDecodedInstruction *zi, u32 mode)
 {
 	d->vex = zi->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
 	d->has_modrm = zi->attributes & ZYDIS_ATTRIB_HAS_MODRM;
@@ -397,7 +406,8 @@ static void take_encoding(struct decoded *d, const ZydisDecodedInstruction *zi)
 		d->wide = zi->raw.vex.W;
 		d->vex_l = zi->raw.vex.L;
 		d->vex_pp = zi->raw.vex.pp;
-		d->insn.vvvv = (u8)(~zi->raw.vex.vvvv & 15);
+		/* Only eight registers outside 64-bit mode (SDM 2A 2.3.5.6) */
+		d->insn.vvvv = (u8)(~zi->raw.vex.vvvv & ((mode & 3) == MODE_CODE64 ? 15 : 7));
 	} else {
 		d->wide = (zi->attributes & ZYDIS_ATTRIB_HAS_REX) && zi->raw.rex.W;
 	}
@@ -424,6 +434,25 @@ static void take_encoding(struct decoded *d, const ZydisDecodedInstruction *zi)
 	else
 		d->tail_offset = end ? end : zi->length;
 	d->tail = (u8)(zi->length - d->tail_offset);
+}
+
+/* Outside 64-bit mode VEX.W makes no general register wider (SDM 2A 2.3.5.5), and bit 7 of an immediate that names
+ * a register is ignored (SDM 2A 2.3.10). */
+static void take_legacy_vex(struct decoded *d, const ZydisDecodedInstruction *zi,
+			    const ZydisDecodedOperand *ops, u32 mode)
+{
+	if (!d->vex || (mode & 3) == MODE_CODE64)
+		return;
+	for (int n = 0; n < zi->operand_count; n++) {
+		if (ops[n].encoding == ZYDIS_OPERAND_ENCODING_IS4)
+			d->bytes[d->tail_offset] &= 0x7f;
+	}
+	u8 opcode = d->insn.opcode;
+	bool compares = d->insn.map == 3 && (opcode == 0x60 || opcode == 0x61); /* VPCMPESTRx: EAX, EDX */
+	bool moves_general = (d->insn.map == 1 && (opcode == 0x6e || opcode == 0x7e || opcode == 0x2a)) ||
+			     (d->insn.map == 3 && (opcode == 0x16 || opcode == 0x22));
+	if (d->gpr_count || moves_general || compares) /* (V)MOVD, VCVTSI2SS, VPEXTRD, VPINSRD and the like */
+		d->wide = false;
 }
 
 static u8 opcode_map(ZydisOpcodeMap map)
@@ -464,7 +493,8 @@ static void take_insn(struct decoded *d, const ZydisDecodedInstruction *zi, u32 
 		i->opsize = 16;
 	if (d->vex) {
 		i->reg = (u8)((zi->raw.vex.R ? 0 : 8));
-		rex_b = (u8)(zi->raw.vex.B ? 0 : 8);
+		if ((mode & 3) == MODE_CODE64)
+			rex_b = (u8)(zi->raw.vex.B ? 0 : 8);
 		i->opsize = d->vex_l ? 32 : 16;
 	} else if (i->rex) {
 		i->reg = (u8)(zi->raw.rex.R << 3);
@@ -741,11 +771,13 @@ int decode(const u8 *bytes, u32 available, u64 rip, u32 mode, struct decoded *ou
 			return undefined(out);
 	}
 	memcpy(out->bytes, bytes, zi.length);
-	out->next_rip = truncate_rip(rip + zi.length, MODE_CODE_SIZE(mode));
+	/* EIP does not wrap at 64 KiB: it passes the limit of a 16-bit segment. */
+	out->next_rip = (mode & 3) == MODE_CODE64 ? rip + zi.length : (u32)(rip + zi.length);
 	take_operands(out, &zi, ops, rip);
 	take_flags(out, &zi);
-	take_encoding(out, &zi);
+	take_encoding(out, &zi, mode);
 	take_insn(out, &zi, mode);
+	take_legacy_vex(out, &zi, ops, mode);
 	take_unit(out, &zi, ops);
 	take_operand_size(out, &zi);
 	out->mem_aligned = must_be_aligned(out, &zi) || zi.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;

@@ -79,10 +79,12 @@ static void emit_jump_cache(struct translator *t, u64 known)
 	e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
 }
 
-/* Goes on at the address in r14 (CS-relative, truncated by the caller). */
-static void emit_goto_r14(struct translator *t)
+/* Goes on at the address in the low @size bytes of r14, CS-relative. */
+static void emit_goto_r14(struct translator *t, u32 size)
 {
 	struct emitter *e = &t->e;
+	if (size == 2)
+		e_rr(e, W32, 0x0fb7, S0, S0); /* movzx r14d, r14w */
 	flags_to_memory(t, S1);
 	if (single(t) || !(t->mode & MODE_FLAT)) {
 		e_store_gs(e, W64, S0, GS(tmp[3]));
@@ -139,6 +141,29 @@ void emit_exit_stubs(struct translator *t)
 	}
 }
 
+/* A branch beyond the limit of CS faults itself (SDM 2A JMP, Jcc, LOOP): it has counted nothing. */
+static void emit_limit_fault(struct translator *t, const struct decoded *d)
+{
+	struct decoded fault = *d;
+	if (d->class == CLASS_LOOP && d->insn.opcode != 0xe3) {
+		if (d->insn.addrsize == 2)
+			e8(&t->e, 0x66);
+		e_lea(&t->e, W32, RCX, RCX, REG_NONE, 1, 1);
+	}
+	fault.class = CLASS_OP;
+	fault.insn.op = OP_ID_gp;
+	emit_op(t, &fault);
+}
+
+static void emit_goto_target(struct translator *t, const struct decoded *d)
+{
+	bool limited = (t->mode & 3) != MODE_CODE64 && !(t->mode & MODE_FLAT);
+	if (limited && d->target > t->v->seg[SEG_CS].limit)
+		emit_limit_fault(t, d);
+	else
+		emit_goto(t, d->target);
+}
+
 /* A jcc to the taken side; both sides then leave. The flags are in the host. */
 static void emit_two_ways(struct translator *t, const struct decoded *d, u8 *taken)
 {
@@ -146,7 +171,7 @@ static void emit_two_ways(struct translator *t, const struct decoded *d, u8 *tak
 	emit_goto(t, d->next_rip);
 	t->parked = parked;
 	e_patch(&t->e, taken, t->e.p);
-	emit_goto(t, d->target);
+	emit_goto_target(t, d);
 }
 
 static void emit_jcc(struct translator *t, const struct decoded *d)
@@ -442,7 +467,7 @@ static void emit_jmp_indirect(struct translator *t, const struct decoded *d)
 	} else {
 		e_get_guest(e, push_size(d) == 8, S0, d->gpr[0].guest);
 	}
-	emit_goto_r14(t);
+	emit_goto_r14(t, push_size(d));
 }
 
 void emit_flow(struct translator *t, const struct decoded *d)
@@ -452,7 +477,7 @@ void emit_flow(struct translator *t, const struct decoded *d)
 	kept->insn.opsize = (u8)branch_size(t, d);
 	switch (d->class) {
 	case CLASS_JMP:
-		emit_goto(t, d->target);
+		emit_goto_target(t, d);
 		break;
 	case CLASS_JCC:
 		emit_jcc(t, d);
@@ -468,7 +493,7 @@ void emit_flow(struct translator *t, const struct decoded *d)
 		emit_target_to_tmp(t, kept);
 		emit_push_return(t, kept);
 		e_load_gs(&t->e, W64, S0, GS(tmp[0]));
-		emit_goto_r14(t);
+		emit_goto_r14(t, push_size(kept));
 		break;
 	case CLASS_JMP_IND:
 		emit_jmp_indirect(t, kept);
@@ -476,7 +501,7 @@ void emit_flow(struct translator *t, const struct decoded *d)
 	case CLASS_RET:
 		stack_address(t, 0);
 		emit_access(t, kept, push_size(kept), true, false, SEG_SS, ret_body);
-		emit_goto_r14(t);
+		emit_goto_r14(t, push_size(kept));
 		break;
 	default:
 		break;

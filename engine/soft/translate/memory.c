@@ -22,7 +22,9 @@ static int address_reg(struct translator *t, int guest, int scratch)
 static void emit_constant_address(struct translator *t, const struct insn *i, s32 extra, s32 base_gs)
 {
 	u64 address = (u64)(i->disp + extra);
-	if (i->addrsize == 4)
+	if (i->addrsize == 2) /* SDM 1 3.3.7: effective addresses wrap at the address size */
+		address = (u16)address;
+	else if (i->addrsize == 4)
 		address = (u32)address;
 	if (!base_gs) {
 		e_mov_imm(&t->e, S0, address);
@@ -122,8 +124,8 @@ void emit_access(struct translator *t, const struct decoded *d, u32 size, bool r
 	bool stack = seg == SEG_SS;
 	bool align = t->mode & MODE_ALIGN;
 	bool call = write && (d->class == CLASS_CALL || d->class == CLASS_CALL_IND);
-	bool write_to_code = write && seg == SEG_CS && !is_64(t); /* never allowed, SDM 3A 5.5 */
-	bool segmented = !(t->mode & MODE_FLAT) || write_to_code ||
+	/* CS is never writable and may be unreadable (SDM 3A 3.4.5.1), so it counts as not flat. */
+	bool segmented = !(t->mode & MODE_FLAT) || (!is_64(t) && seg == SEG_CS) ||
 			 (!is_64(t) && seg >= SEG_FS && (t->mode & MODE_FS_BASE));
 	u32 description = size | (read ? ACCESS_READS : 0) | (write ? ACCESS_WRITES : 0) |
 			  (stack ? ACCESS_STACK : 0) | (segmented ? ACCESS_SEGMENTED : 0) |
@@ -149,6 +151,15 @@ void emit_access(struct translator *t, const struct decoded *d, u32 size, bool r
 	cold->after = e->p;
 }
 
+/* Whether the instruction raises #MF for an exception that an earlier one left pending (SDM 1 8.6): not FNSTCW,
+ * FNSTSW. */
+static bool checks_x87(const struct decoded *d)
+{
+	u8 extension = d->insn.modrm >> 3 & 7;
+	bool store = (d->insn.opcode == 0xd9 || d->insn.opcode == 0xdd) && extension == 7;
+	return d->class == CLASS_NATIVE && (d->mmx || (d->fpu && !store));
+}
+
 static void emit_one_cold(struct translator *t, struct cold_access *cold)
 {
 	struct emitter *e = &t->e;
@@ -156,6 +167,8 @@ static void emit_one_cold(struct translator *t, struct cold_access *cold)
 
 	e_patch(e, cold->site, e->p);
 	map_here(t, cold->insn, true);
+	if (checks_x87(cold->d))
+		e8(e, 0x9b); /* fwait: #MF comes before what the memory operand may raise */
 	if (cold->tag)
 		e_gs_base(e, W64, 0x33, S0, S1, cold->tag);
 	e_mov_imm(e, S1, cold->description);

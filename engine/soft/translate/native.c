@@ -260,6 +260,18 @@ static void emit_legacy(struct emitter *e, const struct decoded *d, const struct
 	emit_tail(e, d);
 }
 
+/* VZEROALL and VZEROUPPER outside 64-bit mode concern the first eight registers (SDM 2C VZEROALL): VPXOR x, x, x;
+ * VMOVAPS x, x. */
+static void emit_zero_vectors(struct emitter *e, bool all)
+{
+	for (u32 n = 0; n < 8; n++) {
+		e8(e, 0xc5);
+		e8(e, all ? 0x81 | (~n & 15) << 3 : 0xf8);
+		e8(e, all ? 0xef : 0x28);
+		e8(e, 0xc0 | n << 3 | n);
+	}
+}
+
 static void native_body(struct translator *t, const struct decoded *d)
 {
 	struct renaming r = {.mem_base = S0};
@@ -271,7 +283,9 @@ static void native_body(struct translator *t, const struct decoded *d)
 	else
 		rename_registers(t, d, &r);
 	struct fields f = choose_fields(d, &r);
-	if (d->vex)
+	if (d->vex && d->insn.map == 1 && d->insn.opcode == 0x77 && (t->mode & 3) != MODE_CODE64)
+		emit_zero_vectors(&t->e, d->vex_l);
+	else if (d->vex)
 		emit_vex(&t->e, d, &f);
 	else
 		emit_legacy(&t->e, d, &f, needs_rex_for_bytes(d, &r));

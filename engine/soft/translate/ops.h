@@ -9,6 +9,7 @@
  *             translated code goes on with the next instruction and v->rip is not looked at.
  *   OP_SHADOW the next instruction is in an interrupt shadow (STI, MOV SS, POP SS): the op sets
  *             v->int_shadow, the translator ends the block after one more instruction.
+ *   OP_EXIT   counts as a light exit: on KVM the processor would leave the guest for it.
  */
 #ifndef GUISE_SOFT_OPS_H
 #define GUISE_SOFT_OPS_H
@@ -17,6 +18,7 @@
 
 #define OP_ENDS   1
 #define OP_SHADOW 2
+#define OP_EXIT   4
 
 /* system/: interrupts, segments, far control transfer */
 #define SYSTEM_FLOW_OPS(OP)                                                                        \
@@ -29,7 +31,7 @@
 	OP(int3, OP_ENDS)                                                                          \
 	OP(int1, OP_ENDS)                                                                          \
 	OP(into, OP_ENDS)                                                                          \
-	OP(hlt, OP_ENDS)                                                                           \
+	OP(hlt, OP_ENDS | OP_EXIT)                                                                 \
 	OP(lgdt, 0)                                                                                \
 	OP(lidt, 0)                                                                                \
 	OP(sgdt, 0)                                                                                \
@@ -61,7 +63,7 @@
 
 /* system/: control registers, MSRs, identification, extended state */
 #define SYSTEM_STATE_OPS(OP)                                                                       \
-	OP(mov_to_cr, OP_ENDS)                                                                     \
+	OP(mov_to_cr, OP_ENDS | OP_EXIT)                                                           \
 	OP(mov_from_cr, 0)                                                                         \
 	OP(mov_to_dr, OP_ENDS)                                                                     \
 	OP(mov_from_dr, 0)                                                                         \
@@ -75,15 +77,15 @@
 	OP(rdgsbase, 0)                                                                            \
 	OP(wrfsbase, 0)                                                                            \
 	OP(wrgsbase, 0)                                                                            \
-	OP(cpuid, 0)                                                                               \
+	OP(cpuid, OP_EXIT)                                                                         \
 	OP(rdtsc, 0)                                                                               \
 	OP(rdtscp, 0)                                                                              \
 	OP(rdpmc, 0)                                                                               \
 	OP(rdpid, 0)                                                                               \
-	OP(rdmsr, 0)                                                                               \
-	OP(wrmsr, OP_ENDS)                                                                         \
+	OP(rdmsr, OP_EXIT)                                                                         \
+	OP(wrmsr, OP_ENDS | OP_EXIT)                                                               \
 	OP(xgetbv, 0)                                                                              \
-	OP(xsetbv, OP_ENDS)                                                                        \
+	OP(xsetbv, OP_ENDS | OP_EXIT)                                                              \
 	OP(xsave, 0) /* XSAVE XSAVEOPT XSAVEC, told apart by opcode */                             \
 	OP(xrstor, 0)                                                                              \
 	OP(fxsave, 0)                                                                              \
@@ -91,7 +93,7 @@
 	OP(fsave, 0) /* FNSAVE, FNSTENV */                                                         \
 	OP(frstor, 0) /* FRSTOR, FLDENV */                                                         \
 	OP(invlpg, OP_ENDS)                                                                        \
-	OP(invpcid, OP_ENDS)                                                                       \
+	OP(invpcid, OP_ENDS | OP_EXIT)                                                             \
 	OP(wbinvd, 0) /* and INVD */                                                               \
 	OP(hypercall, OP_ENDS) /* VMCALL, VMMCALL */                                               \
 	OP(gp, 0) /* raises #GP(0) */                                                              \
@@ -127,7 +129,6 @@
 	OP(aad, 0)                                                                                 \
 	OP(salc, 0)                                                                                \
 	OP(bit_string, 0) /* BT BTS BTR BTC with a register bit offset into memory */              \
-	OP(cmpxchg16b, 0) /* and 8B, when memory is not plain */                                   \
 	OP(maskmov, 0)    /* MASKMOVQ MASKMOVDQU VMASKMOVxx VPMASKMOVx */                          \
 	OP(gather, 0)     /* VGATHERxx VPGATHERxx */                                               \
 	OP(cache_line, 0) /* CLFLUSH CLFLUSHOPT CLWB: checks the address, then nothing */

@@ -1,7 +1,7 @@
 /*
  * The world switch, emitted once at the start of each code cache. Register conventions: emit.h.
  *
- * A kick may arrive by signal at any instruction. The handler (signal.c) sets v->attention first; if it interrupted
+ * A kick may arrive by signal at any instruction. The handler (signals.c) sets v->attention first; if it interrupted
  * a stub between a look at v->attention and the guest's next instruction, it moves RIP back to
  * that look ([check_begin, check_end)), or to `dispatch`. So everything in those windows can be done twice.
  */
@@ -48,6 +48,18 @@ static void load_guest(struct emitter *e)
 {
 	for (int g = RAX; g <= R12; g++)
 		e_load_gs(e, W64, g == RSP ? HOST_RSP : g, GS_REG(g));
+}
+
+/* cmp dword gs:[attention], 0; jne */
+static u8 *e_check_attention(struct emitter *e)
+{
+	e8(e, 0x65);
+	e8(e, 0x83);
+	e8(e, 0x3c);
+	e8(e, 0x25);
+	e32(e, (u32)GS(attention));
+	e8(e, 0);
+	return e_jcc(e, CC_NE);
 }
 
 /* After save_guest(): host flags to v->arith. */
@@ -123,7 +135,13 @@ static void emit_dispatch(struct emitter *e, struct stubs *s)
 	e_alu_imm(e, W64, ALU_CMP, RAX, DISPATCH_TRANSLATE);
 	u8 *translate = e_jcc(e, CC_E);
 	u8 *leave = e_jcc(e, 2 /* below */);
+	/* What came while C was choosing, behind its own look */
+	e_load_gs(e, W32, RCX, GS(heeded));
+	e_gs(e, W32, 0x85, RCX, GS(attention)); /* test gs:[attention], ecx */
+	e_patch(e, e_jcc(e, CC_NE), dispatch);
 	e_mov(e, W64, S1, RAX);
+	u8 *attention = e_check_attention(e);
+	u8 *go_on = e->p;
 	e_gs(e, W32, 0x0fb7, RAX, GS(arith));
 	e8(e, 0x04);
 	e8(e, 0x7f); /* add al, 127 */
@@ -133,6 +151,14 @@ static void emit_dispatch(struct emitter *e, struct stubs *s)
 	e8(e, 0xff);
 	e8(e, 0xc0 | 4 << 3 | (S1 & 7)); /* jmp r15 */
 	s->dispatch_end = here(e);
+
+	/* A signal that interrupted soft_dispatch() behind its own look at v->attention. A block that is
+	 * left after one instruction anyway may run with attention set (next_mode()). */
+	e_patch(e, attention, e->p);
+	e_gs(e, W32, 0x0fb7, RAX, GS(running));
+	e_rr(e, W32, 0x85, RAX, RAX); /* test eax, eax */
+	e_patch(e, e_jcc(e, CC_E), dispatch);
+	e_jmp_to(e, go_on);
 
 	/* Translation is full C: the guest's vector state is put aside. */
 	e_patch(e, translate, e->p);
@@ -187,18 +213,6 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 	e_mov(e, W32, RSI, S1);
 	e_call_c(e, (void *)soft_kicked);
 	e_jmp_to(e, dispatch);
-}
-
-/* cmp dword gs:[attention], 0; jne */
-static u8 *e_check_attention(struct emitter *e)
-{
-	e8(e, 0x65);
-	e8(e, 0x83);
-	e8(e, 0x3c);
-	e8(e, 0x25);
-	e32(e, (u32)GS(attention));
-	e8(e, 0);
-	return e_jcc(e, CC_NE);
 }
 
 static void emit_op_stubs(struct emitter *e, struct stubs *s)

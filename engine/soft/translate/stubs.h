@@ -8,7 +8,7 @@
 /** Emits the stubs at the start of the cache and fills cache->stubs. Outside. */
 void stubs_emit(struct soft_vcpu *v);
 
-/* Called by the stubs; dispatch.c and outside.c. */
+/* Called by the stubs; dispatch.c and run.c. */
 u64 soft_dispatch(struct soft_vcpu *v);
 void soft_translate_pending(struct soft_vcpu *v);
 void soft_op(struct soft_vcpu *v, const struct insn *i);

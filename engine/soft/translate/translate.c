@@ -155,7 +155,9 @@ static int decode_block(struct translator *t, const struct code_source *source)
 			break;
 		u32 available = gather_bytes(source, linear, bytes);
 		int r = decode(bytes, available, rip, t->mode, d);
-		bool crosses = (linear & ~PAGE_MASK) + d->insn.length > PAGE_SIZE;
+		/* What is undefined may become defined by a change of any byte that was looked at. */
+		u32 span = d->insn.length ? d->insn.length : available;
+		bool crosses = (linear & ~PAGE_MASK) + span > PAGE_SIZE;
 		if (r == -EFBIG && t->count == 0)
 			return -EFBIG;
 		if (r == -EFBIG || (crosses && t->count > 0))
@@ -168,6 +170,7 @@ static int decode_block(struct translator *t, const struct code_source *source)
 		}
 		adapt_to_mode(d, t->mode);
 		t->count++;
+		t->block->length = (u16)(t->block->length + span);
 		if (crosses) {
 			t->block->gpa2 = source->next_gpa;
 			break;
@@ -186,7 +189,7 @@ static int decode_block(struct translator *t, const struct code_source *source)
 
 /* ---- emission ---- */
 
-static void emit_op(struct translator *t, const struct decoded *d)
+void emit_op(struct translator *t, const struct decoded *d)
 {
 	struct emitter *e = &t->e;
 	const struct stubs *stubs = &t->v->cache->stubs;
@@ -402,10 +405,6 @@ static int make_block(struct translator *t, const struct code_source *source)
 		return -ENOSPC;
 	memcpy(b->map, t->map, t->map_count * sizeof(struct insn_map));
 	b->map_count = (u16)t->map_count;
-	for (u32 n = 0; n < t->count; n++)
-		b->length = (u16)(b->length + t->insns[n].insn.length);
-	if (!b->length)
-		b->length = 1;
 	b->code_size = (u32)(t->e.p - (cache->rw + b->code));
 	cache->used = align_up(b->code + b->code_size, 16);
 	return 0;

@@ -3,7 +3,7 @@
  *
  * Guest flags are in the host's flags, or parked in v->arith (t->parked). Code that destroys host flags (address
  * checks, jump-cache look-ups) is emitted after flags_release(); an instruction that needs them gets
- * flags_acquire() after its address checks. Which flags are live comes from a backward pass over the block;
+ * them back after its address checks (body_acquire). Which flags are live comes from a backward pass over the block;
  * all are live at its end.
  */
 #ifndef GUISE_SOFT_TRANSLATOR_H
@@ -44,8 +44,6 @@ struct translator {
 	bool parked;
 	u16 live;           /* flags live after the current instruction */
 	u32 current;        /* index of the current instruction */
-	u64 rip;            /* of the current instruction, CS-relative */
-	u64 next_rip;
 	bool body_acquire, body_host_after;
 	bool no_memory;     /* metadata exhausted: reset the cache */
 	u32 count;
@@ -90,6 +88,8 @@ void emit_push(struct translator *t, const struct decoded *d);
 void emit_pop(struct translator *t, const struct decoded *d);
 void emit_leave(struct translator *t, const struct decoded *d);
 void emit_lea(struct translator *t, const struct decoded *d);
+/** A call of the instruction's C function. */
+void emit_op(struct translator *t, const struct decoded *d);
 
 /** Host register of guest @g, or REG_NONE if it lives in memory. */
 static inline int host_reg(int g)

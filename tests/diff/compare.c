@@ -1,0 +1,117 @@
+/* What of two states must be the same. */
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/soft/translate/decode.h"
+#include "engine/soft/translate/ops.h"
+#include "tests/diff/diff.h"
+
+static const char *const names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+				      "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+typedef unsigned long long ull;
+
+static const char *const segment_names[6] = {"es", "cs", "ss", "ds", "fs", "gs"};
+
+/* Components in their initial state may be left out of an XSAVE image (SDM 1 13.4.2). Pointers to the last x87
+ * instruction are host addresses on one side. */
+static void normalize(u8 *x)
+{
+	u64 present = *(u64 *)(x + 512);
+	if (!(present & 1)) {
+		memset(x, 0, 24);
+		memset(x + 32, 0, 128);
+		*(u16 *)x = 0x37f;
+	}
+	if (!(present & 2))
+		memset(x + 160, 0, 256);
+	if (!(present & 4))
+		memset(x + 576, 0, 256);
+	memset(x + 6, 0, 18);
+	memset(x + 28, 0, 4);
+	memset(x + 416, 0, 160);
+	memset(x + 832, 0, 1088 - 832);
+	for (u32 n = 0; n < 8; n++) /* reserved bytes of the x87 registers */
+		memset(x + 32 + 16 * n + 10, 0, 6);
+}
+
+/* RF in a fault's image and TF, IF are not the instruction's. */
+#define ARITHMETIC_FLAGS 0x8d5ull
+#define COMPARED_FLAGS	 (ARITHMETIC_FLAGS | 0x244400ull) /* AC, ID, NT, DF */
+
+static bool quiet;
+
+static bool report(bool *same, const char *what, u64 native, u64 guest)
+{
+	if (native == guest)
+		return false;
+	*same = false;
+	if (!quiet)
+		printf("  %-8s native %016llx guest %016llx\n", what, (ull)native, (ull)guest);
+	return true;
+}
+
+/* The arithmetic flags that the instruction at @code or one behind it may read. */
+static u64 live_flags(const u8 *code, u64 rip, u32 mode)
+{
+	u64 live = 0, open = ARITHMETIC_FLAGS;
+	for (u32 n = 0; n < 200 && open; n++) {
+		struct decoded d;
+		if (decode(code, 15, rip, mode, &d))
+			break;
+		live |= d.flags_read & open;
+		if (d.class == CLASS_OP || (d.class >= CLASS_JMP && d.class <= CLASS_RET))
+			break;
+		open &= ~(u64)d.flags_written;
+		code += d.insn.length;
+		rip = d.next_rip;
+	}
+	return live | open;
+}
+
+struct leeway leeway_at(const u8 *code, u64 rip, u32 mode)
+{
+	struct decoded d;
+	struct leeway leeway = {.live = live_flags(code, rip, mode), .cr2 = ~0ull};
+	if (decode(code, 15, rip, mode, &d))
+		return leeway;
+	if (d.class == CLASS_OP && d.insn.op == OP_ID_maskmov)
+		leeway.cr2 = PAGE_MASK; /* which of the bytes is not defined */
+	leeway.x87 = d.mmx;		/* a store that faults has set TOP to 0 already */
+	return leeway;
+}
+
+bool compare(struct state *native, struct state *guest, struct leeway leeway, bool silently)
+{
+	quiet = silently;
+	bool same = true;
+	char what[32];
+	report(&same, "vector", native->vector, guest->vector);
+	/* Linux shows kernel addresses as present, whatever they are. */
+	u64 present = native->vector == 14 && (s64)native->cr2 < 0 ? 1 : 0;
+	report(&same, "error", native->error & ~present, guest->error & ~present);
+	report(&same, "rip", native->rip, guest->rip);
+	for (u32 n = 0; n < 16; n++)
+		report(&same, names[n], native->regs[n], guest->regs[n]);
+	for (u32 n = 0; n < 6; n++)
+		if (n != SEG_FS)
+			report(&same, segment_names[n], native->seg[n], guest->seg[n]);
+	report(&same, "gs base", native->gs_base, guest->gs_base);
+	/* A fault may find arithmetic flags that are about to be overwritten: docs/quirks.md. */
+	u64 flags = native->vector == 3 ? COMPARED_FLAGS : (COMPARED_FLAGS & ~ARITHMETIC_FLAGS) | leeway.live;
+	report(&same, "rflags", native->rflags & flags, guest->rflags & flags);
+	report(&same, "cr2", native->cr2 & leeway.cr2, guest->cr2 & leeway.cr2);
+	normalize(native->xsave);
+	normalize(guest->xsave);
+	for (u32 n = 0; n < 832; n += 8) {
+		if (leeway.x87 && n < 160 && n != 24) /* MXCSR */
+			continue;
+		snprintf(what, sizeof(what), "xsave+%u", n);
+		report(&same, what, *(u64 *)(native->xsave + n), *(u64 *)(guest->xsave + n));
+	}
+	for (u32 n = 0; n < DATA_SIZE; n += 8) {
+		snprintf(what, sizeof(what), "data+%x", n);
+		report(&same, what, *(u64 *)(native->data + n), *(u64 *)(guest->data + n));
+	}
+	return same;
+}
+

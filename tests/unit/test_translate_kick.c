@@ -1,0 +1,161 @@
+/*
+ * No kick is ever lost: a guest that spins in one translated block comes back at a kick, wherever the thread is
+ * when it arrives. A tracer steps vcpu_run() by single host instructions and kicks after the first, after the second,
+ * and so on, until the guest has been spinning for a while.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "engine/soft/signals.h"
+#include "engine/soft/translate/block.h"
+#include "engine/soft/vcpu.h"
+
+#define RAM_BYTES 0x10000ul
+#define CODE	  0x1000ul
+#define SECONDS	  10   /* after which a kick counts as lost */
+#define SPINNING  40   /* instructions in the loop after which there is nothing new to see */
+#define STEPS_MAX 5000
+
+/* Two 16-bit blocks whose jumps the dispatcher has to link first: jmp 1f; nop; 1: inc ax; jmp 1b */
+static const u8 guest_code[] = {0xeb, 0x01, 0x90, 0x40, 0xeb, 0xfd};
+
+static struct soft_vcpu *make_guest(void)
+{
+	const struct engine *engine = engine_by_name("soft");
+	struct error err = {""};
+	struct engine_vm *vm;
+	struct engine_vcpu *vcpu;
+	struct kvm_sregs sregs;
+
+	u8 *ram = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_true(ram != MAP_FAILED);
+	assert_int_equal(engine->vm_create(&vm, &err), 0);
+	struct kvm_userspace_memory_region region = {.memory_size = RAM_BYTES,
+						     .userspace_addr = (u64)ram};
+	assert_int_equal(engine->vm_set_memory(vm, &region), 0);
+	assert_int_equal(engine->vcpu_create(vm, 0, &vcpu, &err), 0);
+	memcpy(ram + CODE, guest_code, sizeof(guest_code));
+	engine->vcpu_get_sregs(vcpu, &sregs);
+	sregs.cs.base = sregs.cs.selector = 0;
+	assert_int_equal(engine->vcpu_set_sregs(vcpu, &sregs), 0);
+	return container_of(vcpu, struct soft_vcpu, base);
+}
+
+/* The traced process: a vcpu_run() between any two SIGSTOPs. */
+static _Noreturn void run_for_ever(struct soft_vcpu *v)
+{
+	struct kvm_regs regs = {.rip = CODE, .rflags = 2};
+	if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
+		_exit(77);
+	for (;;) {
+		v->base.run->immediate_exit = 0;
+		v->base.engine->vcpu_set_regs(&v->base, &regs);
+		raise(SIGSTOP);
+		if (v->base.engine->vcpu_run(&v->base) != -EINTR)
+			_exit(1);
+	}
+}
+
+static void poke_byte(pid_t child, void *at, u8 value)
+{
+	u64 word = (u64)ptrace(PTRACE_PEEKDATA, child, at, NULL);
+	word = (word & ~0xffull) | value;
+	assert_int_equal(ptrace(PTRACE_POKEDATA, child, at, word), 0);
+}
+
+/* What vcpu_kick() does from another thread. */
+static void kick(pid_t child, struct soft_vcpu *v)
+{
+	u64 attention = (u64)ptrace(PTRACE_PEEKDATA, child, &v->attention, NULL);
+	poke_byte(child, &v->base.run->immediate_exit, 1);
+	poke_byte(child, &v->attention, (u8)(attention | ATTENTION_KICK));
+	assert_int_equal(ptrace(PTRACE_CONT, child, NULL, KICK_SIGNAL), 0);
+}
+
+static u64 rip_of(pid_t child)
+{
+	return (u64)ptrace(PTRACE_PEEKUSER, child, 16 * sizeof(u64), NULL);
+}
+
+/* Steps the child @count instructions on from its SIGSTOP; how many of the last ones were in blocks. */
+static u32 step(pid_t child, const struct soft_vcpu *v, u32 count)
+{
+	u64 blocks = (u64)v->cache->rx + v->cache->stubs_end;
+	u32 spinning = 0;
+	int status;
+
+	for (u32 n = 0; n < count; n++) {
+		assert_int_equal(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL), 0);
+		assert_int_equal(waitpid(child, &status, 0), child);
+		assert_true(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
+		u64 rip = rip_of(child);
+		spinning = rip >= blocks && rip < (u64)v->cache->rx + v->cache->size ? spinning + 1 : 0;
+	}
+	return spinning;
+}
+
+static void wait_for_stop(pid_t child, u32 count)
+{
+	int status;
+	alarm(SECONDS);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	alarm(0);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+		skip();
+	if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGSTOP)
+		fail_msg("kicked after %u instructions: status %#x", count, (u32)status);
+}
+
+static pid_t traced;
+static u32 kicked_after;
+
+static void lost(int signal)
+{
+	static const char text[] = "a kick was lost\n";
+	kill(traced, SIGKILL);
+	_exit(write(2, text, sizeof(text) - 1) < 0 ? 2 : 1);
+}
+
+static void no_kick_is_lost(void **state)
+{
+	struct engine_probe probe;
+	engine_by_name("soft")->probe(&probe);
+	if (!probe.usable)
+		skip();
+	struct soft_vcpu *v = make_guest();
+	signal(SIGALRM, lost);
+	traced = fork();
+	assert_true(traced >= 0);
+	if (traced == 0)
+		run_for_ever(v);
+	wait_for_stop(traced, 0);
+	for (u32 count = 200; count < STEPS_MAX; count++) {
+		kicked_after = count;
+		u32 spinning = step(traced, v, count);
+		kick(traced, v);
+		wait_for_stop(traced, count);
+		if (spinning > SPINNING)
+			break;
+	}
+	assert_true(kicked_after < STEPS_MAX - 1);
+	kill(traced, SIGKILL);
+	waitpid(traced, NULL, 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(no_kick_is_lost)};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
