@@ -18,15 +18,16 @@ static const char *const features[] = {
     "sha_ni", "f16c", "erms", "xsave",	 "rdrand", "pku",  "umip",     "hypervisor",
 };
 
-static void check_mode(const struct engine *engine, enum calibrate_mode mode, const char *name)
+static void check_mode(const struct engine *engine, enum calibrate_mode mode, const char *name,
+		       bool emulated)
 {
 	struct error err;
 	double mips;
 	if (calibrate(engine, mode, CALIBRATE_BUDGET_CHECK_NS, &mips, &err) < 0)
-		printf(COLUMN "  %s: %s\n", "", name, err.text);
+		printf(COLUMN "  %-11s: %s\n", "", name, err.text);
 	else
-		printf(COLUMN "  %s: %.*f MIPS%s\n", "", name, mips < 100 ? 1 : 0, mips,
-		       mode == CALIBRATE_KERNEL && calibrate_is_slow(mips)
+		printf(COLUMN "  %-11s: %.*f MIPS%s\n", "", name, mips < 10 ? 2 : 0, mips,
+		       emulated && calibrate_is_slow(mips)
 			   ? " (emulated: too slow for a stock kernel)"
 			   : "");
 }
@@ -39,8 +40,8 @@ static bool check_engine(const struct engine *engine)
 	snprintf(heading, sizeof(heading), "engine %s", engine->name);
 	printf(COLUMN "%s: %s\n", heading, probe.usable ? "usable" : "not usable", probe.reason);
 	if (probe.usable) {
-		check_mode(engine, CALIBRATE_KERNEL, "kernel mode");
-		check_mode(engine, CALIBRATE_USER, "user mode  ");
+		check_mode(engine, CALIBRATE_KERNEL, "kernel mode", probe.emulated);
+		check_mode(engine, CALIBRATE_USER, "user mode", false);
 	}
 	return probe.usable;
 }

@@ -60,10 +60,12 @@ static void signal_arrived(void *opaque, short revents)
 static void command_typed(void *opaque, enum input_command command)
 {
 	struct run *run = opaque;
-	if (command == INPUT_QUIT)
+	if (command == INPUT_QUIT) {
+		fputs("\r\n", stderr); /* the guest's prompt is not the shell's */
 		vm_interrupt(run->vm);
-	else
+	} else {
 		fputs(keys_text, stderr);
+	}
 }
 
 static void output_broken(void *opaque, const char *name, int errnum)
@@ -150,7 +152,7 @@ static int choose_engine(struct run *run, struct error *err)
 	/* An emulated engine is no way to run a kernel; a flat image's few instructions do not
 	 * mind. */
 	double mips;
-	if (!run->options.boot.flat &&
+	if (probe.emulated && !run->options.boot.flat &&
 	    calibrate(run->engine, CALIBRATE_KERNEL, CALIBRATE_BUDGET_QUICK_NS, &mips, NULL) == 0 &&
 	    calibrate_is_slow(mips))
 		cli_complain("warning: %s runs kernel code at only %.1f MIPS on this host; a stock "
@@ -241,6 +243,7 @@ int cli_run(int argc, char **argv)
 		status = CLI_OK;
 		goto free_options;
 	}
+	terminal_restore_on_crash();
 	if (ret == 0)
 		ret = choose_engine(&run, &err);
 	if (ret == 0)

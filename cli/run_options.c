@@ -18,6 +18,7 @@
 #define MEMORY_UNIT	(1ull << 20)
 #define DEFAULT_CMDLINE "console=ttyS0"
 #define FETCHED_KERNEL	"guise/vmlinuz" /* in the user's cache directory */
+#define FETCHED_IN_HOME ".cache/" FETCHED_KERNEL
 #define WORD_MAX	64
 
 enum {
@@ -61,7 +62,7 @@ static const char help_text[] =
     "                             the processor's mode at its start; default: real\n"
     "\n"
     "The machine\n"
-    "  -m, --memory=SIZE          512M, 2G, ...; default: 1G\n"
+    "  -m, --memory=SIZE          512M, 2G, ...; default: 1G, or half of the host's if that is less\n"
     "  -c, --cpus=N               default: 1\n"
     "  -e, --engine=auto|kvm|soft what runs the guest; auto: kvm where it is fast, else soft\n"
     "  --serial=stdio|file:PATH|none\n"
@@ -81,7 +82,8 @@ static const char help_text[] =
     "  Ctrl-A H                   list these keys\n"
     "  Ctrl-A Ctrl-A              send Ctrl-A to the guest\n"
     "\n"
-    "Exit status: 0 the guest ended well, 1 the host side failed, 2 the guest failed.\n";
+    "Exit status: 0 the guest ended well, 1 the host side failed, 2 the guest failed,\n"
+    "128 and more: a signal ended the run.\n";
 
 void run_options_help(void)
 {
@@ -296,7 +298,7 @@ static char *fetched_kernel(void)
 	if (cache && *cache)
 		ret = asprintf(&path, "%s/" FETCHED_KERNEL, cache);
 	else if (home && *home)
-		ret = asprintf(&path, "%s/.cache/" FETCHED_KERNEL, home);
+		ret = asprintf(&path, "%s/" FETCHED_IN_HOME, home);
 	return ret < 0 ? NULL : path;
 }
 
@@ -319,11 +321,12 @@ static int find_kernel(struct run_options *options, struct error *err)
 		options->boot.kernel_path = fetched;
 		return 0;
 	}
+	error_set(err, ENOENT,
+		  "no kernel: name one (guise run KERNEL) or let 'make run' fetch one; there is "
+		  "neither %s nor %s to read",
+		  options->own_kernel, fetched ? fetched : "~/" FETCHED_IN_HOME);
 	free(fetched);
-	return error_set(err, ENOENT,
-			 "no kernel: name one (guise run KERNEL); %s cannot be read, and "
-			 "'make run' has fetched none",
-			 options->own_kernel);
+	return -ENOENT;
 }
 
 /** A flat image is all that such a machine starts with. */

@@ -7,15 +7,32 @@
 #define NS_WORD	      "nanoseconds "
 #define NS_PER_SECOND 1e9
 
+#define NUMBER_MAX    27 /* 2^64 - 1 with its commas */
+
+/** @value with a comma after each thousand. @text has room for NUMBER_MAX. */
+static const char *grouped(u64 value, char *text)
+{
+	char digits[NUMBER_MAX];
+	int count = snprintf(digits, sizeof(digits), "%llu", (unsigned long long)value);
+	char *to = text;
+	for (int i = 0; i < count; i++) {
+		if (i && (count - i) % 3 == 0)
+			*to++ = ',';
+		*to++ = digits[i];
+	}
+	*to = '\0';
+	return text;
+}
+
 static void print_row(FILE *out, const char *what, u64 value)
 {
 	if (!value)
 		return;
 	if (!strncmp(what, NS_WORD, strlen(NS_WORD)))
-		fprintf(out, "%18.3f  seconds %s\n", (double)value / NS_PER_SECOND,
+		fprintf(out, "%18.6f  seconds %s\n", (double)value / NS_PER_SECOND,
 			what + strlen(NS_WORD));
 	else
-		fprintf(out, "%18llu  %s\n", (unsigned long long)value, what);
+		fprintf(out, "%18s  %s\n", grouped(value, (char[NUMBER_MAX]){0}), what);
 }
 
 void stats_print(FILE *out, const char *engine, const struct engine_stats *stats,

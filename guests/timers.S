@@ -35,6 +35,12 @@ GUEST(timers)
 	out	0x40, al
 .endm
 
+/* Stops channel 0: in mode 0 it waits for a count. Clobbers AL. */
+.macro pit_stop
+	mov	al, 0x30
+	out	0x43, al
+.endm
+
 /* Channel 0's counter into EAX, latched. */
 .macro pit_read
 	mov	al, 0
@@ -92,9 +98,7 @@ pit_periodic:
 	pic_init 1
 	forget	0x20
 	pit	2, 2000
-	await	0x20, 5
-	mov	eax, [irq_counts + 0x20 * 4]
-	expect(rax, 5)
+	await	0x20, 5			/* or more: ticks may come while the guest has no processor */
 	/* square wave as well */
 	pit	3, 2000
 	forget	0x20
@@ -103,7 +107,7 @@ pit_periodic:
 
 /* Mode 0: one edge, then silence. */
 pit_one_shot:
-	pit	0, 1000
+	pit_stop
 	pic_init 1			/* drops what the old mode left behind */
 	forget	0x20
 	pit	0, 1000
@@ -117,10 +121,12 @@ pit_one_shot:
 	expect(rax, 1)
 	ret
 
-/* The counter runs down; latched values are stable between the two reads. */
+/* The counter runs down; latched values are stable between the two reads. It goes round in 55 ms, which a busy host
+ * can take away: some tries. */
 pit_counts:
 	pic_init 0
-	pit	0, 0xffff
+	mov	r12d, 20
+3:	pit	0, 0xffff
 	pit_read
 	mov	ebx, eax
 	mov	edx, 1000
@@ -130,7 +136,9 @@ pit_counts:
 	pit_read
 	cmp	eax, ebx
 	jb	2f
-	expect(rax, rbx)
+	dec	r12d
+	jnz	3b
+	fail()
 2:	/* read-back: status of channel 0, mode 0, both bytes, binary */
 	mov	al, 0xe2
 	out	0x43, al
@@ -141,6 +149,8 @@ pit_counts:
 
 /* Channel 2 with its gate in port 0x61: OUT2 shows in bit 5 when mode 0 has counted down. */
 speaker:
+	mov	r12d, 20		/* tries: it lasts 55 ms, which a busy host can take away */
+3:
 	in	al, 0x61
 	and	al, 0xfc
 	or	al, 1
@@ -149,11 +159,13 @@ speaker:
 	out	0x43, al
 	mov	al, 0xff
 	out	0x42, al
-	mov	al, 0x0f
 	out	0x42, al
 	in	al, 0x61
-	and	eax, 0x20
-	expect(rax, 0)
+	test	al, 0x20
+	jz	1f
+	dec	r12d
+	jnz	3b
+	fail()
 1:	in	al, 0x61
 	test	al, 0x20
 	jz	1b
@@ -264,6 +276,7 @@ pit_by_ioapic:
 
 /* A masked PIC line stays pending and comes when unmasked; IRR shows it. */
 mask_and_pend:
+	pit_stop
 	pic_init 0
 	forget	0x20
 	pit	0, 500

@@ -23,4 +23,11 @@ void terminal_make_raw(struct terminal *term, int fd);
 /** Puts back what terminal_make_raw() found. Harmless if it did nothing. */
 void terminal_restore(struct terminal *term);
 
+/**
+ * From now on, a crash of this process (SIGSEGV, SIGABRT and the like) puts back the terminal that is
+ * raw at that moment before it takes its course. Changes the process's signal actions: for programs,
+ * before they create a machine, so that engines pass on what is not theirs.
+ */
+void terminal_restore_on_crash(void);
+
 #endif

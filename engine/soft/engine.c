@@ -275,7 +275,10 @@ static int soft_set_clock(struct engine_vm *base, const struct kvm_clock_data *c
 
 static int soft_get_supported_cpuid(struct engine_vm *vm, struct kvm_cpuid2 *cpuid)
 {
-	return cpuid_supported(cpuid);
+	/* A machine without interrupt chips has no timer either: its few instructions need not wait
+	 * for the clock. */
+	bool timeless = vm && !soft_vm_of(vm)->irqchip;
+	return cpuid_supported(cpuid, timeless ? 0 : clock_tsc_khz());
 }
 
 /* ---- vCPUs ---- */
@@ -313,7 +316,7 @@ static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu *
 	v->self = v;
 	v->vm = vm;
 	v->host_mxcsr = HOST_MXCSR;
-	v->tsc_khz = clock_tsc_khz();
+	v->tsc_khz = vm->irqchip ? clock_tsc_khz() : 0; /* else: see soft_set_cpuid() */
 	v->base.engine = &engine_soft;
 	v->base.vm = base;
 	v->base.id = id;

@@ -416,6 +416,10 @@ int soft_set_cpuid(struct engine_vcpu *vcpu, const struct kvm_cpuid2 *cpuid)
 	}
 	if (bits < 32 || bits > 52)
 		bits = 36;
+	/* Who is told of kvmclock (cpuid.rst: leaf 40000001H, EAX bits 0 and 3) may turn it on. */
+	cpuid_query(v, 0x40000001, 0, leaf);
+	if (!v->tsc_khz && (leaf[CPUID_EAX] & (BIT(0) | BIT(3))))
+		v->tsc_khz = clock_tsc_khz();
 	v->reserved_pa = (BIT(52) - 1) & ~(BIT(bits) - 1);
 	tlb_flush(v, false);
 	vcpu_update_mode(v);

@@ -6,6 +6,7 @@ Usage: behaviour.py GUISE
 import fcntl
 import os
 import pty
+import resource
 import select
 import signal
 import subprocess
@@ -17,13 +18,23 @@ import time
 import guests
 from tap import check, finish, skip
 
-LIMIT = 20  # seconds; nothing here takes one
+LIMIT = 60  # seconds; nothing here takes one on an idle machine
 
 
 def own_terminal():
     """In the child: standard input becomes the controlling terminal of a session of its own."""
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def own_terminal_without_core():
+    own_terminal()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def queued(pipe):
+    """Bytes in a pipe."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 class Machine:
@@ -119,14 +130,14 @@ class Tests:
     def reader_sleeps(self):
         """A reader that takes nothing must not keep the machine from ending."""
         machine = self.start("flood")
-        time.sleep(0.3)
-        machine.process.send_signal(signal.SIGTERM)
+        pipe = machine.process.stdout.fileno()
         deadline = time.monotonic() + LIMIT
-        # Twice: the second one gives up what is still queued.
-        time.sleep(0.1)
-        machine.process.send_signal(signal.SIGTERM)
-        while machine.process.poll() is None and time.monotonic() < deadline:
+        while queued(pipe) < fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) / 2 and time.monotonic() < deadline:
             time.sleep(0.01)
+        # Again and again: one ends the machine, the next gives up what is still queued; two that come at once are one.
+        while machine.process.poll() is None and time.monotonic() < deadline:
+            machine.process.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
         status = machine.process.poll()
         machine.process.kill()
         machine.process.communicate()
@@ -165,6 +176,10 @@ class Tests:
         status, out, err = self.start("hello", "--stats").end()
         check(status == 0 and b"engine " + self.engine.encode() in err and b"12  port I/O exits\n" in err,
               self.name("--stats"), err.decode())
+        check(not any(float(line.split()[0].replace(b",", b"")) == 0 for line in err.splitlines()[1:]),
+              self.name("--stats: no empty rows"), err.decode())
+        status, out, err = self.start("many_exits", "--stats").end()
+        check(status == 0 and b" 1,234  port I/O exits\n" in err, self.name("--stats: thousands"), err.decode())
         status, out, err = self.start("hello", "--trace", "io=2").end()
         check(status == 0 and err.count(b"write 0xf1/1") == 12, self.name("--trace"), err.decode())
 
@@ -219,6 +234,27 @@ class Tests:
         os.close(primary)
         os.close(secondary)
 
+    def terminal_after_crash(self):
+        """What a crash of the monitor leaves behind; the signal stands in for the crash."""
+        for number in (signal.SIGSEGV, signal.SIGABRT):
+            primary, secondary = pty.openpty()
+            before = termios.tcgetattr(secondary)
+            process = subprocess.Popen(self.command("spin"), stdin=secondary, stdout=subprocess.PIPE,
+                                       preexec_fn=own_terminal_without_core)
+            process.stdout.read(1)
+            raw = termios.tcgetattr(secondary) != before
+            process.send_signal(number)
+            try:
+                status = process.wait(LIMIT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                status = "still running"
+            check(raw and status == -number and termios.tcgetattr(secondary) == before,
+                  self.name("terminal: as it was, after " + number.name), status)
+            process.stdout.close()
+            os.close(primary)
+            os.close(secondary)
+
     def kernels(self):
         """Machines with interrupt chips, where a HLT is not the monitor's to see."""
 
@@ -226,7 +262,7 @@ class Tests:
             return Machine([self.guise, "run", "-e", self.engine, "-m", "64M", *options,
                             guests.link(name, self.directory)])
 
-        warning = b"warning: " # a slow engine says so first
+        warning = b"warning: "  # a slow engine says so first
         status, out, err = start("dead").end()
         err = b"".join(line for line in err.splitlines(True) if warning not in line)
         expect(self.name("halts for good"), (status, out, err), 2, b"D",
@@ -259,6 +295,7 @@ class Tests:
         self.statistics()
         self.terminal()
         self.terminal_after_signal()
+        self.terminal_after_crash()
 
 
 def without_engine(guise):
@@ -268,7 +305,6 @@ def without_engine(guise):
     check(done.returncode == 0 and b"--flat-mode" in done.stdout and not done.stderr, "guise run --help")
     done = subprocess.run([guise, "version"], capture_output=True, text=True)
     check(done.returncode == 0 and done.stdout.startswith("guise "), "guise version")
-    begin = time.monotonic()
     done = subprocess.run([guise, "check"], capture_output=True, text=True, timeout=LIMIT)
     check(done.returncode == 0 and "auto picks" in done.stdout and "memory" in done.stdout, "guise check", done.stdout)
     return done.stdout

@@ -21,6 +21,7 @@ SOURCES = {
     "reset": "mov $'R', %al; out %al, $0xf1; mov $0xfe, %al; out %al, $0x64; jmp .",
     "power_off": "mov $0x604, %dx; mov $0x3400, %ax; out %ax, %dx; jmp .",
     "spin": "mov $'S', %al; out %al, $0xf1; jmp .",
+    "many_exits": "mov $1234, %cx; 1: in $0x80, %al; loop 1b; hlt",
     "flood": "mov $'x', %al; 1: out %al, $0xf1; jmp 1b",
     # a line through the serial port, by polling
     "serial": """

@@ -95,7 +95,7 @@ static void test_room(void **state)
 	struct kvm_cpuid2 *cpuid = calloc(1, sizeof(*cpuid) + 3 * sizeof(cpuid->entries[0]));
 
 	cpuid->nent = 3;
-	assert_int_equal(cpuid_supported(cpuid), -E2BIG);
+	assert_int_equal(cpuid_supported(cpuid, 0), -E2BIG);
 	free(cpuid);
 }
 
@@ -188,6 +188,31 @@ static void test_kvm_leaves_and_clock(void **state)
 	assert_int_equal(r[CPUID_EAX], clock_tsc_khz() / 1000);
 }
 
+/* A machine that has no timer does not wait for the host's clock: it is told nothing of it. */
+static void test_no_clock(void **state)
+{
+	struct soft_vcpu *v = *state;
+	struct kvm_cpuid2 *cpuid =
+	    calloc(1, sizeof(*cpuid) + CPUID_MAX * sizeof(cpuid->entries[0]));
+	u32 r[4];
+
+	cpuid->nent = CPUID_MAX;
+	assert_int_equal(cpuid_supported(cpuid, 0), 0);
+	v->tsc_khz = 0;
+	assert_int_equal(soft_set_cpuid(&v->base, cpuid), 0);
+	assert_int_equal(v->tsc_khz, 0);
+	cpuid_query(v, 0x40000001, 0, r);
+	assert_int_equal(r[CPUID_EAX], 1u << 1);
+	cpuid_query(v, 0x15, 0, r);
+	assert_int_equal(r[0] | r[1] | r[2] | r[3], 0);
+
+	cpuid->nent = CPUID_MAX;
+	assert_int_equal(cpuid_supported(cpuid, clock_tsc_khz()), 0);
+	assert_int_equal(soft_set_cpuid(&v->base, cpuid), 0);
+	assert_int_equal(v->tsc_khz, clock_tsc_khz());
+	free(cpuid);
+}
+
 static void test_address_width(void **state)
 {
 	struct soft_vcpu *v = *state;
@@ -227,6 +252,7 @@ int main(void)
 		TEST(test_topology),
 		TEST(test_out_of_range),
 		TEST(test_kvm_leaves_and_clock),
+		TEST(test_no_clock),
 		TEST(test_address_width),
 		TEST(test_instruction),
 	};

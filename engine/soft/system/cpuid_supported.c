@@ -7,6 +7,7 @@
 
 #define BASIC_MAX	    0x16u
 #define KVM_MAX		    0x40000001u
+#define KVM_CLOCK_FEATURES  (BIT(3) | BIT(24)) /* kvmclock, and that it is stable */
 #define EXTENDED_MAX	    0x80000021u
 #define SIGNATURE_HYGON_EBX 0x6f677948u /* "Hygo" */
 #define PA_BITS_MAX	    46u /* as wide as real processors that software of today was tested on */
@@ -141,10 +142,9 @@ static void add_caches(struct out *o, const struct host *h)
 	}
 }
 
-static void add_basic(struct out *o, const struct host *h)
+static void add_basic(struct out *o, const struct host *h, u32 khz)
 {
 	u32 r[4];
-	u32 khz = clock_tsc_khz();
 
 	host_leaf(h, 0, 0, r);
 	r[CPUID_EAX] = BASIC_MAX;
@@ -187,6 +187,8 @@ static void add_basic(struct out *o, const struct host *h)
 			    (u32[4]){[CPUID_EAX] = XSAVE_AVX_SIZE, [CPUID_EBX] = XSAVE_AVX_OFFSET});
 	}
 
+	if (!khz)
+		return;
 	/* TSC = crystal * EBX / EAX; ECX crystal in Hz (SDM 2A CPUID, leaf 15H). */
 	add(o, 0x15, 0, false,
 	    (u32[4]){[CPUID_EAX] = CRYSTAL_HZ / 1000, [CPUID_EBX] = khz, [CPUID_ECX] = CRYSTAL_HZ});
@@ -194,7 +196,7 @@ static void add_basic(struct out *o, const struct host *h)
 	    (u32[4]){[CPUID_EAX] = khz / 1000, [CPUID_EBX] = khz / 1000, [CPUID_ECX] = 100});
 }
 
-static void add_hypervisor(struct out *o, const struct host *h)
+static void add_hypervisor(struct out *o, const struct host *h, u32 khz)
 {
 	u32 r[4] = {KVM_MAX};
 
@@ -202,6 +204,8 @@ static void add_hypervisor(struct out *o, const struct host *h)
 	add(o, 0x40000000, 0, false, r);
 	memset(r, 0, sizeof(r));
 	filter(h, KVM_MAX, 0, r, 0);
+	if (!khz)
+		r[CPUID_EAX] &= ~KVM_CLOCK_FEATURES;
 	add(o, KVM_MAX, 0, false, r);
 }
 
@@ -249,14 +253,14 @@ static void add_extended(struct out *o, const struct host *h)
 		add_features(o, h, 0x80000021, 0, false, 0);
 }
 
-int cpuid_supported(struct kvm_cpuid2 *cpuid)
+int cpuid_supported(struct kvm_cpuid2 *cpuid, u32 tsc_khz)
 {
 	struct host h = host_probe();
 	struct out o = {.cpuid = cpuid, .room = cpuid->nent};
 
 	cpuid->nent = 0;
-	add_basic(&o, &h);
-	add_hypervisor(&o, &h);
+	add_basic(&o, &h, tsc_khz);
+	add_hypervisor(&o, &h, tsc_khz);
 	add_extended(&o, &h);
 	return o.full ? -E2BIG : 0;
 }

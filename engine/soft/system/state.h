@@ -25,12 +25,13 @@ int msr_write(struct soft_vcpu *v, u32 index, u64 value, bool host);
 void cpuid_query(struct soft_vcpu *v, u32 leaf, u32 subleaf, u32 out[4]);
 /** Whether the guest was told of a feature: @reg 0-3 = EAX..EDX of @leaf.@subleaf. */
 bool cpuid_has(struct soft_vcpu *v, u32 leaf, u32 subleaf, int reg, int bit);
-/** Fills @cpuid with what the engine can offer on this host. Outside. 0 or -E2BIG. */
-int cpuid_supported(struct kvm_cpuid2 *cpuid);
+/** Fills @cpuid with what the engine can offer on this host. @tsc_khz 0: nothing about the TSC's frequency and no
+ * kvmclock. Outside. 0 or -E2BIG. */
+int cpuid_supported(struct kvm_cpuid2 *cpuid, u32 tsc_khz);
 
 /* ---- time (engine/soft/clock.c) ---- */
-/** Host TSC frequency in kHz: from the kernel's conversion data or CPUID 15H, else measured (2 ms). Outside, any
- * thread. */
+/** Host TSC frequency in kHz: from the kernel's conversion data or CPUID 15H, else measured (2 ms). The first call
+ * may take 15 ms (the kernel patches itself for its first perf event). Outside, any thread. */
 u32 clock_tsc_khz(void);
 /** CLOCK_MONOTONIC in nanoseconds. Any thread, inside too. */
 u64 clock_now(void);
