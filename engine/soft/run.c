@@ -71,7 +71,7 @@ void soft_translate_pending(struct soft_vcpu *v)
 /* Could anything ever wake this vCPU? Another one could, by an IPI; a device only through IF or NMI. */
 static bool halted_for_good(const struct soft_vcpu *v)
 {
-	if (v->rflags_sys & RFLAGS_IF)
+	if ((v->rflags_sys & RFLAGS_IF) || irqchip_makes_nmi(v))
 		return false;
 	const struct soft_vm *vm = v->vm;
 	for (u32 n = 0; n < VCPUS_MAX; n++) {

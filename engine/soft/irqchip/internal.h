@@ -180,6 +180,8 @@ void ioapic_set(struct irqchip *chip, const struct kvm_ioapic_state *state);
 /** Whether no interrupt of ISA IRQ 0 waits at the pin or a LAPIC any more: a further tick would be
  * seen. */
 bool ioapic_edge_taken(struct irqchip *chip, u32 pin);
+/** Whether a pin is set up to send NMIs (82093AA 3.2.4, delivery mode). */
+bool ioapic_makes_nmi(const struct irqchip *chip);
 
 /* ---- apic_bus.c ---- */
 /** Delivers to every LAPIC that @msg addresses; the number that accepted. */
@@ -198,6 +200,8 @@ void lapic_update(struct lapic *lapic);
 void lapic_error(struct lapic *lapic, u32 bit);
 /** An event of a local source: delivered as LVT entry @reg says. */
 void lapic_local(struct lapic *lapic, enum lapic_reg reg);
+/** Whether what the PIC says arrives as NMI (SDM 3A 10.5.1). */
+bool lapic_lint0_is_nmi(const struct lapic *lapic);
 bool lapic_x2apic(const struct lapic *lapic);
 bool lapic_enabled(const struct lapic *lapic);		/* IA32_APIC_BASE.EN */
 bool lapic_software_enabled(const struct lapic *lapic); /* and SVR bit 8 */

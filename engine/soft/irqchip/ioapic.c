@@ -96,6 +96,17 @@ bool ioapic_edge_taken(struct irqchip *chip, u32 pin)
 	return true;
 }
 
+bool ioapic_makes_nmi(const struct irqchip *chip)
+{
+	for (u32 pin = 0; pin < IOAPIC_PINS; pin++) {
+		u64 entry = chip->ioapic.redirtbl[pin].bits;
+
+		if (!(entry & RTE_MASKED) && RTE_MODE(entry) == DELIVER_NMI)
+			return true;
+	}
+	return false;
+}
+
 static void ioapic_write_entry(struct irqchip *chip, u32 index, u32 value)
 {
 	u32 pin = index >> 1;

@@ -126,6 +126,18 @@ int irqchip_set(struct soft_vm *vm, const struct kvm_irqchip *state)
 	return 0;
 }
 
+bool irqchip_makes_nmi(const struct soft_vcpu *v)
+{
+	struct irqchip *chip = v->vm->irqchip;
+
+	if (!chip || !v->lapic)
+		return false;
+	gp_lock(&chip->lock);
+	bool found = ioapic_makes_nmi(chip) || lapic_lint0_is_nmi(v->lapic);
+	gp_unlock(&chip->lock);
+	return found;
+}
+
 u64 irqchip_run_timers(struct soft_vcpu *v)
 {
 	struct lapic *lapic = v->lapic;

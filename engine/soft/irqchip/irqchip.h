@@ -55,6 +55,8 @@ void lapic_set_tpr(struct soft_vcpu *v, u64 cr8);
 bool irqchip_pending(const struct soft_vcpu *v);
 /** Acknowledges it: the vector, or -1. */
 int irqchip_acknowledge(struct soft_vcpu *v);
+/** Whether a wire of the chips is set up to make NMIs: a pin of the IOAPIC, or LINT0 of @v. Any thread. */
+bool irqchip_makes_nmi(const struct soft_vcpu *v);
 /** Takes a pending INIT; true once per INIT. */
 bool lapic_take_init(struct soft_vcpu *v);
 /** Takes a pending SIPI: its vector, or -1. */

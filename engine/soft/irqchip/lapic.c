@@ -164,6 +164,13 @@ void lapic_local(struct lapic *lapic, enum lapic_reg reg)
 	lapic_deliver(lapic, mode, LVT_VECTOR(lvt), false);
 }
 
+bool lapic_lint0_is_nmi(const struct lapic *lapic)
+{
+	u32 lvt = lapic->regs[LAPIC_LVT_LINT0];
+
+	return !(lvt & LVT_MASKED) && LVT_MODE(lvt) == DELIVER_NMI;
+}
+
 void lapic_error(struct lapic *lapic, u32 bit)
 {
 	bool again = lapic->errors & bit;
