@@ -79,7 +79,7 @@ int guest_forget_code(void);
 struct leeway {
 	u64 live; /* arithmetic flags that it must show */
 	u64 cr2;  /* bits of the address that must be right */
-	bool x87; /* whether x87 state may differ */
+	bool x87, mxcsr; /* what may differ */
 };
 
 /** For a fault of the instruction at @code, CS-relative @rip. */

@@ -51,6 +51,8 @@ void put_unmasked(struct gen *g)
 	}
 	if (x87 && one_in(r, 2))
 		put8(g, 0x9b); /* fwait */
+	else if (x87 && one_in(r, 4))
+		put_at_base(g, 0xdd, 1, 4); /* frstor */
 	if (one_in(r, 2))
 		put_any(g);
 }

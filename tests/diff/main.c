@@ -174,6 +174,7 @@ int main(int argc, char **argv)
 	u64 done = 0;
 	if (!parse(argc, argv, &o))
 		return 2;
+	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (native_init(&kinds) < 0 || guest_init() < 0) {
 		printf("the soft engine, FSGSBASE or the fixed addresses are not to be had here\n");
 		return 77;
@@ -184,7 +185,6 @@ int main(int argc, char **argv)
 		return 77;
 	}
 	printf("seed %#llx, %llu instructions\n", (ull)o.seed, (ull)o.count);
-	fflush(stdout);
 	struct random r = {o.seed};
 	u64 at = o.at;
 	while (done < o.count && mismatches < MISMATCHES_MAX) {

@@ -81,11 +81,15 @@ static void put_copy(struct gen *g, const u8 *old, const u8 *other, u32 length)
 	put_bytes(g, other, length);
 	put_mov(g, 6, source);
 	put_mov(g, 1, length);
-	put_mov(g, 7, here(g) + 5 + 1 + 2);
+	u32 start = g->used; /* RSI and RDI may be bases of the code that is copied */
+	put_purpose(g);
+	u32 purpose_size = g->used - start;
+	g->used = start;
+	put_mov(g, 7, here(g) + 5 + 1 + 2 + purpose_size);
 	put8(g, 0xfc);
 	put(g, 0xa4f3, 2);
-	put_bytes(g, old, length);
 	put_purpose(g);
+	put_bytes(g, old, length);
 }
 
 void put_self_modification(struct gen *g)

@@ -200,6 +200,10 @@ void emit_op(struct translator *t, const struct decoded *d)
 	}
 	*insn = d->insn;
 	flags_to_memory(t, S0);
+	if (d->mmx || insn->op == OP_ID_frstor) { /* #MF here (SDM 1 8.6), not in the C function */
+		map_here(t, t->current, true);
+		e8(e, 0x9b);
+	}
 	e_store_gs_imm(e, GS(rip), d->rip, S0);
 	e_mov_imm(e, S1, (u64)insn);
 	if (op_properties[insn->op] & OP_ENDS)
