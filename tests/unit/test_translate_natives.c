@@ -4,7 +4,8 @@
  *   - has at most one memory operand, named by its ModRM byte (or moffs): the one that is checked;
  *   - touches no register that the monitor keeps for itself, nothing privileged, no control flow;
  *   - is emitted as the same instruction with operands of the same sizes;
- *   - reaches no byte outside the memory operand that was checked.
+ *   - reaches no byte outside the memory operand that was checked;
+ *   - reads and writes no arithmetic flags but those that the liveness pass believes it does.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -260,6 +261,101 @@ static void sandbox_setup(void)
 	assert_int_equal(mprotect(p + PAGE_SIZE, PAGE_SIZE, PROT_NONE), 0);
 }
 
+/* ---- which flags it reads and writes ---- */
+
+struct machine_state {
+	u64 regs[16]; /* in encoding order; RSP is not used */
+	u64 flags;
+};
+
+/* x87 and vectors before each run */
+static _Alignas(64) u8 vectors[1024];
+
+static void vectors_setup(void)
+{
+	static const u16 fcw = 0x37f;
+	static const u32 mxcsr = 0x1f80;
+	static const u64 state = 7;
+	for (u32 n = 160; n < 160 + 8 * 16; n++) /* XMM0 to XMM7 (SDM 1 table 10-2) */
+		vectors[n] = (u8)(n * 37);
+	memcpy(vectors, &fcw, sizeof(fcw));
+	memcpy(vectors + 24, &mxcsr, sizeof(mxcsr));
+	memcpy(vectors + 512, &state, sizeof(state));
+}
+
+static void load_vectors(void)
+{
+	__asm__ volatile("xrstor %0" : : "m"(vectors), "a"(7), "d"(0) : "memory");
+}
+
+/* Calls @code with state *in, arithmetic flags included; *out is what it leaves behind. */
+void run_with_flags(const u8 *code, const struct machine_state *in, struct machine_state *out);
+__asm__(".pushsection .text\n"
+	".globl run_with_flags\n"
+	"run_with_flags:\n"
+	"	push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
+	"	push %rdx; push %rdi\n"
+	"	mov %rsi, %r15\n"
+	"	push 128(%r15); popf\n"
+	"	mov (%r15), %rax; mov 8(%r15), %rcx; mov 16(%r15), %rdx; mov 24(%r15), %rbx\n"
+	"	mov 40(%r15), %rbp; mov 48(%r15), %rsi; mov 56(%r15), %rdi\n"
+	"	mov 64(%r15), %r8; mov 72(%r15), %r9; mov 80(%r15), %r10; mov 88(%r15), %r11\n"
+	"	mov 96(%r15), %r12; mov 104(%r15), %r13; mov 112(%r15), %r14\n"
+	"	call *(%rsp)\n"
+	"	pushf\n"
+	"	xchg %r15, 16(%rsp)\n"
+	"	mov %rax, (%r15); mov %rcx, 8(%r15); mov %rdx, 16(%r15); mov %rbx, 24(%r15)\n"
+	"	mov %rbp, 40(%r15); mov %rsi, 48(%r15); mov %rdi, 56(%r15)\n"
+	"	mov %r8, 64(%r15); mov %r9, 72(%r15); mov %r10, 80(%r15); mov %r11, 88(%r15)\n"
+	"	mov %r12, 96(%r15); mov %r13, 104(%r15); mov %r14, 112(%r15)\n"
+	"	popq 128(%r15); pop %rdi; pop %rdx\n"
+	"	pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
+	"	cld\n"
+	"	ret\n"
+	".popsection\n");
+
+static bool flags_problem(const struct machine_state *in, const struct machine_state *a,
+			  const struct machine_state *b, u64 toggled, const struct decoded *d)
+{
+	u64 read = d->flags_read, written = d->flags_written, differ = (a->flags ^ b->flags) & RFLAGS_ARITH;
+	/* One that has to do with flags finds and leaves all of them in the host's, whichever they are. */
+	if (!(read | written) && ((a->flags ^ in->flags) & RFLAGS_ARITH))
+		return true;
+	if (read & toggled)
+		return false;
+	/* Its own old value may stay, unless it is said to be overwritten. */
+	return (differ & (written | ~toggled)) || memcmp(a->regs, b->regs, sizeof(a->regs)) != 0;
+}
+
+static void check_flags(const u8 bytes[15], const struct reading *r, const struct decoded *d)
+{
+	static const u64 values[][3] = {{0, 0, 0}, {0x123456789abcdef0, 0x2101, 1}, {~0ull, 0x8040ff, 33},
+					{0x80, 0x7fffffff80000000, 0xffffff45}};
+	static const u64 flags[] = {RFLAGS_CF, RFLAGS_PF, RFLAGS_AF, RFLAGS_ZF, RFLAGS_SF, RFLAGS_OF};
+	memcpy(sandbox, bytes, r->zi.length);
+	sandbox[r->zi.length] = 0xc3;
+	for (volatile u32 n = 0; n < ARRAY_SIZE(values) * 2; n++) {
+		struct machine_state in = {.flags = n & 1 ? 0x8d7 : 0x002}, a = {.flags = 0};
+		for (u32 reg = 0; reg < 15; reg++)
+			in.regs[reg] = values[n / 2][reg % 3];
+		if (sigsetjmp(back, 1))
+			continue; /* division */
+		load_vectors();
+		run_with_flags(sandbox, &in, &a);
+		for (u32 f = 0; f < ARRAY_SIZE(flags); f++) {
+			struct machine_state other = in, b = {.flags = 0};
+			other.flags ^= flags[f];
+			load_vectors();
+			run_with_flags(sandbox, &other, &b);
+			if (flags_problem(&in, &a, &b, flags[f], d)) {
+				complain(MODE_CODE64, bytes, r, "flags read %#x written %#x: not so",
+					 d->flags_read, d->flags_written);
+				return;
+			}
+		}
+	}
+}
+
 /* ---- all encodings ---- */
 
 static void check(u32 code, const u8 bytes[15])
@@ -280,6 +376,10 @@ static void check(u32 code, const u8 bytes[15])
 	if (code == MODE_CODE64 && d.mem && failures == before && d.has_modrm && d.insn.base == RBX &&
 	    !(d.gpr_used & BIT(RSP)))
 		check_reach(bytes, &r, d.mem_size);
+	bool random = r.zi.mnemonic == ZYDIS_MNEMONIC_RDRAND || r.zi.mnemonic == ZYDIS_MNEMONIC_RDSEED;
+	if (code == MODE_CODE64 && !d.mem && !random && !(d.gpr_used & (BIT(RSP) | BIT(15))) &&
+	    (!d.has_modrm || (d.insn.modrm & 7) < 3))
+		check_flags(bytes, &r, &d);
 }
 
 static const u8 opcode_prefix[][2] = {{0, 0}, {0x0f, 0}, {0x0f, 0x38}, {0x0f, 0x3a}};
@@ -353,6 +453,7 @@ static void all_natives(void **state)
 	v = container_of(vcpu, struct soft_vcpu, base);
 	v->seg[SEG_CS].base = 0;
 	sandbox_setup();
+	vectors_setup();
 	for (u32 code = MODE_CODE16; code <= MODE_CODE64; code++) {
 		legacy(code);
 		vex(code);
