@@ -7,7 +7,7 @@
 #define NS_WORD	      "nanoseconds "
 #define NS_PER_SECOND 1e9
 
-#define NUMBER_MAX    27 /* 2^64 - 1 with its commas */
+#define NUMBER_MAX 27 /* 2^64 - 1 with its commas */
 
 /** @value with a comma after each thousand. @text has room for NUMBER_MAX. */
 static const char *grouped(u64 value, char *text)

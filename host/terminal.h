@@ -24,9 +24,9 @@ void terminal_make_raw(struct terminal *term, int fd);
 void terminal_restore(struct terminal *term);
 
 /**
- * From now on, a crash of this process (SIGSEGV, SIGABRT and the like) puts back the terminal that is
- * raw at that moment before it takes its course. Changes the process's signal actions: for programs,
- * before they create a machine, so that engines pass on what is not theirs.
+ * From now on, a crash of this process (SIGSEGV, SIGABRT and the like) puts back the terminal that
+ * is raw at that moment before it takes its course. Changes the process's signal actions: for
+ * programs, before they create a machine, so that engines pass on what is not theirs.
  */
 void terminal_restore_on_crash(void);
 
