@@ -41,6 +41,7 @@ guest_main:
 	call	two_modes
 	call	through_alias
 	call	second_page_remapped
+	call	same_page_twice
 	call	next_page_remapped
 	call	remaps_itself
 	call	middle_of_instruction
@@ -185,9 +186,13 @@ two_modes:
 
 /* ---- changed through another address ---- */
 
-/* RBX: the alias to write by. The store is in the code's own page, and in its own straight run. */
+/*
+ * RBX: the alias to write by. The store is in the code's own page, and in its own straight run. Another linear address
+ * than the code's asks for a serializing instruction (SDM vol. 3A 8.1.3): MOV to CR2.
+ */
 changes_itself:
 	mov	[rbx + (1f - changes_itself) + 1], ecx
+	mov	cr2, rax
 	xor	eax, eax
 1:	mov	eax, 0x11111111
 	ret
@@ -292,6 +297,29 @@ second_page_remapped:
 	invlpg	[VA(8)]
 	call	rbx
 	expect(rax, 0x44332212)
+	ret
+
+/* An instruction across two addresses of one page: both its ends are code. */
+same_page_twice:
+	mov	word ptr [PAGE(15) + 0xffd], 0x11b8	/* MOV EAX, imm32; RET */
+	mov	byte ptr [PAGE(15) + 0xfff], 0x22
+	mov	dword ptr [PAGE(15)], 0xc34433
+	map	13, 15
+	map	14, 15
+	mov	rbx, VA(13) + 0xffd
+	mov	r12d, 20
+1:	mov	byte ptr [PAGE(15)], 0x33
+	call	rbx
+	expect(rax, 0x44332211)
+	mov	byte ptr [VA(13)], 0x55
+	call	rbx
+	expect(rax, 0x44552211)
+	mov	byte ptr [VA(14) + 0xfff], 0x66
+	call	rbx
+	expect(rax, 0x44556611)
+	mov	byte ptr [VA(14) + 0xfff], 0x22
+	dec	r12d
+	jnz	1b
 	ret
 
 /* Straight code that ends with its page, a branch not taken there, and direct jumps and calls to the next one */

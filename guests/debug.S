@@ -39,6 +39,7 @@ guest_main:
 	call	execution
 	call	data
 	call	data_in_strings
+	call	execution_of_strings
 	call	general_detect
 	call	input_output
 	call	icebp
@@ -412,6 +413,52 @@ data_in_strings:
 	set_dr7 0
 	ret
 
+/* A breakpoint on a repeated string hits before it, not before each element; RF is for the whole of it. */
+execution_of_strings:
+	set_gate DB, count_and_go_on
+	mov	rax, offset 2f
+	mov	dr0, rax
+	set_dr7 BREAK(0, 0, 0)
+	mov	rbx, offset scratch
+	mov	r12d, 3
+1:	mov	qword ptr [steps], 0
+	mov	rsi, rbx
+	lea	rdi, [rbx + 64]
+	mov	ecx, 5
+2:	rep movsb
+	expect([steps], 1)
+	dec	r12d
+	jnz	1b
+	/* a data breakpoint in the middle pushes RF set, and the one on the instruction is not due again */
+	lea	rax, [rbx + 66]
+	mov	dr2, rax
+	mov	rax, offset 3f
+	mov	dr0, rax
+	set_dr7 (BREAK(0, 0, 0) | BREAK(2, 1, 0))
+	mov	qword ptr [steps], 0
+	mov	rsi, rbx
+	lea	rdi, [rbx + 64]
+	mov	ecx, 5
+3:	rep movsb
+	expect([steps], 2)
+	mov	rax, [step_flags]
+	and	eax, F_RF
+	expect(rax, F_RF)
+	set_dr7 0
+	reset_gate DB
+	clear_dr6
+	ret
+
+/* RF in the frame, as a debugger does to go on */
+count_and_go_on:
+	inc	qword ptr [steps]
+	push	rax
+	mov	rax, [rsp + 24]
+	mov	[step_flags], rax
+	or	qword ptr [rsp + 24], F_RF
+	pop	rax
+	iretq
+
 /* DR7.GD: any MOV DR faults, once. */
 general_detect:
 	clear_dr6
@@ -471,6 +518,7 @@ icebp:
 	.balign	8
 steps:	.skip	8
 step_dr6: .skip	8
+step_flags: .skip 8
 step_ips: .skip	64 * 8
 
 	.section .user, "awx"

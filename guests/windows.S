@@ -187,6 +187,8 @@ look:
 	mov	[looked_r8], r8
 	mov	[looked_r9], r9
 	mov	[looked_r10], r10
+	mov	rax, [rsp + 24]
+	mov	[looked_flags], rax
 	inc	qword ptr [irq_total]
 	lapic_write 0xb0, 0
 	pop	rax
@@ -423,6 +425,9 @@ masked_pairs:
 	imul	rax, rdx, \size * \move_di
 	add	rax, r14
 	expect([looked_di], rax)
+	mov	rax, [looked_flags]
+	and	eax, F_RF			/* set between iterations (SDM vol. 3B 17.3.1.1) */
+	expect(rax, F_RF)
 	jmp	1f
 2:	dec	r15d
 	jnz	6b
@@ -561,4 +566,5 @@ looked_di: .skip 8
 looked_r8: .skip 8
 looked_r9: .skip 8
 looked_r10: .skip 8
+looked_flags: .skip 8
 wrong:	.skip	8

@@ -204,6 +204,8 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 
 	if (v->stepped)
 		finish_step(v);
+	else
+		v->keep_rf = 0; /* what set it was no stepped instruction: nothing clears RF behind it */
 	if (v->io_head != v->io_tail) {
 		*result = leave(v, LEAVE_QUEUE);
 		return true;

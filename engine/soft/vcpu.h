@@ -195,7 +195,7 @@ struct soft_vcpu {
 
 	u32 mode;          /* translation mode, see translate/mode.h; kept by vcpu_update_mode() */
 	u8 cpl;
-	u8 keep_rf;        /* IRET or a task switch loaded RF: it holds for one more instruction */
+	u8 keep_rf;        /* IRET or a task switch loaded RF, or REP goes on: it holds for one more instruction */
 	enum mmu_index mmu_index;
 
 	struct segment seg[6]; /* by encoding: ES CS SS DS FS GS */

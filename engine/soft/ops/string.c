@@ -385,6 +385,8 @@ static void repeat_compare(struct soft_vcpu *v, const struct insn *i,
 	v->arith = compare_flags(last, i->opsize);
 	if (ended)
 		v->rip = v->next_rip;
+	else
+		string_pause(v);
 }
 
 void op_cmps(struct soft_vcpu *v, const struct insn *i)

@@ -48,12 +48,24 @@ static inline void string_advance(struct soft_vcpu *v, const struct insn *i, u64
 		v->regs[RCX] = merge(v->regs[RCX], v->regs[RCX] - count, i->addrsize);
 }
 
+/**
+ * A string instruction is left with more to do: v->rip stays. What comes in between pushes RF set, and breakpoints
+ * on the instruction do not hit again (SDM 3B 17.3.1.1).
+ */
+static inline void string_pause(struct soft_vcpu *v)
+{
+	v->rflags_sys |= RFLAGS_RF;
+	v->keep_rf = 1;
+}
+
 /** Sets v->rip after a part of a string instruction: to itself (where it is) while more is to do.
  */
 static inline void string_next(struct soft_vcpu *v, const struct insn *i)
 {
 	if (!i->rep || string_is_done(v, i))
 		v->rip = v->next_rip;
+	else
+		string_pause(v);
 }
 
 #endif

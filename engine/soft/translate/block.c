@@ -134,22 +134,34 @@ static void remove_block(struct soft_vcpu *v, struct block *b)
 	v->stats.blocks_invalidated++;
 }
 
-/* Bytes of @b that lie in the page of @gpa: [*first, *last]. */
-static bool block_bytes_in(const struct block *b, u64 gpa, u64 *first, u64 *last)
+/* Bytes of @b in its first page, or its second: [*first, *last]. Both may be the same page, mapped twice. */
+static bool block_part(const struct block *b, bool second, u64 *first, u64 *last)
 {
-	u64 page = gpa & PAGE_MASK;
-	if ((b->gpa & PAGE_MASK) == page) {
-		u64 end = b->gpa + b->length - 1;
-		*first = b->gpa;
-		*last = (end & PAGE_MASK) == page ? end : page + PAGE_SIZE - 1;
-		return true;
+	u64 end = b->gpa + b->length - 1;
+	u64 page_end = b->gpa | ~PAGE_MASK;
+	if (second) {
+		*first = b->gpa2;
+		*last = b->gpa2 + (end & ~PAGE_MASK);
+		return b->gpa2 != ~0ull;
 	}
-	if (b->gpa2 == page) {
-		*first = page;
-		*last = page + ((b->gpa + b->length - 1) & ~PAGE_MASK);
-		return true;
+	*first = b->gpa;
+	*last = end < page_end ? end : page_end;
+	return true;
+}
+
+/* Whether @b has bytes in [@gpa, @gpa + @size); *@near: in that page. */
+static bool block_touches(const struct block *b, u64 gpa, u32 size, bool *near)
+{
+	bool touches = false;
+	*near = false;
+	for (u32 part = 0; part < 2; part++) {
+		u64 first, last;
+		if (!block_part(b, part, &first, &last) || (first ^ gpa) & PAGE_MASK)
+			continue;
+		*near = true;
+		touches |= first < gpa + size && last >= gpa;
 	}
-	return false;
+	return touches;
 }
 
 void blocks_invalidate(struct soft_vcpu *v, u64 gpa, u32 size)
@@ -159,15 +171,13 @@ void blocks_invalidate(struct soft_vcpu *v, u64 gpa, u32 size)
 	bool left = false;
 	for (struct block *b = *chain, *next; b; b = next) {
 		next = b->page_next[page_chain(cache, b->gpa) == chain ? 0 : 1];
-		u64 first, last;
-		if (!block_bytes_in(b, gpa, &first, &last))
-			continue;
-		if (first < gpa + size && last >= gpa) {
+		bool near;
+		if (block_touches(b, gpa, size, &near)) {
 			remove_block(v, b);
 			/* It may be the one that is running. */
 			vcpu_attention(v, ATTENTION_IRQ);
 		} else {
-			left = true;
+			left |= near;
 		}
 	}
 	if (!left) {
