@@ -322,6 +322,14 @@ bool lapic_mmio(struct soft_vcpu *v, u64 gpa, u32 size, u64 *value, bool write)
 	return true;
 }
 
+/* Delivery status, and Remote IRR of LINT0 and LINT1: ignored when written (SDM 3A 10.5.1). */
+static u32 read_only_bits(u32 reg)
+{
+	if (reg == LAPIC_LVT_LINT0 || reg == LAPIC_LVT_LINT1)
+		return BIT(12) | BIT(14);
+	return reg >= LAPIC_LVT_TIMER && reg <= LAPIC_LVT_ERROR ? BIT(12) : 0;
+}
+
 /* SDM 3A 10.12.1.2, 10.12.1.3: reserved registers, bits and directions raise #GP(0) */
 static bool x2apic_msr(struct lapic *lapic, u32 reg, u64 *value, bool write)
 {
@@ -345,9 +353,9 @@ static bool x2apic_msr(struct lapic *lapic, u32 reg, u64 *value, bool write)
 		lapic_write(lapic, reg, (u32)(*value & ~ICR_READ_ONLY));
 		return true;
 	}
-	if (*value & ~(u64)registers[reg].writable)
+	if (*value & ~(u64)(registers[reg].writable | read_only_bits(reg)))
 		return false;
-	lapic_write(lapic, reg, (u32)*value);
+	lapic_write(lapic, reg, (u32)(*value & registers[reg].writable));
 	return true;
 }
 
