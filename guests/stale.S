@@ -10,6 +10,7 @@ guest_main:
 	call	undefined_patched
 	call	undefined_patched_across_pages
 	call	remap_after_mode_change
+	call	jump_while_remapped
 	call	code_segment_with_base
 	ret
 
@@ -68,6 +69,49 @@ remap_after_mode_change:
 	dec	r12d
 	jnz	1b
 	clts
+	ret
+
+/*
+ * Code that remaps its own page without a flush, and jumps: it may land in either page, but with the old mapping back
+ * (and flushed) it must land in the old one. The page 256 pages on only helps to forget the translation.
+ */
+.macro put_remapper page, value
+	mov	rax, 0x0374c985078948	/* mov [rdi], rax; test ecx, ecx; jz 1f */
+	mov	[PAGE(\page)], rax
+	mov	dword ptr [PAGE(\page) + 7], 0xb0c311b0	/* mov al, 0x11; ret; 1: mov al, value; ret */
+	mov	byte ptr [PAGE(\page) + 11], \value
+	mov	byte ptr [PAGE(\page) + 12], 0xc3
+.endm
+
+jump_while_remapped:
+	put_remapper 3, 0x33
+	put_remapper 4, 0x44
+	mov	byte ptr [PAGE(5) + 16], 0xc3
+	mov	rax, offset PAGE(5) + (PTE_P | PTE_W)
+	mov	[test_pt + 256 * 8], rax
+	mov	rax, offset PAGE(3) + (PTE_P | PTE_W)
+	mov	[test_pt], rax
+	mov	rbx, TEST_VA
+	mov	rdx, TEST_VA + 0x100010
+	invlpg	[rbx]
+	invlpg	[rdx]
+	mov	edi, offset PAGE(6)
+	mov	ecx, 1
+	call	rbx
+	movzx	eax, al
+	expect(rax, 0x11)
+	call	rdx
+	mov	edi, offset test_pt
+	mov	rax, offset PAGE(4) + (PTE_P | PTE_W)
+	xor	ecx, ecx
+	call	rbx
+	mov	rax, offset PAGE(3) + (PTE_P | PTE_W)
+	mov	[test_pt], rax
+	invlpg	[rbx]
+	mov	edi, offset PAGE(6)
+	call	rbx
+	movzx	eax, al
+	expect(rax, 0x33)
 	ret
 
 /* In 64-bit mode a code segment has no base, whatever its descriptor says (SDM vol. 3A 3.2.4). */

@@ -397,6 +397,16 @@ static u64 jump_cache_find(const struct soft_vcpu *v, u32 mode, u64 linear)
 	return slot->code;
 }
 
+/* Linked blocks follow each other unasked, whatever the page tables say then: so they lie in one physical page, which
+ * the first one was found by. The guest may have remapped it on the way here. */
+static bool may_link(struct soft_vcpu *v, const struct block_exit *link, const struct block *b)
+{
+	const struct block *from = block_of_host(v, v->cache->rx + link->site);
+	return from && from->valid && from->mode == b->mode && from->cs_base == b->cs_base &&
+	       ((from->gpa ^ b->gpa) & PAGE_MASK) == 0 && b->gpa2 == ~0ull &&
+	       link->target + b->cs_base == b->linear;
+}
+
 u64 soft_dispatch(struct soft_vcpu *v)
 {
 	struct block_exit *link = (struct block_exit *)v->pending_link;
@@ -432,7 +442,7 @@ u64 soft_dispatch(struct soft_vcpu *v)
 	}
 	v->running = mode & (MODE_ONE | MODE_STEP);
 	if (likely(!v->running)) {
-		if (link && b->gpa2 == ~0ull && link->target + b->cs_base == linear)
+		if (link && may_link(v, link, b))
 			block_link(v, link, b);
 		remember(v, b);
 	}

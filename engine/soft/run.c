@@ -14,6 +14,7 @@
 #include "debug/trace.h"
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/mmu/io.h"
+#include "engine/soft/signals.h"
 #include "engine/soft/system/exception.h"
 #include "engine/soft/system/state.h"
 #include "engine/soft/timer.h"
@@ -258,6 +259,7 @@ int soft_vcpu_run(struct engine_vcpu *vcpu)
 	if (v->left_at)
 		v->stats.ns_monitor += begin - v->left_at;
 	u64 halted = v->stats.ns_halted;
+	syscall(SYS_rt_sigprocmask, 0, NULL, &v->signal_mask, sizeof(v->signal_mask));
 	soft_current = v;
 	atomic_store(&v->thread, (int)syscall(SYS_gettid));
 	u64 host_gs = swap_gs((u64)v);
@@ -277,4 +279,7 @@ void soft_vcpu_kick(struct engine_vcpu *vcpu)
 	struct soft_vcpu *v = container_of(vcpu, struct soft_vcpu, base);
 	vcpu->run->immediate_exit = 1;
 	vcpu_poke(v, ATTENTION_KICK);
+	/* From a signal handler on the vCPU's own thread, which may have interrupted translated code. */
+	if (soft_current == v)
+		signals_kick_again();
 }

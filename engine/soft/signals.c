@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -18,13 +20,35 @@ static bool in_cache(const struct soft_vcpu *v, u64 pc)
 	return pc >= rx && pc < rx + v->cache->used;
 }
 
+void signals_kick_again(void)
+{
+	syscall(SYS_tgkill, getpid(), (pid_t)syscall(SYS_gettid), KICK_SIGNAL);
+}
+
+/*
+ * The kick has interrupted C: the engine's, which looks at attention by itself, or somebody else's signal handler on
+ * top of translated code, which does not. Other handlers run with other signals blocked: have the kick delivered again
+ * when that one returns and unblocks it.
+ */
+static void defer_kick(const struct soft_vcpu *v, ucontext_t *uc)
+{
+	u64 mask;
+	memcpy(&mask, &uc->uc_sigmask, sizeof(mask));
+	if (mask == v->signal_mask || sigismember(&uc->uc_sigmask, KICK_SIGNAL))
+		return;
+	sigaddset(&uc->uc_sigmask, KICK_SIGNAL);
+	signals_kick_again();
+}
+
 /* Sees to it that attention, which is set, is noticed soon: see stubs.c. */
 static void interrupt_guest(struct soft_vcpu *v, ucontext_t *uc)
 {
 	u64 pc = (u64)uc->uc_mcontext.gregs[REG_RIP];
 	const struct stubs *s = &v->cache->stubs;
-	if (!in_cache(v, pc))
-		return; /* in C, which looks at v->attention before it returns to the guest */
+	if (!in_cache(v, pc)) {
+		defer_kick(v, uc);
+		return;
+	}
 	const u8 *p = (const u8 *)pc;
 	if (p >= s->dispatch_ready && p < s->dispatch_end)
 		uc->uc_mcontext.gregs[REG_RIP] = (greg_t)s->dispatch;

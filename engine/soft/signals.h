@@ -15,4 +15,7 @@ struct error;
 /** Installs the handlers, once. Any thread. 0 or a negative errno. */
 int signals_install(struct error *err);
 
+/** Sends KICK_SIGNAL to the calling thread. Async-signal-safe. */
+void signals_kick_again(void);
+
 #endif

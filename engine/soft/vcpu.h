@@ -249,6 +249,7 @@ struct soft_vcpu {
 	u64 timer_deadline;            /* CLOCK_MONOTONIC ns the host timer is armed for; 0: not */
 	struct engine_stats stats;
 
+	u64 signal_mask;     /* of that thread, outside signal handlers */
 	_Atomic int thread;  /* tid of the thread inside vcpu_run(), or 0 */
 	int timer_thread;    /* tid that the timer signals; 0: no timer yet */
 	int timer;           /* kernel timer id */

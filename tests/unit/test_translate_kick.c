@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -154,8 +155,43 @@ static void no_kick_is_lost(void **state)
 	waitpid(traced, NULL, 0);
 }
 
+/* ---- from signal handlers of others, on the vCPU's own thread ---- */
+
+static struct soft_vcpu *spinning;
+static u32 handled;
+
+static void kick_from_handler(int signal)
+{
+	handled++;
+	spinning->base.engine->vcpu_kick(&spinning->base);
+}
+
+static void kicked_by_itself(void **state)
+{
+	struct itimerval soon = {.it_value.tv_usec = 2000}, never = {{0, 0}, {0, 0}};
+	struct kvm_regs regs = {.rip = CODE, .rflags = 2};
+	struct engine_probe probe;
+	engine_by_name("soft")->probe(&probe);
+	if (!probe.usable)
+		skip();
+	spinning = make_guest();
+	signal(SIGVTALRM, kick_from_handler);
+	signal(SIGALRM, SIG_DFL);
+	alarm(SECONDS);
+	for (u32 n = 0; n < 50; n++) {
+		spinning->base.run->immediate_exit = 0;
+		spinning->base.engine->vcpu_set_regs(&spinning->base, &regs);
+		setitimer(ITIMER_VIRTUAL, &soon, NULL);
+		assert_int_equal(spinning->base.engine->vcpu_run(&spinning->base), -EINTR);
+	}
+	alarm(0);
+	setitimer(ITIMER_VIRTUAL, &never, NULL);
+	assert_int_equal(handled, 50);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(no_kick_is_lost)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(no_kick_is_lost),
+					   cmocka_unit_test(kicked_by_itself)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
