@@ -889,7 +889,7 @@ pdpte_reserved:
 /* ---- from one to the other ---- */
 
 /*
- * CR4.PAE falls while paging is on: the table at CR3 is a PDPT first, then a page directory. toggle_page is at the same
+ * CR4.PAE falls while paging is on: the table at CR3 is a PDPT first, then a page directory. toggle is at the same
  * address in both; 0xa000 is not. PDPTE 0 is PDE 0, so PAE's page directory is 32-bit paging's page table.
  */
 pae_toggled:
