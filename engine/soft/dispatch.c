@@ -347,7 +347,8 @@ static bool second_page_matches(struct soft_vcpu *v, const struct block *b)
 
 static u64 request_translation(struct soft_vcpu *v, u64 linear, u64 gpa, const u8 *host, u32 mode)
 {
-	bool need_next = v->source.need_next && v->source.linear == linear;
+	bool need_next = v->source.need_next && v->source.linear == linear &&
+			 v->source.gpa == gpa && v->source.mode == mode;
 	v->source.need_next = false;
 	v->source.next_page = NULL;
 	if (need_next) {

@@ -80,6 +80,7 @@ struct leeway {
 	u64 live; /* arithmetic flags that it must show */
 	u64 cr2;  /* bits of the address that must be right */
 	bool x87, mxcsr; /* what may differ */
+	bool below_stack; /* a CALL beyond the limit has written its return address, or not */
 };
 
 /** For a fault of the instruction at @code, CS-relative @rip. */

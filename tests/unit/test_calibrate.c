@@ -135,7 +135,7 @@ static void slow_is_not_nothing(void **state)
 	/* 500 rounds a run: one is too few to judge by */
 	assert_int_equal(measure(500, &mips, &err), 0);
 	assert_true(mips > 0);
-	assert_true(fake.runs >= 1 + 4);
+	assert_true(fake.runs > 1);
 	/* A single round in all that time is still more than 0.0. */
 	assert_int_equal(measure(1, &mips, &err), 0);
 	assert_true(mips > 0);
