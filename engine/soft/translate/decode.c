@@ -6,214 +6,7 @@
 
 #include "engine/soft/translate/mode.h"
 #include "engine/soft/translate/ops.h"
-
-/* What becomes of a mnemonic that is not simply executed. Everything that is neither here nor of an
- * allowed instruction-set extension is undefined for the guest. */
-struct rule {
-	u8 class;
-	u16 op;
-};
-
-#define TO_OP(name)    {CLASS_OP, OP_ID_##name}
-#define TO_CLASS(name) {CLASS_##name, 0}
-
-/* clang-format off: one row a mnemonic */
-static const struct rule rules[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
-	[ZYDIS_MNEMONIC_LEA] = TO_CLASS(LEA),
-	[ZYDIS_MNEMONIC_PUSH] = TO_CLASS(PUSH),
-	[ZYDIS_MNEMONIC_POP] = TO_CLASS(POP),
-	[ZYDIS_MNEMONIC_LEAVE] = TO_CLASS(LEAVE),
-	[ZYDIS_MNEMONIC_LOOP] = TO_CLASS(LOOP),
-	[ZYDIS_MNEMONIC_LOOPE] = TO_CLASS(LOOP),
-	[ZYDIS_MNEMONIC_LOOPNE] = TO_CLASS(LOOP),
-	[ZYDIS_MNEMONIC_JCXZ] = TO_CLASS(LOOP),
-	[ZYDIS_MNEMONIC_JECXZ] = TO_CLASS(LOOP),
-	[ZYDIS_MNEMONIC_JRCXZ] = TO_CLASS(LOOP),
-	[ZYDIS_MNEMONIC_CLD] = TO_CLASS(DF),
-	[ZYDIS_MNEMONIC_STD] = TO_CLASS(DF),
-
-	[ZYDIS_MNEMONIC_NOP] = TO_CLASS(NOP),
-	[ZYDIS_MNEMONIC_ENDBR32] = TO_CLASS(NOP),
-	[ZYDIS_MNEMONIC_ENDBR64] = TO_CLASS(NOP),
-	[ZYDIS_MNEMONIC_RDSSPD] = TO_CLASS(NOP), /* CET off: NOP (SDM 1 17.2) */
-	[ZYDIS_MNEMONIC_RDSSPQ] = TO_CLASS(NOP),
-	[ZYDIS_MNEMONIC_CLDEMOTE] = TO_CLASS(NOP),
-	[ZYDIS_MNEMONIC_PREFETCH] = TO_CLASS(NOP),
-	[ZYDIS_MNEMONIC_PREFETCHNTA] = TO_CLASS(NOP),
-	[ZYDIS_MNEMONIC_PREFETCHT0] = TO_CLASS(NOP),
-	[ZYDIS_MNEMONIC_PREFETCHT1] = TO_CLASS(NOP),
-	[ZYDIS_MNEMONIC_PREFETCHT2] = TO_CLASS(NOP),
-	[ZYDIS_MNEMONIC_PREFETCHW] = TO_CLASS(NOP),
-	[ZYDIS_MNEMONIC_PREFETCHWT1] = TO_CLASS(NOP),
-
-	[ZYDIS_MNEMONIC_CLI] = TO_OP(cli),
-	[ZYDIS_MNEMONIC_STI] = TO_OP(sti),
-	[ZYDIS_MNEMONIC_PUSHF] = TO_OP(pushf),
-	[ZYDIS_MNEMONIC_PUSHFD] = TO_OP(pushf),
-	[ZYDIS_MNEMONIC_PUSHFQ] = TO_OP(pushf),
-	[ZYDIS_MNEMONIC_POPF] = TO_OP(popf),
-	[ZYDIS_MNEMONIC_POPFD] = TO_OP(popf),
-	[ZYDIS_MNEMONIC_POPFQ] = TO_OP(popf),
-	[ZYDIS_MNEMONIC_IRET] = TO_OP(iret),
-	[ZYDIS_MNEMONIC_IRETD] = TO_OP(iret),
-	[ZYDIS_MNEMONIC_IRETQ] = TO_OP(iret),
-	[ZYDIS_MNEMONIC_INT] = TO_OP(int_n),
-	[ZYDIS_MNEMONIC_INT3] = TO_OP(int3),
-	[ZYDIS_MNEMONIC_INT1] = TO_OP(int1),
-	[ZYDIS_MNEMONIC_INTO] = TO_OP(into),
-	[ZYDIS_MNEMONIC_HLT] = TO_OP(hlt),
-	[ZYDIS_MNEMONIC_LGDT] = TO_OP(lgdt),
-	[ZYDIS_MNEMONIC_LIDT] = TO_OP(lidt),
-	[ZYDIS_MNEMONIC_SGDT] = TO_OP(sgdt),
-	[ZYDIS_MNEMONIC_SIDT] = TO_OP(sidt),
-	[ZYDIS_MNEMONIC_LLDT] = TO_OP(lldt),
-	[ZYDIS_MNEMONIC_SLDT] = TO_OP(sldt),
-	[ZYDIS_MNEMONIC_LTR] = TO_OP(ltr),
-	[ZYDIS_MNEMONIC_STR] = TO_OP(str),
-	[ZYDIS_MNEMONIC_LAR] = TO_OP(lar),
-	[ZYDIS_MNEMONIC_LSL] = TO_OP(lsl),
-	[ZYDIS_MNEMONIC_VERR] = TO_OP(verr),
-	[ZYDIS_MNEMONIC_VERW] = TO_OP(verw),
-	[ZYDIS_MNEMONIC_LDS] = TO_OP(load_far),
-	[ZYDIS_MNEMONIC_LES] = TO_OP(load_far),
-	[ZYDIS_MNEMONIC_LSS] = TO_OP(load_far),
-	[ZYDIS_MNEMONIC_LFS] = TO_OP(load_far),
-	[ZYDIS_MNEMONIC_LGS] = TO_OP(load_far),
-	[ZYDIS_MNEMONIC_SYSCALL] = TO_OP(syscall),
-	[ZYDIS_MNEMONIC_SYSRET] = TO_OP(sysret),
-	[ZYDIS_MNEMONIC_SYSENTER] = TO_OP(sysenter),
-	[ZYDIS_MNEMONIC_SYSEXIT] = TO_OP(sysexit),
-	[ZYDIS_MNEMONIC_ARPL] = TO_OP(arpl),
-	[ZYDIS_MNEMONIC_BOUND] = TO_OP(bound),
-
-	[ZYDIS_MNEMONIC_SMSW] = TO_OP(smsw),
-	[ZYDIS_MNEMONIC_LMSW] = TO_OP(lmsw),
-	[ZYDIS_MNEMONIC_CLTS] = TO_OP(clts),
-	[ZYDIS_MNEMONIC_CLAC] = TO_OP(clac),
-	[ZYDIS_MNEMONIC_STAC] = TO_OP(stac),
-	[ZYDIS_MNEMONIC_SWAPGS] = TO_OP(swapgs),
-	[ZYDIS_MNEMONIC_RDFSBASE] = TO_OP(rdfsbase),
-	[ZYDIS_MNEMONIC_RDGSBASE] = TO_OP(rdgsbase),
-	[ZYDIS_MNEMONIC_WRFSBASE] = TO_OP(wrfsbase),
-	[ZYDIS_MNEMONIC_WRGSBASE] = TO_OP(wrgsbase),
-	[ZYDIS_MNEMONIC_CPUID] = TO_OP(cpuid),
-	[ZYDIS_MNEMONIC_RDTSC] = TO_OP(rdtsc),
-	[ZYDIS_MNEMONIC_RDTSCP] = TO_OP(rdtscp),
-	[ZYDIS_MNEMONIC_RDPMC] = TO_OP(rdpmc),
-	[ZYDIS_MNEMONIC_RDPID] = TO_OP(rdpid),
-	[ZYDIS_MNEMONIC_RDMSR] = TO_OP(rdmsr),
-	[ZYDIS_MNEMONIC_WRMSR] = TO_OP(wrmsr),
-	[ZYDIS_MNEMONIC_XGETBV] = TO_OP(xgetbv),
-	[ZYDIS_MNEMONIC_XSETBV] = TO_OP(xsetbv),
-	[ZYDIS_MNEMONIC_XSAVE] = TO_OP(xsave),
-	[ZYDIS_MNEMONIC_XSAVE64] = TO_OP(xsave),
-	[ZYDIS_MNEMONIC_XSAVEOPT] = TO_OP(xsave),
-	[ZYDIS_MNEMONIC_XSAVEOPT64] = TO_OP(xsave),
-	[ZYDIS_MNEMONIC_XSAVEC] = TO_OP(xsave),
-	[ZYDIS_MNEMONIC_XSAVEC64] = TO_OP(xsave),
-	[ZYDIS_MNEMONIC_XRSTOR] = TO_OP(xrstor),
-	[ZYDIS_MNEMONIC_XRSTOR64] = TO_OP(xrstor),
-	[ZYDIS_MNEMONIC_FXSAVE] = TO_OP(fxsave),
-	[ZYDIS_MNEMONIC_FXSAVE64] = TO_OP(fxsave),
-	[ZYDIS_MNEMONIC_FXRSTOR] = TO_OP(fxrstor),
-	[ZYDIS_MNEMONIC_FXRSTOR64] = TO_OP(fxrstor),
-	[ZYDIS_MNEMONIC_FNSAVE] = TO_OP(fsave),
-	[ZYDIS_MNEMONIC_FNSTENV] = TO_OP(fsave),
-	[ZYDIS_MNEMONIC_FRSTOR] = TO_OP(frstor),
-	[ZYDIS_MNEMONIC_FLDENV] = TO_OP(frstor),
-	[ZYDIS_MNEMONIC_INVLPG] = TO_OP(invlpg),
-	[ZYDIS_MNEMONIC_INVPCID] = TO_OP(invpcid),
-	[ZYDIS_MNEMONIC_WBINVD] = TO_OP(wbinvd),
-	[ZYDIS_MNEMONIC_INVD] = TO_OP(wbinvd),
-	[ZYDIS_MNEMONIC_VMCALL] = TO_OP(hypercall),
-	[ZYDIS_MNEMONIC_VMMCALL] = TO_OP(hypercall),
-	[ZYDIS_MNEMONIC_UD0] = TO_OP(ud),
-	[ZYDIS_MNEMONIC_UD1] = TO_OP(ud),
-	[ZYDIS_MNEMONIC_UD2] = TO_OP(ud),
-
-	[ZYDIS_MNEMONIC_IN] = TO_OP(in),
-	[ZYDIS_MNEMONIC_OUT] = TO_OP(out),
-	[ZYDIS_MNEMONIC_INSB] = TO_OP(ins),
-	[ZYDIS_MNEMONIC_INSW] = TO_OP(ins),
-	[ZYDIS_MNEMONIC_INSD] = TO_OP(ins),
-	[ZYDIS_MNEMONIC_OUTSB] = TO_OP(outs),
-	[ZYDIS_MNEMONIC_OUTSW] = TO_OP(outs),
-	[ZYDIS_MNEMONIC_OUTSD] = TO_OP(outs),
-	[ZYDIS_MNEMONIC_MOVSB] = TO_OP(movs),
-	[ZYDIS_MNEMONIC_MOVSW] = TO_OP(movs),
-	[ZYDIS_MNEMONIC_MOVSQ] = TO_OP(movs),
-	[ZYDIS_MNEMONIC_STOSB] = TO_OP(stos),
-	[ZYDIS_MNEMONIC_STOSW] = TO_OP(stos),
-	[ZYDIS_MNEMONIC_STOSD] = TO_OP(stos),
-	[ZYDIS_MNEMONIC_STOSQ] = TO_OP(stos),
-	[ZYDIS_MNEMONIC_LODSB] = TO_OP(lods),
-	[ZYDIS_MNEMONIC_LODSW] = TO_OP(lods),
-	[ZYDIS_MNEMONIC_LODSD] = TO_OP(lods),
-	[ZYDIS_MNEMONIC_LODSQ] = TO_OP(lods),
-	[ZYDIS_MNEMONIC_CMPSB] = TO_OP(cmps),
-	[ZYDIS_MNEMONIC_CMPSW] = TO_OP(cmps),
-	[ZYDIS_MNEMONIC_CMPSQ] = TO_OP(cmps),
-	[ZYDIS_MNEMONIC_SCASB] = TO_OP(scas),
-	[ZYDIS_MNEMONIC_SCASW] = TO_OP(scas),
-	[ZYDIS_MNEMONIC_SCASD] = TO_OP(scas),
-	[ZYDIS_MNEMONIC_SCASQ] = TO_OP(scas),
-	[ZYDIS_MNEMONIC_PUSHA] = TO_OP(pusha),
-	[ZYDIS_MNEMONIC_PUSHAD] = TO_OP(pusha),
-	[ZYDIS_MNEMONIC_POPA] = TO_OP(popa),
-	[ZYDIS_MNEMONIC_POPAD] = TO_OP(popa),
-	[ZYDIS_MNEMONIC_ENTER] = TO_OP(enter),
-	[ZYDIS_MNEMONIC_XLAT] = TO_OP(xlat),
-	[ZYDIS_MNEMONIC_AAA] = TO_OP(aaa),
-	[ZYDIS_MNEMONIC_AAS] = TO_OP(aas),
-	[ZYDIS_MNEMONIC_DAA] = TO_OP(daa),
-	[ZYDIS_MNEMONIC_DAS] = TO_OP(das),
-	[ZYDIS_MNEMONIC_AAM] = TO_OP(aam),
-	[ZYDIS_MNEMONIC_AAD] = TO_OP(aad),
-	[ZYDIS_MNEMONIC_SALC] = TO_OP(salc),
-	[ZYDIS_MNEMONIC_MASKMOVQ] = TO_OP(maskmov),
-	[ZYDIS_MNEMONIC_MASKMOVDQU] = TO_OP(maskmov),
-	[ZYDIS_MNEMONIC_VMASKMOVDQU] = TO_OP(maskmov),
-	[ZYDIS_MNEMONIC_VMASKMOVPS] = TO_OP(maskmov),
-	[ZYDIS_MNEMONIC_VMASKMOVPD] = TO_OP(maskmov),
-	[ZYDIS_MNEMONIC_VPMASKMOVD] = TO_OP(maskmov),
-	[ZYDIS_MNEMONIC_VPMASKMOVQ] = TO_OP(maskmov),
-	[ZYDIS_MNEMONIC_VGATHERDPS] = TO_OP(gather),
-	[ZYDIS_MNEMONIC_VGATHERDPD] = TO_OP(gather),
-	[ZYDIS_MNEMONIC_VGATHERQPS] = TO_OP(gather),
-	[ZYDIS_MNEMONIC_VGATHERQPD] = TO_OP(gather),
-	[ZYDIS_MNEMONIC_VPGATHERDD] = TO_OP(gather),
-	[ZYDIS_MNEMONIC_VPGATHERDQ] = TO_OP(gather),
-	[ZYDIS_MNEMONIC_VPGATHERQD] = TO_OP(gather),
-	[ZYDIS_MNEMONIC_VPGATHERQQ] = TO_OP(gather),
-	[ZYDIS_MNEMONIC_CLFLUSH] = TO_OP(cache_line),
-	[ZYDIS_MNEMONIC_CLFLUSHOPT] = TO_OP(cache_line),
-	[ZYDIS_MNEMONIC_CLWB] = TO_OP(cache_line),
-	[ZYDIS_MNEMONIC_RSM] = TO_OP(ud),
-	[ZYDIS_MNEMONIC_XSAVES] = TO_OP(ud),
-	[ZYDIS_MNEMONIC_XSAVES64] = TO_OP(ud),
-	[ZYDIS_MNEMONIC_XRSTORS] = TO_OP(ud),
-	[ZYDIS_MNEMONIC_XRSTORS64] = TO_OP(ud),
-};
-
-/* Extensions whose instructions the host may execute for the guest, or that have rules above. */
-static const bool allowed_ext[ZYDIS_ISA_EXT_MAX_VALUE + 1] = {
-	[ZYDIS_ISA_EXT_BASE] = true, [ZYDIS_ISA_EXT_LONGMODE] = true, [ZYDIS_ISA_EXT_PAUSE] = true,
-	[ZYDIS_ISA_EXT_X87] = true, [ZYDIS_ISA_EXT_MMX] = true, [ZYDIS_ISA_EXT_SSE] = true,
-	[ZYDIS_ISA_EXT_SSE2] = true, [ZYDIS_ISA_EXT_SSE3] = true, [ZYDIS_ISA_EXT_SSSE3] = true,
-	[ZYDIS_ISA_EXT_SSE4] = true, [ZYDIS_ISA_EXT_AES] = true, [ZYDIS_ISA_EXT_PCLMULQDQ] = true,
-	[ZYDIS_ISA_EXT_SHA] = true, [ZYDIS_ISA_EXT_BMI1] = true, [ZYDIS_ISA_EXT_BMI2] = true,
-	[ZYDIS_ISA_EXT_LZCNT] = true, [ZYDIS_ISA_EXT_MOVBE] = true, [ZYDIS_ISA_EXT_ADOX_ADCX] = true,
-	[ZYDIS_ISA_EXT_RDRAND] = true, [ZYDIS_ISA_EXT_RDSEED] = true, [ZYDIS_ISA_EXT_AVX] = true,
-	[ZYDIS_ISA_EXT_AVX2] = true, [ZYDIS_ISA_EXT_AVX2GATHER] = true, [ZYDIS_ISA_EXT_AVXAES] = true,
-	[ZYDIS_ISA_EXT_FMA] = true, [ZYDIS_ISA_EXT_F16C] = true, [ZYDIS_ISA_EXT_GFNI] = true,
-	[ZYDIS_ISA_EXT_VAES] = true, [ZYDIS_ISA_EXT_VPCLMULQDQ] = true,
-	[ZYDIS_ISA_EXT_CLFSH] = true, [ZYDIS_ISA_EXT_CLFLUSHOPT] = true, [ZYDIS_ISA_EXT_CLWB] = true,
-	[ZYDIS_ISA_EXT_AMD3DNOW_PREFETCH] = true, [ZYDIS_ISA_EXT_PREFETCHWT1] = true,
-	[ZYDIS_ISA_EXT_CLDEMOTE] = true, [ZYDIS_ISA_EXT_RDTSCP] = true, [ZYDIS_ISA_EXT_RDPID] = true,
-	[ZYDIS_ISA_EXT_RDWRFSGS] = true, [ZYDIS_ISA_EXT_SMAP] = true, [ZYDIS_ISA_EXT_XSAVE] = true,
-	[ZYDIS_ISA_EXT_XSAVEC] = true, [ZYDIS_ISA_EXT_XSAVEOPT] = true, [ZYDIS_ISA_EXT_INVPCID] = true,
-};
-/* clang-format on */
+#include "engine/soft/translate/rules.h"
 
 static s8 gpr_number(ZydisRegister reg, bool *high)
 {
@@ -675,7 +468,7 @@ static void classify_branch(struct decoded *d, const ZydisDecodedInstruction *zi
 static void classify(struct decoded *d, const ZydisDecodedInstruction *zi,
 		     const ZydisDecodedOperand *ops)
 {
-	const struct rule *rule = &rules[zi->mnemonic];
+	const struct rule *rule = &decode_rules[zi->mnemonic];
 	d->class = rule->class;
 	d->insn.op = rule->op;
 	switch (zi->mnemonic) {
@@ -763,12 +556,12 @@ int decode(const u8 *bytes, u32 available, u64 rip, u32 mode, struct decoded *ou
 		out->insn.op = OP_ID_gp; /* SDM 3A 6.15, #GP: more than 15 bytes */
 		return -EINVAL;
 	}
-	if (!ZYAN_SUCCESS(status) || !allowed_ext[zi.meta.isa_ext] ||
+	if (!ZYAN_SUCCESS(status) || !decode_allowed[zi.meta.isa_ext] ||
 	    (zi.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
 	     zi.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)) {
 		/* INVPCID, ENDBR and the like are of extensions not allowed in general but have rules. */
 		if (!ZYAN_SUCCESS(status) ||
-		    (!rules[zi.mnemonic].op && rules[zi.mnemonic].class == CLASS_NATIVE))
+		    (!decode_rules[zi.mnemonic].op && decode_rules[zi.mnemonic].class == CLASS_NATIVE))
 			return undefined(out);
 	}
 	memcpy(out->bytes, bytes, zi.length);
