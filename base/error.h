@@ -16,10 +16,10 @@ struct error {
  * Returns -@errnum, so that `return error_set(err, EINVAL, ...)` reads well. Any thread.
  */
 int error_set(struct error *err, int errnum, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
+    __attribute__((format(printf, 3, 4)));
 
 /** As error_set(), with ": " and the text of @errnum appended. */
 int error_errno(struct error *err, int errnum, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
+    __attribute__((format(printf, 3, 4)));
 
 #endif

@@ -1,4 +1,5 @@
-/* Short integer names and small helpers used everywhere. A leaf: includes nothing of the project. */
+/* Short integer names and small helpers used everywhere. A leaf: includes nothing of the project.
+ */
 #ifndef GUISE_BASE_TYPES_H
 #define GUISE_BASE_TYPES_H
 
@@ -15,11 +16,11 @@ typedef int16_t s16;
 typedef int32_t s32;
 typedef int64_t s64;
 
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define BIT(n) (1ull << (n))
+#define ARRAY_SIZE(a)			(sizeof(a) / sizeof((a)[0]))
+#define BIT(n)				(1ull << (n))
 #define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
-#define likely(x) __builtin_expect(!!(x), 1)
-#define unlikely(x) __builtin_expect(!!(x), 0)
+#define likely(x)			__builtin_expect(!!(x), 1)
+#define unlikely(x)			__builtin_expect(!!(x), 0)
 
 /** Smallest multiple of @align (a power of two) that is not below @x. */
 static inline u64 align_up(u64 x, u64 align)

@@ -47,9 +47,10 @@ void trace_line(enum trace_subsystem sub, const char *fmt, ...)
 			trace_line(TRACE_##sub, __VA_ARGS__);                                      \
 	} while (0)
 
-/** trace_line() for code that runs while guest vector registers are live: saves and restores them. */
+/** trace_line() for code that runs while guest vector registers are live: saves and restores them.
+ */
 void trace_line_gp(enum trace_subsystem sub, const char *fmt, ...)
-	__attribute__((format(printf, 2, 3)));
+    __attribute__((format(printf, 2, 3)));
 
 #define trace_gp(sub, level, ...)                                                                  \
 	do {                                                                                       \

@@ -2,8 +2,8 @@
  * The engine contract: what the monitor asks of a processor.
  *
  * An engine is a KVM: the vocabulary is <linux/kvm.h>, and where this file is silent,
- * Documentation/virt/kvm/api.rst of the Linux kernel decides. Two engines exist: `kvm` (over /dev/kvm)
- * and `soft` (the software processor). The monitor never asks which one runs.
+ * Documentation/virt/kvm/api.rst of the Linux kernel decides. Two engines exist: `kvm` (over
+ * /dev/kvm) and `soft` (the software processor). The monitor never asks which one runs.
  *
  * Conventions
  *  - Results: 0 or a non-negative value on success, a negative errno on failure. Functions whose
@@ -32,15 +32,16 @@ struct engine_vm {
 struct engine_vcpu {
 	const struct engine *engine;
 	struct engine_vm *vm;
-	u32 id;              /* APIC id; 0 is the bootstrap processor */
+	u32 id;		     /* APIC id; 0 is the bootstrap processor */
 	struct kvm_run *run; /* exit record; valid between vcpu_run() calls, owned by the engine */
 };
 
 /** Why an engine can or cannot be used here. */
 struct engine_probe {
 	bool usable;
-	bool emulated; /* usable, but kernel-mode code is surely emulated: not worth measuring */
-	char reason[256]; /* one line: version and features if usable, else what is missing and the mend */
+	bool emulated;	  /* usable, but kernel-mode code is surely emulated: not worth measuring */
+	char reason[256]; /* one line: version and features if usable, else what is missing and the
+			     mend */
 };
 
 /*
@@ -105,7 +106,8 @@ struct engine {
 	 * KVM_MEM_READONLY, KVM_MEM_LOG_DIRTY_PAGES. The memory at userspace_addr stays valid while
 	 * the slot exists. Precondition: no vCPU is running. -EINVAL: unaligned; -EEXIST: overlap.
 	 */
-	int (*vm_set_memory)(struct engine_vm *vm, const struct kvm_userspace_memory_region *region);
+	int (*vm_set_memory)(struct engine_vm *vm,
+			     const struct kvm_userspace_memory_region *region);
 
 	/** KVM_CREATE_IRQCHIP: LAPICs, IOAPIC (24 pins), two PICs. Before the first vCPU. */
 	int (*vm_create_irqchip)(struct engine_vm *vm);
@@ -142,7 +144,8 @@ struct engine {
 
 	/**
 	 * Creates vCPU @id in the architectural state after reset (SDM vol. 3A 9.1.1), runnable if
-	 * id is 0, else waiting for INIT-SIPI. Returns 0 and *out. Call on the thread that will run it.
+	 * id is 0, else waiting for INIT-SIPI. Returns 0 and *out. Call on the thread that will run
+	 * it.
 	 */
 	int (*vcpu_create)(struct engine_vm *vm, u32 id, struct engine_vcpu **out,
 			   struct error *err);
@@ -150,30 +153,30 @@ struct engine {
 
 	/**
 	 * KVM_RUN. Enters the guest; returns when the monitor must act.
-	 *   0        vcpu->run->exit_reason says why: KVM_EXIT_IO, KVM_EXIT_MMIO (data to be filled in
-	 *            for reads before the next call completes the instruction), KVM_EXIT_SHUTDOWN
-	 *            (triple fault), KVM_EXIT_HLT (only without irqchip, or when the guest halts with
-	 *            nothing that could ever wake it: soft reports this, KVM sleeps), KVM_EXIT_DEBUG,
-	 *            KVM_EXIT_FAIL_ENTRY, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IRQ_WINDOW_OPEN,
-	 *            KVM_EXIT_SYSTEM_EVENT
-	 *   -EINTR   a kick, or run->immediate_exit was set; guest state is consistent; call again
-	 *   -EAGAIN  the vCPU waits for a SIPI and was kicked
-	 *   other    host-side failure; the vCPU cannot go on
-	 * A pending MMIO or IO completion is carried out before immediate_exit is honoured, as in KVM.
+	 *   0        vcpu->run->exit_reason says why: KVM_EXIT_IO, KVM_EXIT_MMIO (data to be filled
+	 * in for reads before the next call completes the instruction), KVM_EXIT_SHUTDOWN (triple
+	 * fault), KVM_EXIT_HLT (only without irqchip, or when the guest halts with nothing that
+	 * could ever wake it: soft reports this, KVM sleeps), KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY,
+	 * KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_SYSTEM_EVENT -EINTR   a kick,
+	 * or run->immediate_exit was set; guest state is consistent; call again -EAGAIN  the vCPU
+	 * waits for a SIPI and was kicked other    host-side failure; the vCPU cannot go on A
+	 * pending MMIO or IO completion is carried out before immediate_exit is honoured, as in
+	 * KVM.
 	 */
 	int (*vcpu_run)(struct engine_vcpu *vcpu);
 
 	/**
-	 * Makes a vcpu_run() in progress on another thread, or else the next one, return -EINTR soon.
-	 * Sets run->immediate_exit, which the monitor clears before it runs the vCPU again. Never
-	 * lost. Any thread, async-signal-safe.
+	 * Makes a vcpu_run() in progress on another thread, or else the next one, return -EINTR
+	 * soon. Sets run->immediate_exit, which the monitor clears before it runs the vCPU again.
+	 * Never lost. Any thread, async-signal-safe.
 	 */
 	void (*vcpu_kick)(struct engine_vcpu *vcpu);
 
 	int (*vcpu_get_regs)(struct engine_vcpu *vcpu, struct kvm_regs *regs);
 	int (*vcpu_set_regs)(struct engine_vcpu *vcpu, const struct kvm_regs *regs);
 	int (*vcpu_get_sregs)(struct engine_vcpu *vcpu, struct kvm_sregs *sregs);
-	/** -EINVAL for states the processor cannot be in (reserved CR bits, LMA without LME ...). */
+	/** -EINVAL for states the processor cannot be in (reserved CR bits, LMA without LME ...).
+	 */
 	int (*vcpu_set_sregs)(struct engine_vcpu *vcpu, const struct kvm_sregs *sregs);
 	int (*vcpu_get_fpu)(struct engine_vcpu *vcpu, struct kvm_fpu *fpu);
 	int (*vcpu_set_fpu)(struct engine_vcpu *vcpu, const struct kvm_fpu *fpu);
@@ -208,7 +211,8 @@ struct engine {
 extern const struct engine engine_kvm;
 extern const struct engine engine_soft;
 
-/** The engines, in the order in which `auto` prefers them where both are equally good; NULL ends. */
+/** The engines, in the order in which `auto` prefers them where both are equally good; NULL ends.
+ */
 extern const struct engine *const engines[];
 
 /** The engine called @name, or NULL. */

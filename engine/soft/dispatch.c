@@ -1,9 +1,10 @@
 /*
- * The dispatcher: what translated code calls when it does not know where to go on or needs C. Inside.
+ * The dispatcher: what translated code calls when it does not know where to go on or needs C.
+ * Inside.
  *
- * Guest state is in memory (v->regs, v->rip, v->arith, v->rflags_sys) whenever these functions run. A kick may make
- * soft_dispatch() run twice for the same state (stubs.c), so a call that returns a code address must be
- * repeatable.
+ * Guest state is in memory (v->regs, v->rip, v->arith, v->rflags_sys) whenever these functions run.
+ * A kick may make soft_dispatch() run twice for the same state (stubs.c), so a call that returns a
+ * code address must be repeatable.
  */
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/mmu/mmu.h"
@@ -31,7 +32,8 @@ static void finish_single(struct soft_vcpu *v)
 		v->stepped = 1;
 }
 
-/* Going on behind an instruction never wraps at 64 KiB: EIP passes the limit of a 16-bit segment. */
+/* Going on behind an instruction never wraps at 64 KiB: EIP passes the limit of a 16-bit segment.
+ */
 static u64 truncate_to_mode(const struct soft_vcpu *v, u64 rip)
 {
 	return (v->mode & 3) == MODE_CODE64 ? rip : (u32)rip;
@@ -60,8 +62,8 @@ static u64 linear_of(struct soft_vcpu *v, u64 address, u32 description)
 	enum access access = description & ACCESS_WRITES ? ACCESS_WRITE : ACCESS_READ;
 	enum x86_seg seg = (enum x86_seg)ACCESS_SEG(description);
 	bool segmented = description & ACCESS_SEGMENTED;
-	/* Alignment #GP comes before the page fault of the same access (SDM 3A table 6-8), and, as processors do
-	 * it, before #SS for a limit. */
+	/* Alignment #GP comes before the page fault of the same access (SDM 3A table 6-8), and, as
+	 * processors do it, before #SS for a limit. */
 	u64 linear = segmented ? v->seg[seg].base + address : address;
 	if ((description & ACCESS_ALIGNED) && (linear & (size - 1)))
 		raise_gp(v, 0);
@@ -117,7 +119,8 @@ void soft_commit(struct soft_vcpu *v)
 
 bool soft_commit_leave(struct soft_vcpu *v, const void *pc)
 {
-	/* The store was the instruction's last act, unless it is a CALL: that one still has to jump. */
+	/* The store was the instruction's last act, unless it is a CALL: that one still has to
+	 * jump. */
 	if (v->commit_description & ACCESS_CALL) {
 		block_poke(v, pc);
 		return false;
@@ -136,7 +139,7 @@ bool soft_commit_leave(struct soft_vcpu *v, const void *pc)
 void soft_kicked(struct soft_vcpu *v, u32 jump_offset)
 {
 	const struct jump_entry *entry =
-		&v->jump[v->mmu_index][jump_offset / sizeof(struct jump_entry)];
+	    &v->jump[v->mmu_index][jump_offset / sizeof(struct jump_entry)];
 	v->rip = entry->rip - code_base(v, v->mode);
 }
 
@@ -192,9 +195,8 @@ static bool is_special(const struct soft_vcpu *v)
 {
 	const struct pending_events *ev = &v->events;
 	return atomic_load_explicit(&v->attention, memory_order_acquire) | v->stepped |
-	       v->int_shadow | v->replay | ev->exception | ev->soft_interrupt |
-	       ev->triple_fault | (ev->debug != 0) | (v->mp_state != KVM_MP_STATE_RUNNABLE) |
-	       (v->mode & MODE_STEP);
+	       v->int_shadow | v->replay | ev->exception | ev->soft_interrupt | ev->triple_fault |
+	       (ev->debug != 0) | (v->mp_state != KVM_MP_STATE_RUNNABLE) | (v->mode & MODE_STEP);
 }
 
 /* Looks at everything that can come between two instructions. true: leave, *result says how. */
@@ -205,13 +207,14 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 	if (v->stepped)
 		finish_step(v);
 	else
-		v->keep_rf = 0; /* what set it was no stepped instruction: nothing clears RF behind it */
+		v->keep_rf =
+		    0; /* what set it was no stepped instruction: nothing clears RF behind it */
 	if (v->io_head != v->io_tail) {
 		*result = leave(v, LEAVE_QUEUE);
 		return true;
 	}
-	/* A fault ends a shadow and a replay: before the look at kicks, which wait for the replay's end and
-	 * would else wait until the handler comes here by chance. */
+	/* A fault ends a shadow and a replay: before the look at kicks, which wait for the replay's
+	 * end and would else wait until the handler comes here by chance. */
 	if (ev->exception || ev->soft_interrupt) {
 		v->int_shadow = 0;
 		v->replay = 0;
@@ -219,11 +222,13 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 		v->io_cursor = 0;
 	}
 	u32 attention = atomic_load(&v->attention);
-	/* immediate_exit itself is asked: the bit may have been taken by a call whose result a signal threw away. */
+	/* immediate_exit itself is asked: the bit may have been taken by a call whose result a
+	 * signal threw away. */
 	if (!v->replay) {
 		atomic_fetch_and(&v->attention, ~(u32)ATTENTION_KICK);
 		if (v->base.run->immediate_exit) {
-			vcpu_attention(v, ATTENTION_KICK); /* until we are out: this may run again */
+			vcpu_attention(v,
+				       ATTENTION_KICK); /* until we are out: this may run again */
 			*result = leave(v, LEAVE_KICK);
 			return true;
 		}
@@ -279,7 +284,8 @@ static u32 next_mode(struct soft_vcpu *v)
 	return mode;
 }
 
-/* A near branch to a non-canonical address faults itself, with nothing of it done (SDM 2A CALL, 2B RET). */
+/* A near branch to a non-canonical address faults itself, with nothing of it done (SDM 2A CALL, 2B
+ * RET). */
 static void check_branch_target(struct soft_vcpu *v)
 {
 	const void *pc = (const void *)v->branch_pc;
@@ -352,8 +358,7 @@ static u64 request_translation(struct soft_vcpu *v, u64 linear, u64 gpa, const u
 	v->source.need_next = false;
 	v->source.next_page = NULL;
 	if (need_next) {
-		v->source.next_page =
-			fetch_page(v, next_page(linear, mode), &v->source.next_gpa);
+		v->source.next_page = fetch_page(v, next_page(linear, mode), &v->source.next_gpa);
 	}
 	v->source.rip = v->rip;
 	v->source.linear = linear;
@@ -364,8 +369,9 @@ static u64 request_translation(struct soft_vcpu *v, u64 linear, u64 gpa, const u
 }
 
 /*
- * A jump cache holds blocks of one mode, and the block that runs next is going to look there, whether it can be entered
- * itself or not. To be called before the fetch: that notes the page for tlb_flush_page(), and clearing forgets it.
+ * A jump cache holds blocks of one mode, and the block that runs next is going to look there,
+ * whether it can be entered itself or not. To be called before the fetch: that notes the page for
+ * tlb_flush_page(), and clearing forgets it.
  */
 static void use_jump_cache(struct soft_vcpu *v, u32 mode)
 {
@@ -387,19 +393,20 @@ static void remember(struct soft_vcpu *v, struct block *b)
 		v->jump_nonglobal[index]++;
 }
 
-/* What translated code would have found by itself; it got here from an op or an event. 0: nothing. */
+/* What translated code would have found by itself; it got here from an op or an event. 0: nothing.
+ */
 static u64 jump_cache_find(const struct soft_vcpu *v, u32 mode, u64 linear)
 {
-	const struct jump_entry *slot =
-		&v->jump[v->mmu_index][linear & (JUMP_CACHE_SIZE - 1)];
+	const struct jump_entry *slot = &v->jump[v->mmu_index][linear & (JUMP_CACHE_SIZE - 1)];
 	if (slot->rip != linear || v->jump_mode[v->mmu_index] != mode ||
 	    slot->code == (u64)v->cache->stubs.kicked)
 		return 0;
 	return slot->code;
 }
 
-/* Linked blocks follow each other unasked, whatever the page tables say then: so they lie in one physical page, which
- * the first one was found by. The guest may have remapped it on the way here. */
+/* Linked blocks follow each other unasked, whatever the page tables say then: so they lie in one
+ * physical page, which the first one was found by. The guest may have remapped it on the way here.
+ */
 static bool may_link(struct soft_vcpu *v, const struct block_exit *link, const struct block *b)
 {
 	const struct block *from = block_of_host(v, v->cache->rx + link->site);

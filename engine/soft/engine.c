@@ -17,8 +17,8 @@
 #include "engine/soft/translate/block.h"
 
 #define CODE_CACHE_SIZE (64ull << 20)
-#define RUN_AREA_SIZE   (3 * PAGE_SIZE) /* struct kvm_run and the port data behind it */
-#define HOST_MXCSR      0x1f80
+#define RUN_AREA_SIZE	(3 * PAGE_SIZE) /* struct kvm_run and the port data behind it */
+#define HOST_MXCSR	0x1f80
 
 static struct soft_vm *soft_vm_of(struct engine_vm *vm)
 {
@@ -44,8 +44,9 @@ static void soft_probe(struct engine_probe *out)
 	bool lahf = c & 1;
 	out->usable = avx && lahf;
 	snprintf(out->reason, sizeof(out->reason), "%s",
-		 out->usable ? "binary translation, same instruction set" :
-			       "the host processor lacks XSAVE with AVX state, or LAHF in 64-bit mode");
+		 out->usable
+		     ? "binary translation, same instruction set"
+		     : "the host processor lacks XSAVE with AVX state, or LAHF in 64-bit mode");
 }
 
 /* ---- VMs ---- */
@@ -157,12 +158,12 @@ static int insert_slot(struct soft_vm *vm, const struct kvm_userspace_memory_reg
 		return -ENOMEM;
 	u64 pages = r->memory_size >> 12;
 	struct memslot slot = {
-		.gpa = r->guest_phys_addr,
-		.size = r->memory_size,
-		.host = (u8 *)r->userspace_addr,
-		.id = r->slot,
-		.flags = r->flags,
-		.page_flags = calloc(pages, 1),
+	    .gpa = r->guest_phys_addr,
+	    .size = r->memory_size,
+	    .host = (u8 *)r->userspace_addr,
+	    .id = r->slot,
+	    .flags = r->flags,
+	    .page_flags = calloc(pages, 1),
 	};
 	if (r->flags & KVM_MEM_LOG_DIRTY_PAGES)
 		slot.dirty = calloc(pages / 64 + 1, sizeof(u64));
@@ -321,8 +322,8 @@ static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu *
 	v->base.vm = base;
 	v->base.id = id;
 	v->base.run = map_pages(RUN_AREA_SIZE);
-	int r = v->base.run ? cache_create(v, CODE_CACHE_SIZE, err) :
-			      error_set(err, ENOMEM, "no memory for vCPU %u", id);
+	int r = v->base.run ? cache_create(v, CODE_CACHE_SIZE, err)
+			    : error_set(err, ENOMEM, "no memory for vCPU %u", id);
 	if (r < 0)
 		goto fail;
 	if (vm->irqchip && !(v->lapic = lapic_create(v))) {
@@ -382,7 +383,8 @@ static int soft_nmi(struct engine_vcpu *vcpu)
 	struct soft_vcpu *v = soft_vcpu_of(vcpu);
 	u32 pending = atomic_load(&v->events.nmi);
 	u32 limit = v->events.nmi_masked ? 1 : 2; /* SDM 3A 6.7.1 */
-	while (pending < limit && !atomic_compare_exchange_weak(&v->events.nmi, &pending, pending + 1))
+	while (pending < limit &&
+	       !atomic_compare_exchange_weak(&v->events.nmi, &pending, pending + 1))
 		;
 	vcpu_poke(v, ATTENTION_IRQ);
 	return 0;
@@ -397,50 +399,50 @@ static void soft_stats(struct engine_vcpu *vcpu, struct engine_stats *stats)
 }
 
 const struct engine engine_soft = {
-	.name = "soft",
-	.probe = soft_probe,
-	.vm_create = soft_vm_create,
-	.vm_destroy = soft_vm_destroy,
-	.vm_check_extension = soft_check_extension,
-	.vm_set_memory = soft_set_memory,
-	.vm_create_irqchip = soft_create_irqchip,
-	.vm_create_pit = soft_create_pit,
-	.vm_irq_line = soft_irq_line,
-	.vm_signal_msi = soft_signal_msi,
-	.vm_get_irqchip = soft_get_irqchip,
-	.vm_set_irqchip = soft_set_irqchip,
-	.vm_get_pit = soft_get_pit,
-	.vm_set_pit = soft_set_pit,
-	.vm_get_clock = soft_get_clock,
-	.vm_set_clock = soft_set_clock,
-	.vm_get_supported_cpuid = soft_get_supported_cpuid,
-	.vcpu_create = soft_vcpu_create,
-	.vcpu_destroy = soft_vcpu_destroy,
-	.vcpu_run = soft_vcpu_run,
-	.vcpu_kick = soft_vcpu_kick,
-	.vcpu_get_regs = soft_get_regs,
-	.vcpu_set_regs = soft_set_regs,
-	.vcpu_get_sregs = soft_get_sregs,
-	.vcpu_set_sregs = soft_set_sregs,
-	.vcpu_get_fpu = soft_get_fpu,
-	.vcpu_set_fpu = soft_set_fpu,
-	.vcpu_get_xsave = soft_get_xsave,
-	.vcpu_set_xsave = soft_set_xsave,
-	.vcpu_get_xcrs = soft_get_xcrs,
-	.vcpu_set_xcrs = soft_set_xcrs,
-	.vcpu_get_msrs = soft_get_msrs,
-	.vcpu_set_msrs = soft_set_msrs,
-	.vcpu_set_cpuid = soft_set_cpuid,
-	.vcpu_get_lapic = soft_get_lapic,
-	.vcpu_set_lapic = soft_set_lapic,
-	.vcpu_get_events = soft_get_events,
-	.vcpu_set_events = soft_set_events,
-	.vcpu_get_debugregs = soft_get_debugregs,
-	.vcpu_set_debugregs = soft_set_debugregs,
-	.vcpu_get_mp_state = soft_get_mp_state,
-	.vcpu_set_mp_state = soft_set_mp_state,
-	.vcpu_interrupt = soft_interrupt,
-	.vcpu_nmi = soft_nmi,
-	.vcpu_translate = soft_translate,
-	.vcpu_stats = soft_stats,
+    .name = "soft",
+    .probe = soft_probe,
+    .vm_create = soft_vm_create,
+    .vm_destroy = soft_vm_destroy,
+    .vm_check_extension = soft_check_extension,
+    .vm_set_memory = soft_set_memory,
+    .vm_create_irqchip = soft_create_irqchip,
+    .vm_create_pit = soft_create_pit,
+    .vm_irq_line = soft_irq_line,
+    .vm_signal_msi = soft_signal_msi,
+    .vm_get_irqchip = soft_get_irqchip,
+    .vm_set_irqchip = soft_set_irqchip,
+    .vm_get_pit = soft_get_pit,
+    .vm_set_pit = soft_set_pit,
+    .vm_get_clock = soft_get_clock,
+    .vm_set_clock = soft_set_clock,
+    .vm_get_supported_cpuid = soft_get_supported_cpuid,
+    .vcpu_create = soft_vcpu_create,
+    .vcpu_destroy = soft_vcpu_destroy,
+    .vcpu_run = soft_vcpu_run,
+    .vcpu_kick = soft_vcpu_kick,
+    .vcpu_get_regs = soft_get_regs,
+    .vcpu_set_regs = soft_set_regs,
+    .vcpu_get_sregs = soft_get_sregs,
+    .vcpu_set_sregs = soft_set_sregs,
+    .vcpu_get_fpu = soft_get_fpu,
+    .vcpu_set_fpu = soft_set_fpu,
+    .vcpu_get_xsave = soft_get_xsave,
+    .vcpu_set_xsave = soft_set_xsave,
+    .vcpu_get_xcrs = soft_get_xcrs,
+    .vcpu_set_xcrs = soft_set_xcrs,
+    .vcpu_get_msrs = soft_get_msrs,
+    .vcpu_set_msrs = soft_set_msrs,
+    .vcpu_set_cpuid = soft_set_cpuid,
+    .vcpu_get_lapic = soft_get_lapic,
+    .vcpu_set_lapic = soft_set_lapic,
+    .vcpu_get_events = soft_get_events,
+    .vcpu_set_events = soft_set_events,
+    .vcpu_get_debugregs = soft_get_debugregs,
+    .vcpu_set_debugregs = soft_set_debugregs,
+    .vcpu_get_mp_state = soft_get_mp_state,
+    .vcpu_set_mp_state = soft_set_mp_state,
+    .vcpu_interrupt = soft_interrupt,
+    .vcpu_nmi = soft_nmi,
+    .vcpu_translate = soft_translate,
+    .vcpu_stats = soft_stats,
 };

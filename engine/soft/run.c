@@ -49,12 +49,12 @@ static u64 swap_gs(u64 base)
 void soft_translate_pending(struct soft_vcpu *v)
 {
 	struct code_source source = {
-		.rip = v->source.rip,
-		.linear = v->source.linear,
-		.gpa = v->source.gpa,
-		.page = v->source.page,
-		.next_gpa = v->source.next_gpa,
-		.next_page = v->source.next_page,
+	    .rip = v->source.rip,
+	    .linear = v->source.linear,
+	    .gpa = v->source.gpa,
+	    .page = v->source.page,
+	    .next_gpa = v->source.next_gpa,
+	    .next_page = v->source.next_page,
 	};
 	u64 begin = clock_now();
 	int error = 0;
@@ -69,7 +69,8 @@ void soft_translate_pending(struct soft_vcpu *v)
 
 /* ---- halted vCPUs ---- */
 
-/* Could anything ever wake this vCPU? Another one could, by an IPI; a device only through IF or NMI. */
+/* Could anything ever wake this vCPU? Another one could, by an IPI; a device only through IF or
+ * NMI. */
 static bool halted_for_good(const struct soft_vcpu *v)
 {
 	if ((v->rflags_sys & RFLAGS_IF) || irqchip_makes_nmi(v))
@@ -100,8 +101,8 @@ static void sleep_until(struct soft_vcpu *v, u64 deadline)
 }
 
 /*
- * Waits while mp_state is not runnable. 0: look again inside; -EINTR or -EAGAIN: return that; 1: return to the
- * monitor with KVM_EXIT_HLT.
+ * Waits while mp_state is not runnable. 0: look again inside; -EINTR or -EAGAIN: return that; 1:
+ * return to the monitor with KVM_EXIT_HLT.
  */
 static int wait_runnable(struct soft_vcpu *v)
 {
@@ -150,9 +151,10 @@ static int internal_error(struct soft_vcpu *v, u32 suberror)
 }
 
 /*
- * An event's delivery cannot be replayed as an instruction can: the event would be taken again and read its tables
- * again, for ever and deaf to kicks. Tables and stacks in MMIO end the guest then, as in KVM
- * (KVM_INTERNAL_ERROR_DELIVERY_EV, api.rst 5). INT n in the guest's code is an instruction.
+ * An event's delivery cannot be replayed as an instruction can: the event would be taken again and
+ * read its tables again, for ever and deaf to kicks. Tables and stacks in MMIO end the guest then,
+ * as in KVM (KVM_INTERNAL_ERROR_DELIVERY_EV, api.rst 5). INT n in the guest's code is an
+ * instruction.
  */
 static bool reads_for_delivery(struct soft_vcpu *v)
 {
@@ -162,7 +164,8 @@ static bool reads_for_delivery(struct soft_vcpu *v)
 	return delivering;
 }
 
-/* Turns the reason for which translated code was left into a result of vcpu_run(); -EBUSY: go in again. */
+/* Turns the reason for which translated code was left into a result of vcpu_run(); -EBUSY: go in
+ * again. */
 static int handle_leave(struct soft_vcpu *v)
 {
 	struct kvm_run *run = v->base.run;
@@ -279,7 +282,8 @@ void soft_vcpu_kick(struct engine_vcpu *vcpu)
 	struct soft_vcpu *v = container_of(vcpu, struct soft_vcpu, base);
 	vcpu->run->immediate_exit = 1;
 	vcpu_poke(v, ATTENTION_KICK);
-	/* From a signal handler on the vCPU's own thread, which may have interrupted translated code. */
+	/* From a signal handler on the vCPU's own thread, which may have interrupted translated
+	 * code. */
 	if (soft_current == v)
 		signals_kick_again();
 }

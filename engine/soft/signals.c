@@ -26,9 +26,9 @@ void signals_kick_again(void)
 }
 
 /*
- * The kick has interrupted C: the engine's, which looks at attention by itself, or somebody else's signal handler on
- * top of translated code, which does not. Other handlers run with other signals blocked: have the kick delivered again
- * when that one returns and unblocks it.
+ * The kick has interrupted C: the engine's, which looks at attention by itself, or somebody else's
+ * signal handler on top of translated code, which does not. Other handlers run with other signals
+ * blocked: have the kick delivered again when that one returns and unblocks it.
  */
 static void defer_kick(const struct soft_vcpu *v, ucontext_t *uc)
 {
@@ -81,8 +81,9 @@ static void take_guest_registers(struct soft_vcpu *v, const ucontext_t *uc, bool
 }
 
 /*
- * A fault of the host's processor in translated code is the guest's own: division, unmasked floating-point
- * exceptions, misaligned vector operands, reserved MXCSR bits. The trap number is the guest's vector.
+ * A fault of the host's processor in translated code is the guest's own: division, unmasked
+ * floating-point exceptions, misaligned vector operands, reserved MXCSR bits. The trap number is
+ * the guest's vector.
  */
 static bool take_guest_fault(struct soft_vcpu *v, ucontext_t *uc)
 {
@@ -113,7 +114,8 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 	struct soft_vcpu *v = soft_current;
 	if (v && take_guest_fault(v, context))
 		return;
-	/* Not ours: whoever was there before, or the default action when the instruction faults again. */
+	/* Not ours: whoever was there before, or the default action when the instruction faults
+	 * again. */
 	const struct sigaction *before = &previous[signal];
 	if (before->sa_flags & SA_SIGINFO)
 		before->sa_sigaction(signal, info, context);

@@ -31,11 +31,13 @@ static void update_cpl(struct soft_vcpu *v)
 /* ---- KVM_GET_REGS, KVM_SET_REGS ---- */
 
 /* kvm_regs names them in another order than the encoding. */
+/* clang-format off */
 #define GENERAL_REGS(X)                                                                            \
 	X(rax, RAX)                                                                                \
 	X(rcx, RCX)                                                                                \
 	X(rdx, RDX) X(rbx, RBX) X(rsp, RSP) X(rbp, RBP) X(rsi, RSI) X(rdi, RDI) X(r8, R8)          \
 	    X(r9, R9) X(r10, R10) X(r11, R11) X(r12, R12) X(r13, R13) X(r14, R14) X(r15, R15)
+/* clang-format on */
 
 int soft_get_regs(struct engine_vcpu *vcpu, struct kvm_regs *regs)
 {

@@ -1,4 +1,5 @@
-/* A host timer per vCPU thread: it kicks the thread when the next timer of the interrupt chips is due. Inside. */
+/* A host timer per vCPU thread: it kicks the thread when the next timer of the interrupt chips is
+ * due. Inside. */
 #ifndef GUISE_SOFT_TIMER_H
 #define GUISE_SOFT_TIMER_H
 

@@ -1,4 +1,5 @@
-/* The vCPU's own business: its translation mode, its attention word, ways out of the guest. Inside. */
+/* The vCPU's own business: its translation mode, its attention word, ways out of the guest. Inside.
+ */
 #include "engine/soft/vcpu.h"
 
 #include "base/gp.h"
@@ -18,7 +19,7 @@ static bool is_flat(const struct segment *s, bool stack)
 	if ((s->access & wanted) != wanted)
 		return false;
 	return !stack || (s->access & (SEG_TYPE_CODE | SEG_TYPE_WRITE | SEG_TYPE_EXPAND_DOWN)) ==
-				 SEG_TYPE_WRITE;
+			     SEG_TYPE_WRITE;
 }
 
 static bool is_flat_code(const struct segment *s)

@@ -1,16 +1,16 @@
 /*
  * The state of a soft vCPU and of its VM.
  *
- * Everything in this directory that runs while guest vector registers are live in the host's ("inside
- * the guest": all of system/, mmu/, ops/, irqchip/, and the dispatcher) is compiled with
- * -mgeneral-regs-only and must not call libc functions that could touch vector registers (no memcpy,
- * memset, memcmp, printf, malloc, pthread). Use base/gp.h. What is "outside" (API calls from the monitor,
- * translation) runs with the guest's FPU state saved in vcpu->fpu.
+ * Everything in this directory that runs while guest vector registers are live in the host's
+ * ("inside the guest": all of system/, mmu/, ops/, irqchip/, and the dispatcher) is compiled with
+ * -mgeneral-regs-only and must not call libc functions that could touch vector registers (no
+ * memcpy, memset, memcmp, printf, malloc, pthread). Use base/gp.h. What is "outside" (API calls
+ * from the monitor, translation) runs with the guest's FPU state saved in vcpu->fpu.
  *
  * Helpers called from translated code find all guest general registers in v->regs[], v->rip at the
- * start of the current instruction, and may change any of it; translated code reloads them. A helper
- * that finds a fault calls raise*() (system/exception.h), which never returns: so check first, then act;
- * an instruction must be restartable until its last check has passed.
+ * start of the current instruction, and may change any of it; translated code reloads them. A
+ * helper that finds a fault calls raise*() (system/exception.h), which never returns: so check
+ * first, then act; an instruction must be restartable until its last check has passed.
  */
 #ifndef GUISE_SOFT_VCPU_H
 #define GUISE_SOFT_VCPU_H
@@ -26,8 +26,8 @@ struct irqchip;
 struct lapic;
 struct soft_vm;
 
-/* Segment register with its hidden part. @access: bits as in the VMCS (SDM 3C 24.4.1): 3:0 type, 4 S,
- * 6:5 DPL, 7 P, 12 AVL, 13 L, 14 D/B, 15 G, 16 unusable. @limit in bytes, expanded by G. */
+/* Segment register with its hidden part. @access: bits as in the VMCS (SDM 3C 24.4.1): 3:0 type, 4
+ * S, 6:5 DPL, 7 P, 12 AVL, 13 L, 14 D/B, 15 G, 16 unusable. @limit in bytes, expanded by G. */
 struct segment {
 	u64 base;
 	u32 limit;
@@ -103,10 +103,10 @@ struct itlb_entry {
 };
 
 /* Why translated code must come out; bits of vcpu->attention. */
-#define ATTENTION_KICK   BIT(0) /* vcpu_kick(): leave to the monitor */
-#define ATTENTION_IRQ    BIT(1) /* an interrupt, NMI, INIT or SIPI may have become deliverable */
-#define ATTENTION_QUEUE  BIT(2) /* a port or MMIO write waits in v->io_queue: leave now */
-#define ATTENTION_TIMER  BIT(3) /* a timer of the interrupt chips is due */
+#define ATTENTION_KICK	BIT(0) /* vcpu_kick(): leave to the monitor */
+#define ATTENTION_IRQ	BIT(1) /* an interrupt, NMI, INIT or SIPI may have become deliverable */
+#define ATTENTION_QUEUE BIT(2) /* a port or MMIO write waits in v->io_queue: leave now */
+#define ATTENTION_TIMER BIT(3) /* a timer of the interrupt chips is due */
 
 /* A port or MMIO access that the monitor must see. Reads are replayed: see mmu/io.h. */
 struct io_access {
@@ -122,24 +122,25 @@ struct io_access {
 
 /* Events that wait for an instruction boundary. */
 struct pending_events {
-	bool exception;       /* exception to deliver (from set_events, or raised) */
+	bool exception; /* exception to deliver (from set_events, or raised) */
 	u8 exception_vector;
 	bool exception_has_error;
 	u32 exception_error;
-	u64 exception_cr2;    /* for #PF */
-	bool soft_interrupt;  /* INT n, INT3, INTO, INT1: delivered with the software rules */
-	u8 soft_length;       /* instruction length in bytes */
-	bool nmi_masked;      /* between an NMI and IRET */
-	_Atomic u32 nmi;      /* pending NMIs, at most 2 (SDM 3A 6.7.1) */
+	u64 exception_cr2;   /* for #PF */
+	bool soft_interrupt; /* INT n, INT3, INTO, INT1: delivered with the software rules */
+	u8 soft_length;	     /* instruction length in bytes */
+	bool nmi_masked;     /* between an NMI and IRET */
+	_Atomic u32 nmi;     /* pending NMIs, at most 2 (SDM 3A 6.7.1) */
 	bool triple_fault;
-	bool user_interrupt;  /* KVM_INTERRUPT */
+	bool user_interrupt; /* KVM_INTERRUPT */
 	u8 user_vector;
-	bool in_delivery;     /* an event is being delivered: a fault now is a nested one */
-	u8 delivering;        /* its vector */
-	bool delivering_soft; /* it is INT n, INT3, INTO: benign for table 6-5, no EXT */
+	bool in_delivery;	   /* an event is being delivered: a fault now is a nested one */
+	u8 delivering;		   /* its vector */
+	bool delivering_soft;	   /* it is INT n, INT3, INTO: benign for table 6-5, no EXT */
 	bool delivering_interrupt; /* it is an external interrupt or NMI: benign for table 6-5 */
-	bool debug_fault;     /* .debug is a breakpoint fault before the instruction: RF is pushed set */
-	u64 debug;            /* DR6 bits of a trap-class #DB due at the next boundary; 0: none */
+	bool
+	    debug_fault; /* .debug is a breakpoint fault before the instruction: RF is pushed set */
+	u64 debug;	 /* DR6 bits of a trap-class #DB due at the next boundary; 0: none */
 };
 
 #define MC_BANKS 10 /* machine-check banks */
@@ -158,33 +159,38 @@ struct soft_msrs {
 #define CPUID_MAX 100
 
 struct soft_vcpu {
-	/* ---- reached by translated code and the stubs through GS; offsets matter, see translate/ ---- */
-	u64 regs[16];    /* in encoding order: rax rcx rdx rbx rsp rbp rsi rdi r8 .. r15 */
-	u64 rip;         /* CS-relative; set before every helper call */
-	u64 next_rip;    /* address after the current instruction, set before every op call */
-	u64 tmp[4];      /* spill slots inside one instruction */
-	u64 host_rsp;    /* host stack while inside the guest */
+	/* ---- reached by translated code and the stubs through GS; offsets matter, see translate/
+	 * ---- */
+	u64 regs[16];	  /* in encoding order: rax rcx rdx rbx rsp rbp rsi rdi r8 .. r15 */
+	u64 rip;	  /* CS-relative; set before every helper call */
+	u64 next_rip;	  /* address after the current instruction, set before every op call */
+	u64 tmp[4];	  /* spill slots inside one instruction */
+	u64 host_rsp;	  /* host stack while inside the guest */
 	u64 pending_link; /* exit site that wants to be chained, or 0; the dispatcher's */
-	u16 arith;       /* guest arithmetic flags when parked: AH = SF ZF AF PF CF by LAHF, AL = OF */
-	_Alignas(2) u8 int_shadow; /* STI or MOV SS shadow covers the next instruction (1 STI, 2 MOV SS) */
-	u8 replay;       /* the current instruction is executed again after a read the monitor answered */
-	u8 stepped;      /* an instruction of a MODE_STEP block has completed */
-	u8 step_tf;      /* TF was set when it began */
-	u16 running;     /* MODE_ONE, MODE_STEP of the block that runs */
+	u16 arith; /* guest arithmetic flags when parked: AH = SF ZF AF PF CF by LAHF, AL = OF */
+	_Alignas(2) u8
+	    int_shadow; /* STI or MOV SS shadow covers the next instruction (1 STI, 2 MOV SS) */
+	u8 replay; /* the current instruction is executed again after a read the monitor answered */
+	u8 stepped;  /* an instruction of a MODE_STEP block has completed */
+	u8 step_tf;  /* TF was set when it began */
+	u16 running; /* MODE_ONE, MODE_STEP of the block that runs */
 	u32 host_mxcsr;
 	struct soft_vcpu *self;
-	u64 branch_pc;   /* host address behind the near branch that led to v->rip; 0: none */
+	u64 branch_pc;	 /* host address behind the near branch that led to v->rip; 0: none */
 	u64 branch_undo; /* to be added to RSP to undo it */
-	u64 fault_pc;    /* host address inside the instruction that called C without setting rip; 0: rip is right */
+	u64 fault_pc; /* host address inside the instruction that called C without setting rip; 0:
+			 rip is right */
 	_Atomic u32 attention;
-	u32 heeded;      /* attention bits that send the dispatcher's stub back: all but those that wait for a
-			  * lone instruction's end */
-	u64 rflags_sys;  /* RFLAGS without OF SF ZF AF PF CF; bit 1 set; includes DF */
+	u32 heeded; /* attention bits that send the dispatcher's stub back: all but those that wait
+		     * for a lone instruction's end */
+	u64 rflags_sys;	 /* RFLAGS without OF SF ZF AF PF CF; bit 1 set; includes DF */
 	u64 seg_base_fs; /* copies of seg[].base, kept by vcpu_segment_changed() */
 	u64 seg_base_gs;
-	_Alignas(8) u32 io_logged; /* entries in io_log, see mmu/io.h; cleared together with io_cursor */
+	_Alignas(
+	    8) u32 io_logged; /* entries in io_log, see mmu/io.h; cleared together with io_cursor */
 	u32 io_cursor;
-	_Alignas(64) u8 bounce[128]; /* stands in for memory that is not plain RAM, at the address's offset */
+	_Alignas(64) u8
+	    bounce[128]; /* stands in for memory that is not plain RAM, at the address's offset */
 
 	struct tlb tlb[MMU_COUNT];
 	struct jump_entry jump[MMU_COUNT][JUMP_CACHE_SIZE];
@@ -193,9 +199,10 @@ struct soft_vcpu {
 	struct engine_vcpu base;
 	struct soft_vm *vm;
 
-	u32 mode;          /* translation mode, see translate/mode.h; kept by vcpu_update_mode() */
+	u32 mode; /* translation mode, see translate/mode.h; kept by vcpu_update_mode() */
 	u8 cpl;
-	u8 keep_rf;        /* IRET or a task switch loaded RF, or REP goes on: it holds for one more instruction */
+	u8 keep_rf; /* IRET or a task switch loaded RF, or REP goes on: it holds for one more
+		       instruction */
 	enum mmu_index mmu_index;
 
 	struct segment seg[6]; /* by encoding: ES CS SS DS FS GS */
@@ -204,70 +211,74 @@ struct soft_vcpu {
 	u64 cr0, cr2, cr3, cr4, cr8;
 	u64 xcr0;
 	u64 dr[4], dr6, dr7;
-	u64 pdptr[4];      /* PAE: loaded with CR3 (SDM 3A 4.4.1) */
+	u64 pdptr[4]; /* PAE: loaded with CR3 (SDM 3A 4.4.1) */
 	struct soft_msrs msr;
-	s64 tsc_offset;    /* guest TSC = host TSC + tsc_offset */
+	s64 tsc_offset; /* guest TSC = host TSC + tsc_offset */
 	u32 tsc_khz;
 
 	struct kvm_cpuid_entry2 cpuid[CPUID_MAX];
 	u32 cpuid_count;
-	u64 reserved_pa;   /* bits from MAXPHYADDR to 51 */
+	u64 reserved_pa; /* bits from MAXPHYADDR to 51 */
 
 	struct pending_events events;
 	struct lapic *lapic; /* NULL without irqchip */
-	u32 mp_state;        /* KVM_MP_STATE_* */
+	u32 mp_state;	     /* KVM_MP_STATE_* */
 
 	/* mmu/tlb.c */
 	struct itlb_entry itlb[MMU_COUNT][ITLB_SIZE];
 	u64 itlb_epoch, itlb_global_epoch;
 	u8 tlb_state[TLB_ENTRIES];
-	u16 tlb_log[TLB_ENTRIES]; /* entries filled from pages that are not global since the last flush */
+	u16 tlb_log[TLB_ENTRIES]; /* entries filled from pages that are not global since the last
+				     flush */
 	u32 tlb_logged;
 	struct page_filter large_2m[2], large_1g[2]; /* regions of large-page fills; [1]: global */
-	struct page_filter code_pages[MMU_COUNT];    /* pages fetched from since jump[] was cleared */
-	u32 jump_nonglobal[MMU_COUNT]; /* entries of jump[] whose page is not global: the dispatcher's */
+	struct page_filter code_pages[MMU_COUNT]; /* pages fetched from since jump[] was cleared */
+	u32 jump_nonglobal[MMU_COUNT];		  /* entries of jump[] whose page is not global: the
+						     dispatcher's */
 
-	/* MMIO and port reads already answered for the instruction being replayed; writes on their way */
+	/* MMIO and port reads already answered for the instruction being replayed; writes on their
+	 * way */
 	struct io_access io_log[IO_LOG_SIZE];
 	struct io_access io_queue[IO_QUEUE_SIZE];
 	u32 io_head, io_tail;
 
 	struct block_cache *cache; /* translated code; private to this vCPU */
-	u32 jump_mode[MMU_COUNT];      /* mode that the jump cache's blocks have */
-	u64 commit_linear;             /* where the bounce buffer goes, see soft_miss() */
+	u32 jump_mode[MMU_COUNT];  /* mode that the jump cache's blocks have */
+	u64 commit_linear;	   /* where the bounce buffer goes, see soft_miss() */
 	u32 commit_description;
 	struct {
 		u64 rip, linear, gpa, next_gpa;
 		const u8 *page, *next_page;
 		u32 mode;
 		bool need_next;
-	} source;                      /* of the block that the dispatcher wants translated */
-	u8 leave;                      /* enum leave_reason */
-	u64 left_at;                   /* when vcpu_run() last returned, CLOCK_MONOTONIC ns */
-	bool window_wanted;            /* run->request_interrupt_window, without irqchip */
-	bool read_pending;             /* base.run holds a read that the monitor answers */
-	u64 timer_deadline;            /* CLOCK_MONOTONIC ns the host timer is armed for; 0: not */
+	} source;	    /* of the block that the dispatcher wants translated */
+	u8 leave;	    /* enum leave_reason */
+	u64 left_at;	    /* when vcpu_run() last returned, CLOCK_MONOTONIC ns */
+	bool window_wanted; /* run->request_interrupt_window, without irqchip */
+	bool read_pending;  /* base.run holds a read that the monitor answers */
+	u64 timer_deadline; /* CLOCK_MONOTONIC ns the host timer is armed for; 0: not */
 	struct engine_stats stats;
 
-	u64 signal_mask;     /* of that thread, outside signal handlers */
-	_Atomic int thread;  /* tid of the thread inside vcpu_run(), or 0 */
-	int timer_thread;    /* tid that the timer signals; 0: no timer yet */
-	int timer;           /* kernel timer id */
-	_Atomic u32 wake;    /* futex: bumped when a halted vCPU must look again */
+	u64 signal_mask;      /* of that thread, outside signal handlers */
+	_Atomic int thread;   /* tid of the thread inside vcpu_run(), or 0 */
+	int timer_thread;     /* tid that the timer signals; 0: no timer yet */
+	int timer;	      /* kernel timer id */
+	_Atomic u32 wake;     /* futex: bumped when a halted vCPU must look again */
 	_Atomic u32 sleeping; /* it waits on the futex */
 
 	/* Guest x87/SSE/AVX state while outside, XSAVE standard format */
 	_Alignas(64) u8 fpu[1024];
 	_Alignas(64) u8 xstate[2][1024]; /* scratch of system/xstate.c */
-	_Alignas(32) u8 vec[16][32]; /* scratch of ops that need the vector registers, see base/gp.h */
+	_Alignas(
+	    32) u8 vec[16][32]; /* scratch of ops that need the vector registers, see base/gp.h */
 };
 
 struct memslot {
-	u64 gpa, size;   /* bytes */
+	u64 gpa, size; /* bytes */
 	u8 *host;
 	u32 id, flags;
-	u8 *page_flags;  /* a byte per page: PAGE_HAS_CODE */
-	u64 *dirty;      /* bitmap when KVM_MEM_LOG_DIRTY_PAGES */
+	u8 *page_flags; /* a byte per page: PAGE_HAS_CODE */
+	u64 *dirty;	/* bitmap when KVM_MEM_LOG_DIRTY_PAGES */
 };
 
 #define PAGE_HAS_CODE 1
@@ -322,14 +333,14 @@ static inline bool vcpu_window_open(const struct soft_vcpu *v)
 /* Why translated code was left for good */
 enum leave_reason {
 	LEAVE_NONE,
-	LEAVE_EXIT,     /* base.run says */
-	LEAVE_READ,     /* base.run says, and its answer is awaited */
-	LEAVE_QUEUE,    /* io_queue has writes */
+	LEAVE_EXIT,  /* base.run says */
+	LEAVE_READ,  /* base.run says, and its answer is awaited */
+	LEAVE_QUEUE, /* io_queue has writes */
 	LEAVE_KICK,
-	LEAVE_HALT,     /* mp_state is not runnable */
+	LEAVE_HALT, /* mp_state is not runnable */
 	LEAVE_SHUTDOWN,
-	LEAVE_WINDOW,   /* the monitor may inject an interrupt */
-	LEAVE_NO_CODE,  /* RIP is not in RAM */
+	LEAVE_WINDOW,  /* the monitor may inject an interrupt */
+	LEAVE_NO_CODE, /* RIP is not in RAM */
 };
 
 /** The vCPU whose vcpu_run() this thread is in, or NULL. */
@@ -337,26 +348,28 @@ extern __thread struct soft_vcpu *soft_current;
 
 /* ---- implemented in engine/soft/vcpu.c ---- */
 
-/** Recomputes v->mode, v->cpl's consequences and v->mmu_index after a change of CS, SS, DS, ES, FS or GS
- * attributes, CPL, CR0, CR4, EFER, XCR0, DR7 or RFLAGS.VM/TF/AC. Cheap. Inside. */
+/** Recomputes v->mode, v->cpl's consequences and v->mmu_index after a change of CS, SS, DS, ES, FS
+ * or GS attributes, CPL, CR0, CR4, EFER, XCR0, DR7 or RFLAGS.VM/TF/AC. Cheap. Inside. */
 void vcpu_update_mode(struct soft_vcpu *v);
 
-/** After RFLAGS.IF became 1 (or CR8/TPR fell): raises ATTENTION_IRQ if something now is deliverable. */
+/** After RFLAGS.IF became 1 (or CR8/TPR fell): raises ATTENTION_IRQ if something now is
+ * deliverable. */
 void vcpu_irq_window(struct soft_vcpu *v);
 
-/** Makes @v notice its attention bits: from any thread (irqchip, kick, timers). Async-signal-safe. */
+/** Makes @v notice its attention bits: from any thread (irqchip, kick, timers). Async-signal-safe.
+ */
 void vcpu_poke(struct soft_vcpu *v, u32 attention_bits);
 
 /** Leaves translated code for good at the current state and returns from vcpu_run() with
  * base.run filled in by the caller. Inside. */
 _Noreturn void vcpu_exit(struct soft_vcpu *v);
 
-/** Abandons the current instruction and goes on at v->rip through the dispatcher, where v->events are
- * looked at. Inside. */
+/** Abandons the current instruction and goes on at v->rip through the dispatcher, where v->events
+ * are looked at. Inside. */
 _Noreturn void vcpu_resume(struct soft_vcpu *v);
 
-/** Resets to the state after RESET or INIT (SDM 3A table 9-1; engine/soft/reset.c). RESET: outside only, since
- * it writes v->fpu; v->base.id and v->vm are set. INIT: inside too. */
+/** Resets to the state after RESET or INIT (SDM 3A table 9-1; engine/soft/reset.c). RESET: outside
+ * only, since it writes v->fpu; v->base.id and v->vm are set. INIT: inside too. */
 void vcpu_reset(struct soft_vcpu *v, bool init);
 
 #endif

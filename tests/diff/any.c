@@ -71,7 +71,8 @@ static u32 put_modrm(struct gen *g, u8 *p, u8 *rex, u32 addrsize, u64 rip)
 	bool wide = one_in(r, 4);
 	p[n++] = (u8)((wide ? 0x80 : 0x40) | reg << 3 | (sib ? 4 : base & 7));
 	if (sib)
-		p[n++] = (u8)(below(r, 4) << 6 | (indexed ? (plan->index & 7) : 4) << 3 | (base & 7));
+		p[n++] =
+		    (u8)(below(r, 4) << 6 | (indexed ? (plan->index & 7) : 4) << 3 | (base & 7));
 	p[n++] = displacement(r);
 	if (wide) {
 		u8 sign = p[n - 1] & 0x80 ? 0xff : 0;
@@ -91,14 +92,14 @@ static u32 address_size(const struct plan *plan, bool prefixed)
 
 /* What random opcodes would find too seldom: prefix, map, opcode. */
 static const u8 favourites[][3] = {
-	{0, 1, 0xc7},    {0, 1, 0xc0},    {0, 1, 0xc1},	   {0, 1, 0xb0},    {0, 1, 0xb1},
-	{0, 1, 0xa3},    {0, 1, 0xab},    {0, 1, 0xb3},    {0, 1, 0xbb},    {0, 1, 0xba},
-	{0xf0, 1, 0xc7}, {0xf0, 1, 0xc1}, {0xf0, 1, 0xb1}, {0xf0, 1, 0xab}, {0xf0, 1, 0xba},
-	{0, 2, 0xf0},    {0, 2, 0xf1},    {0xf2, 2, 0xf0}, {0xf2, 2, 0xf1}, {0x66, 2, 0xf6},
-	{0xf3, 2, 0xf6}, {0xf3, 1, 0xb8}, {0xf3, 1, 0xbc}, {0xf3, 1, 0xbd}, {0, 1, 0xbc},
-	{0, 1, 0xbd},    {0, 0, 0xf6},    {0, 0, 0xf7},    {0, 0, 0x9e},    {0, 0, 0x9f},
-	{0, 0, 0xd7},    {0, 0, 0xfc},    {0, 0, 0xfd},    {0, 1, 0xa4},    {0, 1, 0xad},
-	{0, 0, 0xd3},    {0, 0, 0x86},    {0, 0, 0x87},    {0xf0, 0, 0x87}, {0xf0, 0, 0x01},
+    {0, 1, 0xc7},    {0, 1, 0xc0},    {0, 1, 0xc1},    {0, 1, 0xb0},	{0, 1, 0xb1},
+    {0, 1, 0xa3},    {0, 1, 0xab},    {0, 1, 0xb3},    {0, 1, 0xbb},	{0, 1, 0xba},
+    {0xf0, 1, 0xc7}, {0xf0, 1, 0xc1}, {0xf0, 1, 0xb1}, {0xf0, 1, 0xab}, {0xf0, 1, 0xba},
+    {0, 2, 0xf0},    {0, 2, 0xf1},    {0xf2, 2, 0xf0}, {0xf2, 2, 0xf1}, {0x66, 2, 0xf6},
+    {0xf3, 2, 0xf6}, {0xf3, 1, 0xb8}, {0xf3, 1, 0xbc}, {0xf3, 1, 0xbd}, {0, 1, 0xbc},
+    {0, 1, 0xbd},    {0, 0, 0xf6},    {0, 0, 0xf7},    {0, 0, 0x9e},	{0, 0, 0x9f},
+    {0, 0, 0xd7},    {0, 0, 0xfc},    {0, 0, 0xfd},    {0, 1, 0xa4},	{0, 1, 0xad},
+    {0, 0, 0xd3},    {0, 0, 0x86},    {0, 0, 0x87},    {0xf0, 0, 0x87}, {0xf0, 0, 0x01},
 };
 
 static void make_legacy(struct gen *g, u8 p[40], u64 rip)
@@ -199,13 +200,16 @@ static bool class_is_fine(const struct decoded *d)
 static int enclosing(ZydisRegister reg)
 {
 	ZydisRegister wide = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
-	return wide >= ZYDIS_REGISTER_RAX && wide <= ZYDIS_REGISTER_R15 ? (int)wide - (int)ZYDIS_REGISTER_RAX : -1;
+	return wide >= ZYDIS_REGISTER_RAX && wide <= ZYDIS_REGISTER_R15
+		   ? (int)wide - (int)ZYDIS_REGISTER_RAX
+		   : -1;
 }
 
 static bool is_kept(const struct gen *g, int gpr)
 {
 	const struct plan *plan = g->plan;
-	return gpr == plan->base[0] || gpr == plan->base[1] || gpr == plan->index || (g->keep & BIT(gpr));
+	return gpr == plan->base[0] || gpr == plan->base[1] || gpr == plan->index ||
+	       (g->keep & BIT(gpr));
 }
 
 /* Does an operand of the instruction that ends at @rip lie where both sides have the same? */
@@ -218,14 +222,16 @@ static bool memory_is_fine(const struct gen *g, const ZydisDecodedOperand *op, b
 	if (op->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
 		return true;
 	/* 64-bit FS is libc's. */
-	if (plan->kind == KIND_64 && (op->mem.segment == ZYDIS_REGISTER_FS || op->mem.segment == ZYDIS_REGISTER_GS))
+	if (plan->kind == KIND_64 &&
+	    (op->mem.segment == ZYDIS_REGISTER_FS || op->mem.segment == ZYDIS_REGISTER_GS))
 		return false;
 	if (hidden && stack && base == 4)
 		return true;
 	if (op->mem.base == ZYDIS_REGISTER_RIP)
 		offset += rip;
 	else if (op->mem.base != ZYDIS_REGISTER_NONE)
-		return base >= 0 && is_kept(g, base) && base != plan->index && !(g->keep & BIT(base));
+		return base >= 0 && is_kept(g, base) && base != plan->index &&
+		       !(g->keep & BIT(base));
 	if (op->mem.index != ZYDIS_REGISTER_NONE)
 		return false;
 	offset += plan->data_base;
@@ -233,8 +239,8 @@ static bool memory_is_fine(const struct gen *g, const ZydisDecodedOperand *op, b
 }
 
 /* Deterministic, unprivileged, touches only what it may. */
-static bool is_acceptable(const struct gen *g, const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops,
-			  u64 rip)
+static bool is_acceptable(const struct gen *g, const ZydisDecodedInstruction *zi,
+			  const ZydisDecodedOperand *ops, u64 rip)
 {
 	switch (zi->mnemonic) {
 	case ZYDIS_MNEMONIC_RDRAND:
@@ -246,12 +252,14 @@ static bool is_acceptable(const struct gen *g, const ZydisDecodedInstruction *zi
 	default:
 		break;
 	}
-	bool stack = zi->meta.category == ZYDIS_CATEGORY_PUSH || zi->meta.category == ZYDIS_CATEGORY_POP;
+	bool stack =
+	    zi->meta.category == ZYDIS_CATEGORY_PUSH || zi->meta.category == ZYDIS_CATEGORY_POP;
 	if (zi->meta.isa_ext == ZYDIS_ISA_EXT_INVPCID || zi->meta.isa_ext == ZYDIS_ISA_EXT_SMAP)
 		return false;
 	for (int n = 0; n < zi->operand_count; n++) {
 		const ZydisDecodedOperand *op = &ops[n];
-		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY && !memory_is_fine(g, op, stack, rip + zi->length))
+		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY &&
+		    !memory_is_fine(g, op, stack, rip + zi->length))
 			return false;
 		if (op->type != ZYDIS_OPERAND_TYPE_REGISTER)
 			continue;
@@ -267,9 +275,10 @@ static bool is_acceptable(const struct gen *g, const ZydisDecodedInstruction *zi
 
 static u32 acceptable_length(const struct gen *g, const u8 *bytes, u64 rip)
 {
-	static const ZydisMachineMode modes[] = {ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_MACHINE_MODE_LEGACY_32,
-						 ZYDIS_MACHINE_MODE_LONG_64};
-	static const ZydisStackWidth widths[] = {ZYDIS_STACK_WIDTH_16, ZYDIS_STACK_WIDTH_32, ZYDIS_STACK_WIDTH_64};
+	static const ZydisMachineMode modes[] = {
+	    ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_MACHINE_MODE_LONG_64};
+	static const ZydisStackWidth widths[] = {ZYDIS_STACK_WIDTH_16, ZYDIS_STACK_WIDTH_32,
+						 ZYDIS_STACK_WIDTH_64};
 	ZydisDecoder decoder;
 	ZydisDecodedInstruction zi;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];

@@ -12,8 +12,8 @@ typedef unsigned long long ull;
 
 static const char *const segment_names[6] = {"es", "cs", "ss", "ds", "fs", "gs"};
 
-/* Components in their initial state may be left out of an XSAVE image (SDM 1 13.4.2). Pointers to the last x87
- * instruction are host addresses on one side. */
+/* Components in their initial state may be left out of an XSAVE image (SDM 1 13.4.2). Pointers to
+ * the last x87 instruction are host addresses on one side. */
 static void normalize(u8 *x)
 {
 	u64 present = *(u64 *)(x + 512);
@@ -77,13 +77,14 @@ struct leeway leeway_at(const u8 *code, u64 rip, u32 mode)
 	if (d.class == CLASS_OP && (d.insn.op == OP_ID_maskmov || d.insn.op == OP_ID_frstor))
 		leeway.cr2 = PAGE_MASK; /* which of the bytes is not defined */
 	leeway.x87 = d.mmx;		/* a store that faults has set TOP to 0 already */
-	leeway.mxcsr = d.vex && d.insn.map == 3 && d.insn.opcode == 0x1d; /* VCVTPS2PH sets it, then faults */
+	leeway.mxcsr =
+	    d.vex && d.insn.map == 3 && d.insn.opcode == 0x1d; /* VCVTPS2PH sets it, then faults */
 	leeway.below_stack = d.class == CLASS_CALL || d.class == CLASS_CALL_IND;
 	return leeway;
 }
 
-/* Whether the 8 bytes at @offset of the data touch the 8 below the stack pointer. Stack segments begin at 0 or at the
- * data (plan.c). */
+/* Whether the 8 bytes at @offset of the data touch the 8 below the stack pointer. Stack segments
+ * begin at 0 or at the data (plan.c). */
 static bool below_stack(const struct state *s, u32 offset)
 {
 	u64 sp = s->regs[RSP] < DATA_BASE ? DATA_BASE + s->regs[RSP] : s->regs[RSP];
@@ -108,7 +109,8 @@ bool compare(struct state *native, struct state *guest, struct leeway leeway, bo
 			report(&same, segment_names[n], native->seg[n], guest->seg[n]);
 	report(&same, "gs base", native->gs_base, guest->gs_base);
 	/* A fault may find arithmetic flags that are about to be overwritten: docs/quirks.md. */
-	u64 flags = native->vector == 3 ? COMPARED_FLAGS : (COMPARED_FLAGS & ~ARITHMETIC_FLAGS) | leeway.live;
+	u64 flags = native->vector == 3 ? COMPARED_FLAGS
+					: (COMPARED_FLAGS & ~ARITHMETIC_FLAGS) | leeway.live;
 	report(&same, "rflags", native->rflags & flags, guest->rflags & flags);
 	report(&same, "cr2", native->cr2 & leeway.cr2, guest->cr2 & leeway.cr2);
 	normalize(native->xsave);
@@ -129,4 +131,3 @@ bool compare(struct state *native, struct state *guest, struct leeway leeway, bo
 	}
 	return same;
 }
-

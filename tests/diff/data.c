@@ -7,8 +7,8 @@ static void put_direction(struct gen *g, bool down)
 }
 
 /*
- * MOVS, CMPS, STOS, LODS, SCAS with and without REP, both ways, over page boundaries, into the unmapped pages and
- * past segment limits.
+ * MOVS, CMPS, STOS, LODS, SCAS with and without REP, both ways, over page boundaries, into the
+ * unmapped pages and past segment limits.
  */
 void put_string(struct gen *g)
 {
@@ -17,11 +17,16 @@ void put_string(struct gen *g)
 	struct random *r = g->r;
 	const struct plan *plan = g->plan;
 	bool down = one_in(r, 2);
-	u64 junk = plan->size == 8 && one_in(r, 4) ? 0x100000000ull : 0; /* beyond a 32-bit address size */
-	u64 count = one_in(r, 12) ? 0x2000 + below(r, 0x3000) : one_in(r, 3) ? below(r, 0x400) : below(r, 20);
+	u64 junk =
+	    plan->size == 8 && one_in(r, 4) ? 0x100000000ull : 0; /* beyond a 32-bit address size */
+	u64 count = one_in(r, 12)  ? 0x2000 + below(r, 0x3000)
+		    : one_in(r, 3) ? below(r, 0x400)
+				   : below(r, 20);
 	put_mov(g, 1, count | junk);
 	put_mov(g, 6, data_offset(g, 6) | junk);
-	put_mov(g, 7, (data_offset(g, 6) + plan->data_base - plan->extra_base) | (one_in(r, 2) ? junk : 0));
+	put_mov(g, 7,
+		(data_offset(g, 6) + plan->data_base - plan->extra_base) |
+		    (one_in(r, 2) ? junk : 0));
 	if (one_in(r, 4)) {
 		put_direction(g, false); /* something to compare as equal */
 		put8(g, 0xf3);
@@ -121,7 +126,8 @@ void put_gs(struct gen *g)
 		} else {
 			put8(g, 0x40 | rex | (u32)plan->index >> 3);
 			put8(g, opcode);
-			put8(g, 0x40 | (u32)reg << 3 | ((plan->index & 7) == 4 ? 4 : plan->index & 7));
+			put8(g,
+			     0x40 | (u32)reg << 3 | ((plan->index & 7) == 4 ? 4 : plan->index & 7));
 			if ((plan->index & 7) == 4)
 				put8(g, 0x24);
 			put8(g, below(r, 256));

@@ -1,12 +1,13 @@
-/* Branches: over something, back in bounded loops, through registers and memory, calls and returns. */
+/* Branches: over something, back in bounded loops, through registers and memory, calls and returns.
+ */
 #include "tests/diff/generate.h"
 
 int spare_register(struct gen *g)
 {
 	for (;;) {
 		int reg = (int)below(g->r, 8);
-		if (reg != 4 && reg != g->plan->base[0] && reg != g->plan->base[1] && reg != g->plan->index &&
-		    !(g->keep & BIT(reg)))
+		if (reg != 4 && reg != g->plan->base[0] && reg != g->plan->base[1] &&
+		    reg != g->plan->index && !(g->keep & BIT(reg)))
 			return reg;
 	}
 }

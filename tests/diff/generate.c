@@ -43,22 +43,22 @@ static const struct part {
 	void (*put)(struct gen *g);
 	u8 weight[KIND_COUNT]; /* 64, 32, 32 with segments, 16 */
 } parts[] = {
-	{put_any, {68, 58, 58, 58}},
-	{put_skip, {8, 8, 8, 8}},
-	{put_loop, {3, 3, 3, 3}},
-	{put_jump, {3, 3, 3, 3}},
-	{put_call, {3, 3, 3, 3}},
-	{put_string, {4, 5, 7, 7}},
-	{put_compare_exchange, {2, 2, 2, 2}},
-	{put_table, {1, 2, 2, 2}},
-	{put_gs, {3, 0, 0, 0}},
-	{put_frame, {1, 2, 3, 3}},
-	{put_all_registers, {0, 3, 3, 3}},
-	{put_flags, {2, 2, 2, 2}},
-	{put_segment, {0, 2, 4, 4}},
-	{put_unmasked, {1, 1, 1, 1}},
-	{put_forbidden, {1, 1, 1, 1}},
-	{put_self_modification, {2, 2, 0, 0}},
+    {put_any, {68, 58, 58, 58}},
+    {put_skip, {8, 8, 8, 8}},
+    {put_loop, {3, 3, 3, 3}},
+    {put_jump, {3, 3, 3, 3}},
+    {put_call, {3, 3, 3, 3}},
+    {put_string, {4, 5, 7, 7}},
+    {put_compare_exchange, {2, 2, 2, 2}},
+    {put_table, {1, 2, 2, 2}},
+    {put_gs, {3, 0, 0, 0}},
+    {put_frame, {1, 2, 3, 3}},
+    {put_all_registers, {0, 3, 3, 3}},
+    {put_flags, {2, 2, 2, 2}},
+    {put_segment, {0, 2, 4, 4}},
+    {put_unmasked, {1, 1, 1, 1}},
+    {put_forbidden, {1, 1, 1, 1}},
+    {put_self_modification, {2, 2, 0, 0}},
 };
 
 static const struct part *choose_part(struct gen *g)

@@ -6,19 +6,19 @@
 #include "tests/diff/random.h"
 
 /*
- * What code and state of one sequence agree on. Three registers have a purpose: two bases point into the data, the
- * index is small. What writes them restores them.
+ * What code and state of one sequence agree on. Three registers have a purpose: two bases point
+ * into the data, the index is small. What writes them restores them.
  */
 struct plan {
 	enum kind kind;
-	u32 mode;       /* translate/mode.h */
-	u32 size;       /* bytes of an offset in this code: 2, 4, 8 */
+	u32 mode;	/* translate/mode.h */
+	u32 size;	/* bytes of an offset in this code: 2, 4, 8 */
 	u32 stack_size; /* bytes of the stack pointer that count */
-	u64 at;         /* linear address of the code */
-	u64 rip;        /* CS-relative */
+	u64 at;		/* linear address of the code */
+	u64 rip;	/* CS-relative */
 	struct ldt_entry ldt[LDT_SIZE];
 	u16 seg[6];
-	u32 data_base;  /* of DS */
+	u32 data_base;	/* of DS */
 	u32 extra_base; /* of ES */
 	u64 gs_base;
 	int base[2], index;

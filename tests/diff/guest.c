@@ -13,12 +13,12 @@
 
 /* Guest-physical layout */
 #define TABLES_GPA 0x10000 /* PML4, PDPT, PD, page tables */
-#define GDT_GPA    0x1000
-#define LDT_GPA    0x1800
-#define IDT_GPA    0x2000
-#define TSS_GPA    0x3000
-#define STUBS_GPA  0x4000  /* a HLT per vector */
-#define KSTACK_GPA 0x6000  /* top */
+#define GDT_GPA	   0x1000
+#define LDT_GPA	   0x1800
+#define IDT_GPA	   0x2000
+#define TSS_GPA	   0x3000
+#define STUBS_GPA  0x4000 /* a HLT per vector */
+#define KSTACK_GPA 0x6000 /* top */
 #define DATA_GPA   0x100000
 #define CODE_GPA   0x1000000
 #define RAM_SIZE   (CODE_GPA + CODE_SIZE)
@@ -70,7 +70,7 @@ static void build_descriptors(void)
 	gdt[USER_DS >> 3] = 0x00cff3000000ffff;
 	gdt[USER_CS64 >> 3] = 0x00affb000000ffff;
 	*(u64 *)(ram + TSS_GPA + 4) = KERNEL_BASE + KSTACK_GPA; /* RSP0 */
-	*(u16 *)(ram + TSS_GPA + 0x66) = 0xffff; /* no I/O bitmap */
+	*(u16 *)(ram + TSS_GPA + 0x66) = 0xffff;		/* no I/O bitmap */
 	for (u64 vector = 0; vector < 32; vector++) {
 		u64 handler = KERNEL_BASE + STUBS_GPA + vector * 16;
 		ram[STUBS_GPA + vector * 16] = 0xf4; /* hlt */
@@ -91,10 +91,10 @@ static u8 segment_type(const struct ldt_entry *e)
 static u64 descriptor(const struct ldt_entry *e)
 {
 	u64 access = 0x70u | segment_type(e) | (e->absent ? 0 : 0x80);
-	return e->defined ? (u64)(e->limit & 0xffff) | (u64)(e->base & 0xffffff) << 16 | access << 40 |
-				    (u64)(e->limit >> 16 & 15) << 48 | (u64)e->big << 54 |
-				    (u64)(e->base >> 24) << 56 :
-			    0;
+	return e->defined ? (u64)(e->limit & 0xffff) | (u64)(e->base & 0xffffff) << 16 |
+				access << 40 | (u64)(e->limit >> 16 & 15) << 48 |
+				(u64)e->big << 54 | (u64)(e->base >> 24) << 56
+			  : 0;
 }
 
 /* What a segment register holds that has been loaded with @selector. */
@@ -105,11 +105,23 @@ static struct kvm_segment segment(u16 selector, const struct ldt_entry *ldt)
 	if (!(selector & ~3u))
 		return (struct kvm_segment){.selector = selector, .unusable = 1};
 	if (selector & 4)
-		return (struct kvm_segment){.base = e->base, .limit = e->limit, .selector = selector, .s = 1,
-					    .type = segment_type(e), .present = 1, .dpl = 3, .db = e->big};
-	return (struct kvm_segment){.limit = 0xffffffff, .selector = selector, .type = code ? 11 : 3,
-				    .present = 1, .dpl = 3, .db = selector != USER_CS64, .s = 1,
-				    .l = selector == USER_CS64, .g = 1};
+		return (struct kvm_segment){.base = e->base,
+					    .limit = e->limit,
+					    .selector = selector,
+					    .s = 1,
+					    .type = segment_type(e),
+					    .present = 1,
+					    .dpl = 3,
+					    .db = e->big};
+	return (struct kvm_segment){.limit = 0xffffffff,
+				    .selector = selector,
+				    .type = code ? 11 : 3,
+				    .present = 1,
+				    .dpl = 3,
+				    .db = selector != USER_CS64,
+				    .s = 1,
+				    .l = selector == USER_CS64,
+				    .g = 1};
 }
 
 static int make_vcpu(void)
@@ -132,10 +144,16 @@ static int make_vcpu(void)
 	s->cs = segment(USER_CS64, NULL);
 	s->ss = segment(USER_DS, NULL);
 	s->ds = s->es = s->fs = s->gs = segment(0, NULL);
-	s->tr = (struct kvm_segment){.base = KERNEL_BASE + TSS_GPA, .limit = 0x67, .selector = 0x40,
-				     .type = 11, .present = 1};
-	s->ldt = (struct kvm_segment){.base = KERNEL_BASE + LDT_GPA, .limit = 8 * LDT_SIZE - 1,
-				      .selector = 0x50, .type = 2, .present = 1};
+	s->tr = (struct kvm_segment){.base = KERNEL_BASE + TSS_GPA,
+				     .limit = 0x67,
+				     .selector = 0x40,
+				     .type = 11,
+				     .present = 1};
+	s->ldt = (struct kvm_segment){.base = KERNEL_BASE + LDT_GPA,
+				      .limit = 8 * LDT_SIZE - 1,
+				      .selector = 0x50,
+				      .type = 2,
+				      .present = 1};
 	s->gdt = (struct kvm_dtable){.base = KERNEL_BASE + GDT_GPA, .limit = 0x7f};
 	s->idt = (struct kvm_dtable){.base = KERNEL_BASE + IDT_GPA, .limit = 0x1ff};
 	s->cr0 = 0x80010033; /* PG WP NE ET MP PE */
@@ -150,7 +168,8 @@ static int make_vcpu(void)
 
 static int set_slot(u64 size)
 {
-	struct kvm_userspace_memory_region region = {.slot = 0, .memory_size = size, .userspace_addr = (u64)ram};
+	struct kvm_userspace_memory_region region = {
+	    .slot = 0, .memory_size = size, .userspace_addr = (u64)ram};
 	return engine->vm_set_memory(vm, &region);
 }
 
@@ -158,7 +177,8 @@ int guest_init(void)
 {
 	struct error err = {""};
 	engine = engine_by_name("soft");
-	ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (ram == MAP_FAILED)
 		return -errno;
 	int r = engine->vm_create(&vm, &err);
@@ -185,17 +205,30 @@ int guest_forget_code(void)
 
 static void regs_in(const struct state *s, struct kvm_regs *k)
 {
-	*k = (struct kvm_regs){.rax = s->regs[0], .rcx = s->regs[1], .rdx = s->regs[2], .rbx = s->regs[3],
-			       .rsp = s->regs[4], .rbp = s->regs[5], .rsi = s->regs[6], .rdi = s->regs[7],
-			       .r8 = s->regs[8], .r9 = s->regs[9], .r10 = s->regs[10], .r11 = s->regs[11],
-			       .r12 = s->regs[12], .r13 = s->regs[13], .r14 = s->regs[14], .r15 = s->regs[15],
-			       .rip = s->rip, .rflags = s->rflags};
+	*k = (struct kvm_regs){.rax = s->regs[0],
+			       .rcx = s->regs[1],
+			       .rdx = s->regs[2],
+			       .rbx = s->regs[3],
+			       .rsp = s->regs[4],
+			       .rbp = s->regs[5],
+			       .rsi = s->regs[6],
+			       .rdi = s->regs[7],
+			       .r8 = s->regs[8],
+			       .r9 = s->regs[9],
+			       .r10 = s->regs[10],
+			       .r11 = s->regs[11],
+			       .r12 = s->regs[12],
+			       .r13 = s->regs[13],
+			       .r14 = s->regs[14],
+			       .r15 = s->regs[15],
+			       .rip = s->rip,
+			       .rflags = s->rflags};
 }
 
 static void regs_out(const struct kvm_regs *k, struct state *s)
 {
 	const u64 values[16] = {k->rax, k->rcx, k->rdx, k->rbx, k->rsp, k->rbp, k->rsi, k->rdi,
-				k->r8,  k->r9,  k->r10, k->r11, k->r12, k->r13, k->r14, k->r15};
+				k->r8,	k->r9,	k->r10, k->r11, k->r12, k->r13, k->r14, k->r15};
 	memcpy(s->regs, values, sizeof(values));
 }
 

@@ -1,7 +1,7 @@
 /*
- * diff [--seed N|random] [--count PARTS] [--kinds MASK]    random sequences; MASK: 1 64-bit, 2 32-bit, 4 32-bit with
- *                                                          segments, 8 16-bit
- * diff --only SEQUENCE --at OFFSET --length N [--kinds MASK]   one again, as a mismatch is reported
+ * diff [--seed N|random] [--count PARTS] [--kinds MASK]    random sequences; MASK: 1 64-bit, 2
+ * 32-bit, 4 32-bit with segments, 8 16-bit diff --only SEQUENCE --at OFFSET --length N [--kinds
+ * MASK]   one again, as a mismatch is reported
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -61,14 +61,15 @@ static u16 fsw(const struct state *s)
 }
 
 /*
- * An x87 store that raises an unmasked exception stores nothing, and the processor does not look at its memory. Here the
- * address is checked before the store is tried: docs/quirks.md.
+ * An x87 store that raises an unmasked exception stores nothing, and the processor does not look at
+ * its memory. Here the address is checked before the store is tried: docs/quirks.md.
  */
 static bool store_not_made(void)
 {
 	u64 linear = guest.rip + (plan.at - plan.rip);
 	struct decoded d;
-	if (guest.vector < 12 || guest.vector > 14 || !(fsw(&native) & FSW_ES) || (fsw(&guest) & FSW_ES))
+	if (guest.vector < 12 || guest.vector > 14 || !(fsw(&native) & FSW_ES) ||
+	    (fsw(&guest) & FSW_ES))
 		return false;
 	if (linear < CODE_BASE || linear >= CODE_BASE + CODE_SIZE - 15)
 		return false;
@@ -108,9 +109,10 @@ static void print_start(void)
 	for (u32 n = 0; n < LDT_SIZE; n++) {
 		const struct ldt_entry *e = &plan.ldt[n];
 		if (e->defined)
-			printf("    ldt %#x base %x limit %x%s%s%s%s%s\n", LDT_SELECTOR(n), e->base, e->limit,
-			       e->code ? " code" : "", e->big ? " big" : "", e->expand_down ? " down" : "",
-			       e->fixed ? " fixed" : "", e->absent ? " absent" : "");
+			printf("    ldt %#x base %x limit %x%s%s%s%s%s\n", LDT_SELECTOR(n), e->base,
+			       e->limit, e->code ? " code" : "", e->big ? " big" : "",
+			       e->expand_down ? " down" : "", e->fixed ? " fixed" : "",
+			       e->absent ? " absent" : "");
 	}
 }
 
@@ -139,11 +141,11 @@ static bool run_one(u64 seed, u64 at, u32 length, u32 *ran)
 	}
 	guest_forget_code();
 	size = run(seed, at, shortest);
-	printf("mismatch: --only %#llx --at %#llx --length %u --kinds %u (kind %u)\n", (ull)seed, (ull)at,
-	       shortest, kinds, plan.kind);
+	printf("mismatch: --only %#llx --at %#llx --length %u --kinds %u (kind %u)\n", (ull)seed,
+	       (ull)at, shortest, kinds, plan.kind);
 	same(at, size, false);
-	printf("    native vector %llu error %llx rip %llx cr2 %llx\n", (ull)native.vector, (ull)native.error,
-	       (ull)native.rip, (ull)native.cr2);
+	printf("    native vector %llu error %llx rip %llx cr2 %llx\n", (ull)native.vector,
+	       (ull)native.error, (ull)native.rip, (ull)native.cr2);
 	print_start();
 	list((u8 *)CODE_BASE + at, size, start.rip);
 	return false;
@@ -162,8 +164,13 @@ struct options {
 
 static bool parse(int argc, char **argv, struct options *o)
 {
-	static const struct option options[] = {{"seed", 1, 0, 's'}, {"count", 1, 0, 'n'}, {"only", 1, 0, 'o'},
-						{"at", 1, 0, 'a'}, {"length", 1, 0, 'l'}, {"kinds", 1, 0, 'k'}, {0}};
+	static const struct option options[] = {{"seed", 1, 0, 's'},
+						{"count", 1, 0, 'n'},
+						{"only", 1, 0, 'o'},
+						{"at", 1, 0, 'a'},
+						{"length", 1, 0, 'l'},
+						{"kinds", 1, 0, 'k'},
+						{0}};
 	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		u64 value = optarg ? strtoull(optarg, NULL, 0) : 0;
 		if (c == 's')

@@ -22,8 +22,9 @@ static struct {
 	u64 rip, cs, rflags, rsp, ss;
 } entry_frame;
 
-static const int greg_of[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
-				REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+static const int greg_of[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
+				REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
+				REG_R12, REG_R13, REG_R14, REG_R15};
 
 static void save_segments(struct state *out, const greg_t *g)
 {
@@ -61,13 +62,13 @@ static void on_trap(int signal, siginfo_t *info, void *context)
 static int set_ldt(u32 number, const struct ldt_entry *e)
 {
 	struct user_desc d = {
-		.entry_number = number,
-		.base_addr = e->base,
-		.limit = e->limit,
-		.seg_32bit = e->big,
-		.contents = (unsigned)e->code << 1 | e->expand_down,
-		.read_exec_only = e->fixed,
-		.seg_not_present = e->absent,
+	    .entry_number = number,
+	    .base_addr = e->base,
+	    .limit = e->limit,
+	    .seg_32bit = e->big,
+	    .contents = (unsigned)e->code << 1 | e->expand_down,
+	    .read_exec_only = e->fixed,
+	    .seg_not_present = e->absent,
 	};
 	return syscall(SYS_modify_ldt, 0x11, &d, sizeof(d)) ? -errno : 0;
 }
@@ -121,7 +122,8 @@ int native_init(u32 *kinds)
 	return 0;
 }
 
-/* The soft engine has handlers of its own for the same signals: ours stand only during a native run. */
+/* The soft engine has handlers of its own for the same signals: ours stand only during a native
+ * run. */
 static void exchange_handlers(bool ours)
 {
 	static const int signals[] = {SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGILL};
@@ -139,41 +141,46 @@ static void exchange_handlers(bool ours)
 /* Loads everything from @in (rdi) and jumps; comes back through resume_rip. */
 static __attribute__((noinline)) void jump_into(const struct state *in)
 {
-	__asm__ volatile("push %%rbp\n push %%rbx\n"
-			 "lea 1f(%%rip), %%rax\n mov %%rax, %[rip]\n mov %%rsp, %[rsp]\n"
-			 "pushq $0x202\n popfq\n" /* IRETQ refuses NT (SDM 2A) */
-			 "mov $7, %%eax\n xor %%edx, %%edx\n xrstor64 %c[xsave](%%rdi)\n"
-			 "movw %c[seg]+2*0(%%rdi), %%es\n movw %c[seg]+2*3(%%rdi), %%ds\n"
-			 "movw %c[seg]+2*5(%%rdi), %%gs\n"
-			 "cmpw %[cs64], %c[seg]+2*1(%%rdi)\n jne 2f\n"
-			 "mov %c[gs](%%rdi), %%rax\n wrgsbase %%rax\n 2:\n"
-			 "mov %c[regs]+8*0(%%rdi), %%rax\n mov %c[regs]+8*1(%%rdi), %%rcx\n"
-			 "mov %c[regs]+8*2(%%rdi), %%rdx\n mov %c[regs]+8*3(%%rdi), %%rbx\n"
-			 "mov %c[regs]+8*5(%%rdi), %%rbp\n mov %c[regs]+8*6(%%rdi), %%rsi\n"
-			 "mov %c[regs]+8*8(%%rdi), %%r8\n mov %c[regs]+8*9(%%rdi), %%r9\n"
-			 "mov %c[regs]+8*10(%%rdi), %%r10\n mov %c[regs]+8*11(%%rdi), %%r11\n"
-			 "mov %c[regs]+8*12(%%rdi), %%r12\n mov %c[regs]+8*13(%%rdi), %%r13\n"
-			 "mov %c[regs]+8*14(%%rdi), %%r14\n mov %c[regs]+8*15(%%rdi), %%r15\n"
-			 "mov %c[regs]+8*7(%%rdi), %%rdi\n"
-			 "lea %[frame], %%rsp\n iretq\n"
-			 "1: pop %%rbx\n pop %%rbp\n"
-			 "xor %%eax, %%eax\n mov %%eax, %%ds\n mov %%eax, %%es\n mov %%eax, %%gs\n"
-			 : [rip] "=m"(resume_rip), [rsp] "=m"(resume_rsp), "+D"(in)
-			 : [regs] "i"(offsetof(struct state, regs)), [seg] "i"(offsetof(struct state, seg)),
-			   [gs] "i"(offsetof(struct state, gs_base)),
-			   [xsave] "i"(offsetof(struct state, xsave)), [cs64] "i"(USER_CS64),
-			   [frame] "m"(entry_frame)
-			 : "rax", "rcx", "rdx", "rsi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
-			   "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",
-			   "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+	__asm__ volatile(
+	    "push %%rbp\n push %%rbx\n"
+	    "lea 1f(%%rip), %%rax\n mov %%rax, %[rip]\n mov %%rsp, %[rsp]\n"
+	    "pushq $0x202\n popfq\n" /* IRETQ refuses NT (SDM 2A) */
+	    "mov $7, %%eax\n xor %%edx, %%edx\n xrstor64 %c[xsave](%%rdi)\n"
+	    "movw %c[seg]+2*0(%%rdi), %%es\n movw %c[seg]+2*3(%%rdi), %%ds\n"
+	    "movw %c[seg]+2*5(%%rdi), %%gs\n"
+	    "cmpw %[cs64], %c[seg]+2*1(%%rdi)\n jne 2f\n"
+	    "mov %c[gs](%%rdi), %%rax\n wrgsbase %%rax\n 2:\n"
+	    "mov %c[regs]+8*0(%%rdi), %%rax\n mov %c[regs]+8*1(%%rdi), %%rcx\n"
+	    "mov %c[regs]+8*2(%%rdi), %%rdx\n mov %c[regs]+8*3(%%rdi), %%rbx\n"
+	    "mov %c[regs]+8*5(%%rdi), %%rbp\n mov %c[regs]+8*6(%%rdi), %%rsi\n"
+	    "mov %c[regs]+8*8(%%rdi), %%r8\n mov %c[regs]+8*9(%%rdi), %%r9\n"
+	    "mov %c[regs]+8*10(%%rdi), %%r10\n mov %c[regs]+8*11(%%rdi), %%r11\n"
+	    "mov %c[regs]+8*12(%%rdi), %%r12\n mov %c[regs]+8*13(%%rdi), %%r13\n"
+	    "mov %c[regs]+8*14(%%rdi), %%r14\n mov %c[regs]+8*15(%%rdi), %%r15\n"
+	    "mov %c[regs]+8*7(%%rdi), %%rdi\n"
+	    "lea %[frame], %%rsp\n iretq\n"
+	    "1: pop %%rbx\n pop %%rbp\n"
+	    "xor %%eax, %%eax\n mov %%eax, %%ds\n mov %%eax, %%es\n mov %%eax, %%gs\n"
+	    : [rip] "=m"(resume_rip), [rsp] "=m"(resume_rsp), "+D"(in)
+	    : [regs] "i"(offsetof(struct state, regs)), [seg] "i"(offsetof(struct state, seg)),
+	      [gs] "i"(offsetof(struct state, gs_base)), [xsave] "i"(offsetof(struct state, xsave)),
+	      [cs64] "i"(USER_CS64), [frame] "m"(entry_frame)
+	    : "rax", "rcx", "rdx", "rsi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+	      "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",
+	      "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
 	static const u32 mxcsr = 0x1f80;
-	__asm__ volatile("wrgsbase %1\n fninit\n ldmxcsr %0\n cld" : : "m"(mxcsr), "r"(host_gs_base));
+	__asm__ volatile("wrgsbase %1\n fninit\n ldmxcsr %0\n cld"
+			 :
+			 : "m"(mxcsr), "r"(host_gs_base));
 }
 
 void native_run(const struct state *in, const struct ldt_entry *ldt, struct state *out)
 {
-	entry_frame = (typeof(entry_frame)){.rip = in->rip, .cs = in->seg[SEG_CS], .rflags = in->rflags,
-					    .rsp = in->regs[4], .ss = in->seg[SEG_SS]};
+	entry_frame = (typeof(entry_frame)){.rip = in->rip,
+					    .cs = in->seg[SEG_CS],
+					    .rflags = in->rflags,
+					    .rsp = in->regs[4],
+					    .ss = in->seg[SEG_SS]};
 	memcpy((void *)DATA_BASE, in->data, DATA_SIZE);
 	load_ldt(ldt);
 	__asm__ volatile("rdgsbase %0" : "=r"(host_gs_base));

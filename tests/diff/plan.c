@@ -1,4 +1,5 @@
-/* What a sequence runs in: kind of code, segments, registers with a purpose, and the state at its start. */
+/* What a sequence runs in: kind of code, segments, registers with a purpose, and the state at its
+ * start. */
 #include <string.h>
 
 #include "engine/soft/translate/mode.h"
@@ -6,8 +7,23 @@
 
 u64 interesting(struct random *r)
 {
-	static const u64 corners[] = {0, 1, ~0ull, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0x7fffffff, 0x80000000,
-				      0xffffffff, 0x7fffffffffffffff, 0x8000000000000000, 63, 64, 31, 32};
+	static const u64 corners[] = {0,
+				      1,
+				      ~0ull,
+				      0x7f,
+				      0x80,
+				      0xff,
+				      0x7fff,
+				      0x8000,
+				      0x7fffffff,
+				      0x80000000,
+				      0xffffffff,
+				      0x7fffffffffffffff,
+				      0x8000000000000000,
+				      63,
+				      64,
+				      31,
+				      32};
 	u32 kind = below(r, 3);
 	if (kind == 0)
 		return corners[below(r, ARRAY_SIZE(corners))];
@@ -19,7 +35,8 @@ enum { LDT_CODE = 1, LDT_STACK, LDT_DATA, LDT_EXTRA, LDT_GS, LDT_ABSENT };
 /* A data segment over the data region; one in four ends within it or is otherwise narrow. */
 static struct ldt_entry data_segment(struct random *r)
 {
-	struct ldt_entry e = {.defined = true, .base = (u32)DATA_BASE + 16 * below(r, 32), .limit = 0xffff};
+	struct ldt_entry e = {
+	    .defined = true, .base = (u32)DATA_BASE + 16 * below(r, 32), .limit = 0xffff};
 	e.big = one_in(r, 2);
 	switch (below(r, 8)) {
 	case 0:
@@ -43,13 +60,15 @@ static void choose_segments(struct random *r, struct plan *plan)
 	struct ldt_entry *ldt = plan->ldt;
 	bool code16 = plan->kind == KIND_16;
 	u32 at = (u32)plan->at & ~15u;
-	ldt[LDT_CODE] = (struct ldt_entry){.defined = true, .code = true, .big = !code16, .limit = 0xffff};
+	ldt[LDT_CODE] =
+	    (struct ldt_entry){.defined = true, .code = true, .big = !code16, .limit = 0xffff};
 	ldt[LDT_CODE].base = at - (one_in(r, 16) ? 0xff00 : 16 * below(r, 0x800));
 	ldt[LDT_CODE].limit = code16 ? 0xffff : 0xfffff;
 	if (one_in(r, 10))
 		ldt[LDT_CODE].limit = (u32)plan->at - ldt[LDT_CODE].base + 8 + below(r, 200);
 	ldt[LDT_CODE].fixed = one_in(r, 4);
-	ldt[LDT_STACK] = (struct ldt_entry){.defined = true, .base = (u32)DATA_BASE, .limit = 0xffff};
+	ldt[LDT_STACK] =
+	    (struct ldt_entry){.defined = true, .base = (u32)DATA_BASE, .limit = 0xffff};
 	ldt[LDT_STACK].big = one_in(r, 4) ? code16 : !code16;
 	if (one_in(r, 6))
 		ldt[LDT_STACK].limit = 0xdff + below(r, 0x200);
@@ -117,8 +136,9 @@ static void choose_addresses(struct random *r, struct plan *plan)
 	u64 stack_base = plan->ldt[LDT_STACK].base;
 	for (u32 n = 0; n < 2; n++) {
 		u32 where = below(r, 40);
-		u64 offset = where == 0 ? DATA_SIZE - below(r, 300) :
-			     where < 8 ? 0x2000 - 160 + below(r, 64) : 0x1400 + below(r, 0x1800);
+		u64 offset = where == 0	 ? DATA_SIZE - below(r, 300)
+			     : where < 8 ? 0x2000 - 160 + below(r, 64)
+					 : 0x1400 + below(r, 0x1800);
 		if (!one_in(r, 4))
 			offset &= ~31ull;
 		plan->purpose[plan->base[n]] = DATA_BASE + offset - plan->data_base;

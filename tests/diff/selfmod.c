@@ -46,8 +46,10 @@ static void put_ahead(struct gen *g, const u8 *old, const u8 *other, u32 length)
 	bool between = one_in(g->r, 2);
 	u8 extra[15];
 	u32 extra_size = between ? make_any(g, extra, place) : 0;
-	/* The stores' own address checks believe in the flags that the old code reads (docs/quirks.md). */
-	u8 killer[2] = {0x01, 0xc0 | (u8)(9 * spare_register(g))}; /* add r, r: writes all of them */
+	/* The stores' own address checks believe in the flags that the old code reads
+	 * (docs/quirks.md). */
+	u8 killer[2] = {0x01,
+			0xc0 | (u8)(9 * spare_register(g))}; /* add r, r: writes all of them */
 	place += extra_size + sizeof(killer);
 	for (u32 n = 0; n < length; n++)
 		put_store(g, place + n, other[n]);

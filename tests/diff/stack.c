@@ -37,7 +37,8 @@ void put_all_registers(struct gen *g)
 	put_purpose(g);
 }
 
-/* PUSHF and POPF: what user code may not change must stay (SDM 2B, POPF). TF and AC would raise #DB and #AC. */
+/* PUSHF and POPF: what user code may not change must stay (SDM 2B, POPF). TF and AC would raise #DB
+ * and #AC. */
 void put_flags(struct gen *g)
 {
 	struct random *r = g->r;
@@ -77,7 +78,8 @@ void put_segment(struct gen *g)
 	u32 which = loaded[below(r, 3)];
 	bool local = plan->kind != KIND_32;
 	static const u16 global[] = {USER_CS32, USER_DS, USER_CS64, 0};
-	u16 selector = local && !one_in(r, 6) ? LDT_SELECTOR(below(r, LDT_SIZE)) : global[below(r, 4)];
+	u16 selector =
+	    local && !one_in(r, 6) ? LDT_SELECTOR(below(r, LDT_SIZE)) : global[below(r, 4)];
 	switch (below(r, 4)) {
 	case 0: /* and back again */
 		put_mov_from_ax(g, selector, which);

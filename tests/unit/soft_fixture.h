@@ -71,10 +71,12 @@ int fixture_teardown(void **state);
 /* Assembly that moves the 16 YMM registers to or from memory at register @at. */
 #define YMM_STORE(n, at) "vmovdqu %%ymm" #n ", 32*" #n "(" at ");"
 #define YMM_LOAD(n, at)	 "vmovdqu 32*" #n "(" at "), %%ymm" #n ";"
+/* clang-format off */
 #define YMM_ALL(X, at)                                                                             \
 	X(0, at)                                                                                   \
 	X(1, at) X(2, at) X(3, at) X(4, at) X(5, at) X(6, at) X(7, at) X(8, at) X(9, at) X(10, at) \
 	    X(11, at) X(12, at) X(13, at) X(14, at) X(15, at)
+/* clang-format on */
 
 /** Checks that statements raise @vector with @code (#PF: CR2 is in fixture->cr2). */
 #define ASSERT_RAISES(vec, code, ...)                                                              \

@@ -90,7 +90,8 @@ static void test_fixed_hardware(void **state)
 	assert_int_equal(f[89], 2);
 	assert_int_equal(get32(f + 76), 0x608); /* PM timer */
 	assert_int_equal(f[91], 4);
-	assert_int_equal(f[109] & 0x27, 0x05); /* legacy, no VGA; the RTC is there; no 8042 to look at */
+	assert_int_equal(f[109] & 0x27,
+			 0x05); /* legacy, no VGA; the RTC is there; no 8042 to look at */
 	assert_int_equal(get32(f + 112) & BIT(10), BIT(10)); /* reset register */
 	assert_int_equal(get32(f + 112) & BIT(20), 0);	     /* not hardware-reduced */
 	assert_int_equal(get32(f + 112) & BIT(8), BIT(8));   /* the timer has 32 bits */

@@ -243,18 +243,18 @@ static void test_instruction(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_features_ours_are_there),
-		TEST(test_features_never_exceed_the_host),
-		TEST(test_hidden),
-		TEST(test_room),
-		TEST(test_osxsave_and_apic_follow_the_state),
-		TEST(test_xsave_size_follows_xcr0),
-		TEST(test_topology),
-		TEST(test_out_of_range),
-		TEST(test_kvm_leaves_and_clock),
-		TEST(test_no_clock),
-		TEST(test_address_width),
-		TEST(test_instruction),
+	    TEST(test_features_ours_are_there),
+	    TEST(test_features_never_exceed_the_host),
+	    TEST(test_hidden),
+	    TEST(test_room),
+	    TEST(test_osxsave_and_apic_follow_the_state),
+	    TEST(test_xsave_size_follows_xcr0),
+	    TEST(test_topology),
+	    TEST(test_out_of_range),
+	    TEST(test_kvm_leaves_and_clock),
+	    TEST(test_no_clock),
+	    TEST(test_address_width),
+	    TEST(test_instruction),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -285,18 +285,18 @@ static int setup_lapic(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_table_sorted),
-		cmocka_unit_test_setup_teardown(test_kept, setup_lapic, teardown),
+	    TEST(test_table_sorted),
+	    cmocka_unit_test_setup_teardown(test_kept, setup_lapic, teardown),
 	    cmocka_unit_test_setup_teardown(test_refused, setup_lapic, teardown),
-		TEST(test_privilege),
-		TEST(test_told_by_cpuid),
-		TEST(test_result_halves),
-		TEST(test_tsc_and_adjust),
-		TEST(test_tsc_in_step),
-		TEST(test_efer_lma_is_read_only),
-		TEST(test_bases),
-		TEST(test_rdtsc),
-		TEST(test_kvmclock),
+	    TEST(test_privilege),
+	    TEST(test_told_by_cpuid),
+	    TEST(test_result_halves),
+	    TEST(test_tsc_and_adjust),
+	    TEST(test_tsc_in_step),
+	    TEST(test_efer_lma_is_read_only),
+	    TEST(test_bases),
+	    TEST(test_rdtsc),
+	    TEST(test_kvmclock),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -441,8 +441,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    T(test_registers),	     T(test_address),	  T(test_push),	       T(test_pop),
 	    T(test_stack_sizes),     T(test_pusha_popa),  T(test_enter_leave), T(test_call_ret),
-	    T(test_transfer_limits), T(test_bit_strings), T(test_cache_line),
-	    T(test_port_rights),     T(test_in_out),
+	    T(test_transfer_limits), T(test_bit_strings), T(test_cache_line),  T(test_port_rights),
+	    T(test_in_out),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

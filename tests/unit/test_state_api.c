@@ -331,19 +331,13 @@ static void test_translate(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_regs),
-		TEST(test_cpl_follows),
-		TEST(test_sregs),
-		TEST(test_impossible_sregs),
-		TEST(test_fpu),
-		TEST(test_xsave),
-		TEST(test_xcrs),
-		TEST(test_msrs_count),
-		TEST(test_cpuid_room),
-		TEST(test_events),
-		TEST(test_debugregs),
-		TEST(test_mp_state),
-		TEST(test_translate),
+	    TEST(test_regs),	   TEST(test_cpl_follows),
+	    TEST(test_sregs),	   TEST(test_impossible_sregs),
+	    TEST(test_fpu),	   TEST(test_xsave),
+	    TEST(test_xcrs),	   TEST(test_msrs_count),
+	    TEST(test_cpuid_room), TEST(test_events),
+	    TEST(test_debugregs),  TEST(test_mp_state),
+	    TEST(test_translate),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,7 @@
 /*
- * No kick is ever lost: a guest that spins in one translated block comes back at a kick, wherever the thread is
- * when it arrives. A tracer steps vcpu_run() by single host instructions and kicks after the first, after the second,
- * and so on, until the guest has been spinning for a while.
+ * No kick is ever lost: a guest that spins in one translated block comes back at a kick, wherever
+ * the thread is when it arrives. A tracer steps vcpu_run() by single host instructions and kicks
+ * after the first, after the second, and so on, until the guest has been spinning for a while.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -25,8 +25,8 @@
 
 #define RAM_BYTES 0x10000ul
 #define CODE	  0x1000ul
-#define SECONDS	  10   /* after which a kick counts as lost */
-#define SPINNING  40   /* instructions in the loop after which there is nothing new to see */
+#define SECONDS	  10 /* after which a kick counts as lost */
+#define SPINNING  40 /* instructions in the loop after which there is nothing new to see */
 #define STEPS_MAX 5000
 
 /* Two 16-bit blocks whose jumps the dispatcher has to link first: jmp 1f; nop; 1: inc ax; jmp 1b */
@@ -90,7 +90,8 @@ static u64 rip_of(pid_t child)
 	return (u64)ptrace(PTRACE_PEEKUSER, child, 16 * sizeof(u64), NULL);
 }
 
-/* Steps the child @count instructions on from its SIGSTOP; how many of the last ones were in blocks. */
+/* Steps the child @count instructions on from its SIGSTOP; how many of the last ones were in
+ * blocks. */
 static u32 step(pid_t child, const struct soft_vcpu *v, u32 count)
 {
 	u64 blocks = (u64)v->cache->rx + v->cache->stubs_end;
@@ -102,7 +103,8 @@ static u32 step(pid_t child, const struct soft_vcpu *v, u32 count)
 		assert_int_equal(waitpid(child, &status, 0), child);
 		assert_true(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
 		u64 rip = rip_of(child);
-		spinning = rip >= blocks && rip < (u64)v->cache->rx + v->cache->size ? spinning + 1 : 0;
+		spinning =
+		    rip >= blocks && rip < (u64)v->cache->rx + v->cache->size ? spinning + 1 : 0;
 	}
 	return spinning;
 }

@@ -1,6 +1,7 @@
 /*
- * What the translator lets the host's processor execute for the guest, over all encodings: every opcode of the four maps
- * with every prefix that matters, legacy and VEX, in 16-, 32- and 64-bit code. A native instruction
+ * What the translator lets the host's processor execute for the guest, over all encodings: every
+ * opcode of the four maps with every prefix that matters, legacy and VEX, in 16-, 32- and 64-bit
+ * code. A native instruction
  *   - has at most one memory operand, named by its ModRM byte (or moffs): the one that is checked;
  *   - touches no register that the monitor keeps for itself, nothing privileged, no control flow;
  *   - is emitted as the same instruction with operands of the same sizes;
@@ -27,11 +28,13 @@
 
 #define RAM_BYTES 0x10000ul
 #define CODE	  0x1000ul
-#define MODE(code) ((code) | MODE_FLAT | MODE_PE | MODE_STACK32 | MODE_ONE | MMU_KERNEL_AC << MODE_MMU_SHIFT)
+#define MODE(code)                                                                                 \
+	((code) | MODE_FLAT | MODE_PE | MODE_STACK32 | MODE_ONE | MMU_KERNEL_AC << MODE_MMU_SHIFT)
 
-static const ZydisMachineMode machine[] = {ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_MACHINE_MODE_LEGACY_32,
-					   ZYDIS_MACHINE_MODE_LONG_64};
-static const ZydisStackWidth width[] = {ZYDIS_STACK_WIDTH_16, ZYDIS_STACK_WIDTH_32, ZYDIS_STACK_WIDTH_64};
+static const ZydisMachineMode machine[] = {
+    ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_MACHINE_MODE_LONG_64};
+static const ZydisStackWidth width[] = {ZYDIS_STACK_WIDTH_16, ZYDIS_STACK_WIDTH_32,
+					ZYDIS_STACK_WIDTH_64};
 
 struct reading {
 	ZydisDecodedInstruction zi;
@@ -49,8 +52,8 @@ static bool read_code(u32 code, const u8 *bytes, u32 size, struct reading *r)
 	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, size, &r->zi, r->ops));
 }
 
-__attribute__((format(printf, 4, 5))) static void complain(u32 code, const u8 bytes[15],
-							    const struct reading *r, const char *format, ...)
+__attribute__((format(printf, 4, 5))) static void
+complain(u32 code, const u8 bytes[15], const struct reading *r, const char *format, ...)
 {
 	static u16 told[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 	char text[96];
@@ -94,7 +97,8 @@ static const char *register_problem(const ZydisDecodedOperand *op)
 	case ZYDIS_REGCLASS_GPR16:
 	case ZYDIS_REGCLASS_GPR32:
 	case ZYDIS_REGCLASS_GPR64: {
-		ZydisRegister full = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
+		ZydisRegister full =
+		    ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
 		bool moved = full == ZYDIS_REGISTER_RSP || full >= ZYDIS_REGISTER_R13;
 		return moved && !is_renamed(op) ? "implies a register that lives elsewhere" : NULL;
 	}
@@ -171,14 +175,16 @@ static bool same_instruction(const struct reading *guest, const struct reading *
 	int count = visible(guest, a);
 	if (guest->zi.mnemonic != host->zi.mnemonic || visible(host, b) != count)
 		return false;
-	if ((guest->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK) != (host->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK))
+	if ((guest->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK) !=
+	    (host->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK))
 		return false;
 	for (int n = 0; n < count; n++) {
 		if (a[n]->type != b[n]->type || a[n]->size != b[n]->size)
 			return false;
 		if (a[n]->type == ZYDIS_OPERAND_TYPE_REGISTER && !same_register(a[n], b[n]))
 			return false;
-		if (a[n]->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && a[n]->imm.value.u != b[n]->imm.value.u)
+		if (a[n]->type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
+		    a[n]->imm.value.u != b[n]->imm.value.u)
 			return false;
 		if (a[n]->type == ZYDIS_OPERAND_TYPE_MEMORY &&
 		    (b[n]->mem.index != ZYDIS_REGISTER_NONE || b[n]->mem.disp.value))
@@ -238,11 +244,12 @@ static void check_reach(const u8 bytes[15], const struct reading *r, u32 size)
 	memcpy(p, bytes, r->zi.length);
 	p[r->zi.length] = 0xc3;
 	if (!sigsetjmp(back, 1))
-		__asm__ volatile("sub $128, %%rsp; push %%rbp; xor %%ebp, %%ebp; call *%0; pop %%rbp; add $128, %%rsp"
+		__asm__ volatile("sub $128, %%rsp; push %%rbp; xor %%ebp, %%ebp; call *%0; pop "
+				 "%%rbp; add $128, %%rsp"
 				 : "+a"(p), "+b"(operand), "+c"(c), "+d"(d)
 				 :
-				 : "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
-				   "memory", "cc");
+				 : "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+				   "r15", "memory", "cc");
 	__asm__ volatile("fninit; ldmxcsr %0; vzeroupper" : : "m"(mxcsr));
 	if (reached)
 		complain(MODE_CODE64, bytes, r, "reaches beyond its %u bytes", size);
@@ -254,8 +261,10 @@ static void sandbox_setup(void)
 	struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO};
 	for (u32 n = 0; n < ARRAY_SIZE(signals); n++)
 		sigaction(signals[n], &action, NULL);
-	sandbox = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	u8 *p = mmap(NULL, 2 * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	sandbox = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	u8 *p =
+	    mmap(NULL, 2 * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_true(sandbox != MAP_FAILED && p != MAP_FAILED);
 	guard = p + PAGE_SIZE;
 	assert_int_equal(mprotect(p + PAGE_SIZE, PAGE_SIZE, PROT_NONE), 0);
@@ -317,8 +326,10 @@ __asm__(".pushsection .text\n"
 static bool flags_problem(const struct machine_state *in, const struct machine_state *a,
 			  const struct machine_state *b, u64 toggled, const struct decoded *d)
 {
-	u64 read = d->flags_read, written = d->flags_written, differ = (a->flags ^ b->flags) & RFLAGS_ARITH;
-	/* One that has to do with flags finds and leaves all of them in the host's, whichever they are. */
+	u64 read = d->flags_read, written = d->flags_written,
+	    differ = (a->flags ^ b->flags) & RFLAGS_ARITH;
+	/* One that has to do with flags finds and leaves all of them in the host's, whichever they
+	 * are. */
 	if (!(read | written) && ((a->flags ^ in->flags) & RFLAGS_ARITH))
 		return true;
 	if (read & toggled)
@@ -329,9 +340,12 @@ static bool flags_problem(const struct machine_state *in, const struct machine_s
 
 static void check_flags(const u8 bytes[15], const struct reading *r, const struct decoded *d)
 {
-	static const u64 values[][3] = {{0, 0, 0}, {0x123456789abcdef0, 0x2101, 1}, {~0ull, 0x8040ff, 33},
+	static const u64 values[][3] = {{0, 0, 0},
+					{0x123456789abcdef0, 0x2101, 1},
+					{~0ull, 0x8040ff, 33},
 					{0x80, 0x7fffffff80000000, 0xffffff45}};
-	static const u64 flags[] = {RFLAGS_CF, RFLAGS_PF, RFLAGS_AF, RFLAGS_ZF, RFLAGS_SF, RFLAGS_OF};
+	static const u64 flags[] = {RFLAGS_CF, RFLAGS_PF, RFLAGS_AF,
+				    RFLAGS_ZF, RFLAGS_SF, RFLAGS_OF};
 	memcpy(sandbox, bytes, r->zi.length);
 	sandbox[r->zi.length] = 0xc3;
 	for (volatile u32 n = 0; n < ARRAY_SIZE(values) * 2; n++) {
@@ -348,8 +362,9 @@ static void check_flags(const u8 bytes[15], const struct reading *r, const struc
 			load_vectors();
 			run_with_flags(sandbox, &other, &b);
 			if (flags_problem(&in, &a, &b, flags[f], d)) {
-				complain(MODE_CODE64, bytes, r, "flags read %#x written %#x: not so",
-					 d->flags_read, d->flags_written);
+				complain(MODE_CODE64, bytes, r,
+					 "flags read %#x written %#x: not so", d->flags_read,
+					 d->flags_written);
 				return;
 			}
 		}
@@ -370,16 +385,18 @@ static void check(u32 code, const u8 bytes[15])
 		return;
 	}
 	/* Eight registers are cleared outside 64-bit mode: by other means (native.c). */
-	bool clears = r.zi.mnemonic == ZYDIS_MNEMONIC_VZEROALL || r.zi.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER;
+	bool clears =
+	    r.zi.mnemonic == ZYDIS_MNEMONIC_VZEROALL || r.zi.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER;
 	u32 before = failures;
 	check_operands(code, bytes, &r, &d);
 	if (!clears || code == MODE_CODE64)
 		check_emission(code, bytes, &r);
 	/* [rbx] with nothing else */
-	if (code == MODE_CODE64 && d.mem && failures == before && d.has_modrm && d.insn.base == RBX &&
-	    !(d.gpr_used & BIT(RSP)))
+	if (code == MODE_CODE64 && d.mem && failures == before && d.has_modrm &&
+	    d.insn.base == RBX && !(d.gpr_used & BIT(RSP)))
 		check_reach(bytes, &r, d.mem_size);
-	bool random = r.zi.mnemonic == ZYDIS_MNEMONIC_RDRAND || r.zi.mnemonic == ZYDIS_MNEMONIC_RDSEED;
+	bool random =
+	    r.zi.mnemonic == ZYDIS_MNEMONIC_RDRAND || r.zi.mnemonic == ZYDIS_MNEMONIC_RDSEED;
 	if (code == MODE_CODE64 && !d.mem && !random && !(d.gpr_used & (BIT(RSP) | BIT(15))) &&
 	    (!d.has_modrm || (d.insn.modrm & 7) < 3))
 		check_flags(bytes, &r, &d);
@@ -401,9 +418,10 @@ static void check_modrm(u32 code, u8 *bytes, u32 at, u32 registers)
 
 static void legacy(u32 code)
 {
-	static const u8 prefixes[][3] = {{0}, {0x66}, {0xf2}, {0xf3}, {0x66, 0xf2}, {0x66, 0xf3}, {0x48},
-					 {0x66, 0x48}, {0xf2, 0x48}, {0xf3, 0x48}, {0x4d}, {0x66, 0x4d},
-					 {0xf2, 0x4d}, {0xf3, 0x4d}, {0x67}, {0xf0}, {0x64}, {0x67, 0x66}};
+	static const u8 prefixes[][3] = {
+	    {0},	  {0x66},	{0xf2},	      {0xf3},	    {0x66, 0xf2}, {0x66, 0xf3},
+	    {0x48},	  {0x66, 0x48}, {0xf2, 0x48}, {0xf3, 0x48}, {0x4d},	  {0x66, 0x4d},
+	    {0xf2, 0x4d}, {0xf3, 0x4d}, {0x67},	      {0xf0},	    {0x64},	  {0x67, 0x66}};
 	for (u32 p = 0; p < ARRAY_SIZE(prefixes); p++)
 		for (u32 map = 0; map < 4; map++)
 			for (u32 opcode = 0; opcode < 256; opcode++) {
@@ -427,10 +445,12 @@ static void vex(u32 code)
 		for (u32 map = 1; map < 4; map++)
 			for (u32 pp = 0; pp < 4; pp++)
 				for (u32 opcode = 0; opcode < 256; opcode++) {
-					u32 b = variant & 1, w = variant >> 1 & 1, l = variant >> 2 & 1;
-					u8 bytes[15] = {0xc4, (u8)(0xc0 | !b << 5 | map),
-							(u8)(w << 7 | registers[variant >> 3] | l << 2 | pp),
-							(u8)opcode};
+					u32 b = variant & 1, w = variant >> 1 & 1,
+					    l = variant >> 2 & 1;
+					u8 bytes[15] = {
+					    0xc4, (u8)(0xc0 | !b << 5 | map),
+					    (u8)(w << 7 | registers[variant >> 3] | l << 2 | pp),
+					    (u8)opcode};
 					memset(bytes + 5, 0x91, 10);
 					check_modrm(code, bytes, 4, 1);
 				}
@@ -450,7 +470,8 @@ static void all_natives(void **state)
 	ram = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_true(ram != MAP_FAILED);
 	assert_int_equal(engine->vm_create(&vm, &err), 0);
-	struct kvm_userspace_memory_region region = {.memory_size = RAM_BYTES, .userspace_addr = (u64)ram};
+	struct kvm_userspace_memory_region region = {.memory_size = RAM_BYTES,
+						     .userspace_addr = (u64)ram};
 	assert_int_equal(engine->vm_set_memory(vm, &region), 0);
 	assert_int_equal(engine->vcpu_create(vm, 0, &vcpu, &err), 0);
 	v = container_of(vcpu, struct soft_vcpu, base);

@@ -464,19 +464,19 @@ static void test_pending_exception(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_xsave),
-		TEST(test_xsave_mask),
-		TEST(test_unused_components),
-		TEST(test_xsavec),
-		TEST(test_xsavec_mxcsr),
-		TEST(test_xrstor),
-		TEST(test_xrstor_checks),
-		TEST(test_common_checks),
-		TEST(test_fx),
-		TEST(test_upper_registers_survive),
-		TEST(test_fnsave_like_the_processor),
-		TEST(test_fnsave_changes_nothing_on_a_fault),
-		TEST(test_pending_exception),
+	    TEST(test_xsave),
+	    TEST(test_xsave_mask),
+	    TEST(test_unused_components),
+	    TEST(test_xsavec),
+	    TEST(test_xsavec_mxcsr),
+	    TEST(test_xrstor),
+	    TEST(test_xrstor_checks),
+	    TEST(test_common_checks),
+	    TEST(test_fx),
+	    TEST(test_upper_registers_survive),
+	    TEST(test_fnsave_like_the_processor),
+	    TEST(test_fnsave_changes_nothing_on_a_fault),
+	    TEST(test_pending_exception),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,6 @@
 /*
- * kicks [--count N]: a thread kicks a guest that loops in every way there is, at random moments; each kick has to
- * bring vcpu_run() back with -EINTR. N kicks a loop.
+ * kicks [--count N]: a thread kicks a guest that loops in every way there is, at random moments;
+ * each kick has to bring vcpu_run() back with -EINTR. N kicks a loop.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -13,7 +13,10 @@
 #include "tests/wild/wild.h"
 
 #define PATIENCE_NS 20000000000ull
-#define CODE(...) {.code = {__VA_ARGS__}, .bytes = sizeof((u8[]){__VA_ARGS__})}
+#define CODE(...)                                                                                  \
+	{                                                                                          \
+		.code = {__VA_ARGS__}, .bytes = sizeof((u8[]){__VA_ARGS__})                        \
+	}
 
 /* 64-bit code at 0; RDI = data, R8 = MMIO, RCX as the loop wants it */
 static const struct loop {
@@ -24,39 +27,43 @@ static const struct loop {
 		u32 bytes;
 	} text;
 } loops[] = {
-	{"a jump to itself", false, CODE(0xeb, 0xfe)},
-	{"two blocks and flags", false, CODE(0xff, 0xc0, 0x75, 0x02, 0x90, 0x90, 0xff, 0xcb, 0xeb, 0xf6)},
-	{"blocks in two pages", false, CODE(0xe9, 0xfb, 0x2f, 0x00, 0x00)}, /* 0x3000 jumps back */
-	/* lea rax, [rip-7]; jmp rax */
-	{"an indirect jump", false, CODE(0x48, 0x8d, 0x05, 0xf9, 0xff, 0xff, 0xff, 0xff, 0xe0)},
-	/* call 1f; jmp 0; 1: ret */
-	{"calls and returns", false, CODE(0xe8, 0x02, 0x00, 0x00, 0x00, 0xeb, 0xf9, 0xc3)},
-	/* mov ecx, 0x40000; rep stosb; sub rdi, 0x40000; jmp */
-	{"REP STOS", false,
-	 CODE(0xb9, 0x00, 0x00, 0x04, 0x00, 0xf3, 0xaa, 0x48, 0x81, 0xef, 0x00, 0x00, 0x04, 0x00, 0xeb, 0xf0)},
-	/* mov ecx, 0x40000; mov al, 0x77; repne scasb; sub rdi, 0x40000; jmp */
-	{"REP SCAS over memory", false,
-	 CODE(0xb9, 0x00, 0x00, 0x04, 0x00, 0xb0, 0x77, 0xf2, 0xae, 0x48, 0x81, 0xef, 0x00, 0x00, 0x04, 0x00, 0xeb,
-	      0xee)},
-	{"MMIO reads", false, CODE(0x41, 0x8b, 0x00, 0xeb, 0xfb)},                /* mov eax, [r8]; jmp */
-	{"MMIO writes", false, CODE(0x41, 0x89, 0x00, 0xeb, 0xfb)},               /* mov [r8], eax; jmp */
-	{"MMIO reads and writes", false, CODE(0x41, 0x83, 0x00, 0x01, 0xeb, 0xfa)}, /* add [r8], 1; jmp */
-	{"REP STOS to MMIO", false, CODE(0x4c, 0x89, 0xc7, 0xb9, 0x00, 0x08, 0x00, 0x00, 0xf3, 0xaa, 0xeb, 0xf4)},
-	{"port reads and writes", false, CODE(0xec, 0xee, 0xeb, 0xfc)},
-	{"CPUID", false, CODE(0x31, 0xc0, 0x0f, 0xa2, 0xeb, 0xfa)},
-	{"exceptions", false, CODE(0x0f, 0x0b)},
-	{"TLB misses", false, /* mov cr3, cr3; mov eax, [rdi]; jmp */
-	 CODE(0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8, 0x8b, 0x07, 0xeb, 0xf6)},
-	{"code that is rewritten", false, /* inc byte [rip+1]; mov al, imm8; jmp */
-	 CODE(0xfe, 0x05, 0x01, 0x00, 0x00, 0x00, 0xb0, 0x00, 0xeb, 0xf6)},
-	{"single steps", false, CODE(0x9c, 0x80, 0x4c, 0x24, 0x01, 0x01, 0x9d, 0x90, 0xeb, 0xf6)},
-	{"HLT with a timer", true, /* LAPIC timer, periodic, vector 0x40, at r9: sti; hlt; jmp */
-	 CODE(0x41, 0xc7, 0x81, 0x20, 0x03, 0x00, 0x00, 0x40, 0x00, 0x02, 0x00, 0x41, 0xc7, 0x81, 0x80, 0x03, 0x00, 0x00,
-	      0x00, 0x40, 0x00, 0x00, 0xfb, 0xf4, 0xeb, 0xfc)},
-	{"HLT without a timer", true, CODE(0xfb, 0xf4, 0xeb, 0xfc)},
-	{"a timer's interrupts", true, /* as above, spinning */
-	 CODE(0x41, 0xc7, 0x81, 0x20, 0x03, 0x00, 0x00, 0x40, 0x00, 0x02, 0x00, 0x41, 0xc7, 0x81, 0x80, 0x03, 0x00, 0x00,
-	      0x00, 0x40, 0x00, 0x00, 0xfb, 0xeb, 0xfe)},
+    {"a jump to itself", false, CODE(0xeb, 0xfe)},
+    {"two blocks and flags", false,
+     CODE(0xff, 0xc0, 0x75, 0x02, 0x90, 0x90, 0xff, 0xcb, 0xeb, 0xf6)},
+    {"blocks in two pages", false, CODE(0xe9, 0xfb, 0x2f, 0x00, 0x00)}, /* 0x3000 jumps back */
+    /* lea rax, [rip-7]; jmp rax */
+    {"an indirect jump", false, CODE(0x48, 0x8d, 0x05, 0xf9, 0xff, 0xff, 0xff, 0xff, 0xe0)},
+    /* call 1f; jmp 0; 1: ret */
+    {"calls and returns", false, CODE(0xe8, 0x02, 0x00, 0x00, 0x00, 0xeb, 0xf9, 0xc3)},
+    /* mov ecx, 0x40000; rep stosb; sub rdi, 0x40000; jmp */
+    {"REP STOS", false,
+     CODE(0xb9, 0x00, 0x00, 0x04, 0x00, 0xf3, 0xaa, 0x48, 0x81, 0xef, 0x00, 0x00, 0x04, 0x00, 0xeb,
+	  0xf0)},
+    /* mov ecx, 0x40000; mov al, 0x77; repne scasb; sub rdi, 0x40000; jmp */
+    {"REP SCAS over memory", false,
+     CODE(0xb9, 0x00, 0x00, 0x04, 0x00, 0xb0, 0x77, 0xf2, 0xae, 0x48, 0x81, 0xef, 0x00, 0x00, 0x04,
+	  0x00, 0xeb, 0xee)},
+    {"MMIO reads", false, CODE(0x41, 0x8b, 0x00, 0xeb, 0xfb)},	/* mov eax, [r8]; jmp */
+    {"MMIO writes", false, CODE(0x41, 0x89, 0x00, 0xeb, 0xfb)}, /* mov [r8], eax; jmp */
+    {"MMIO reads and writes", false,
+     CODE(0x41, 0x83, 0x00, 0x01, 0xeb, 0xfa)}, /* add [r8], 1; jmp */
+    {"REP STOS to MMIO", false,
+     CODE(0x4c, 0x89, 0xc7, 0xb9, 0x00, 0x08, 0x00, 0x00, 0xf3, 0xaa, 0xeb, 0xf4)},
+    {"port reads and writes", false, CODE(0xec, 0xee, 0xeb, 0xfc)},
+    {"CPUID", false, CODE(0x31, 0xc0, 0x0f, 0xa2, 0xeb, 0xfa)},
+    {"exceptions", false, CODE(0x0f, 0x0b)},
+    {"TLB misses", false, /* mov cr3, cr3; mov eax, [rdi]; jmp */
+     CODE(0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8, 0x8b, 0x07, 0xeb, 0xf6)},
+    {"code that is rewritten", false, /* inc byte [rip+1]; mov al, imm8; jmp */
+     CODE(0xfe, 0x05, 0x01, 0x00, 0x00, 0x00, 0xb0, 0x00, 0xeb, 0xf6)},
+    {"single steps", false, CODE(0x9c, 0x80, 0x4c, 0x24, 0x01, 0x01, 0x9d, 0x90, 0xeb, 0xf6)},
+    {"HLT with a timer", true, /* LAPIC timer, periodic, vector 0x40, at r9: sti; hlt; jmp */
+     CODE(0x41, 0xc7, 0x81, 0x20, 0x03, 0x00, 0x00, 0x40, 0x00, 0x02, 0x00, 0x41, 0xc7, 0x81, 0x80,
+	  0x03, 0x00, 0x00, 0x00, 0x40, 0x00, 0x00, 0xfb, 0xf4, 0xeb, 0xfc)},
+    {"HLT without a timer", true, CODE(0xfb, 0xf4, 0xeb, 0xfc)},
+    {"a timer's interrupts", true, /* as above, spinning */
+     CODE(0x41, 0xc7, 0x81, 0x20, 0x03, 0x00, 0x00, 0x40, 0x00, 0x02, 0x00, 0x41, 0xc7, 0x81, 0x80,
+	  0x03, 0x00, 0x00, 0x00, 0x40, 0x00, 0x00, 0xfb, 0xeb, 0xfe)},
 };
 
 /* LAPIC: EOI, then return; with single steps and exceptions no EOI hurts */
@@ -121,13 +128,27 @@ static void prepare(struct wild *w, const struct loop *l)
 		*gate = (HANDLER_GPA & 0xffff) | (u64)SEL_CODE64 << 16 | 0x8eull << 40 |
 			(u64)(HANDLER_GPA >> 16) << 48;
 	}
-	w->regs = (struct kvm_regs){.rsp = STACK_TOP, .rdi = 0x110000, .r8 = 0xc8000000, .r9 = 0xfee00000,
-				    .rdx = 0x300, .rflags = 2};
+	w->regs = (struct kvm_regs){.rsp = STACK_TOP,
+				    .rdi = 0x110000,
+				    .r8 = 0xc8000000,
+				    .r9 = 0xfee00000,
+				    .rdx = 0x300,
+				    .rflags = 2};
 	u64 *gdt = (u64 *)(w->ram + GDT_GPA);
-	struct kvm_segment code = {.limit = 0xffffffff, .selector = SEL_CODE64, .type = 11, .present = 1, .s = 1,
-				   .l = 1, .g = 1};
-	struct kvm_segment data = {.limit = 0xffffffff, .selector = SEL_DATA, .type = 3, .present = 1, .s = 1,
-				   .db = 1, .g = 1};
+	struct kvm_segment code = {.limit = 0xffffffff,
+				   .selector = SEL_CODE64,
+				   .type = 11,
+				   .present = 1,
+				   .s = 1,
+				   .l = 1,
+				   .g = 1};
+	struct kvm_segment data = {.limit = 0xffffffff,
+				   .selector = SEL_DATA,
+				   .type = 3,
+				   .present = 1,
+				   .s = 1,
+				   .db = 1,
+				   .g = 1};
 	gdt[1] = 0x00af9b000000ffff;
 	w->sregs.cs = code;
 	w->sregs.ss = w->sregs.ds = w->sregs.es = data;
@@ -137,7 +158,8 @@ static void prepare(struct wild *w, const struct loop *l)
 		lapic.regs[0xf1] |= 1;
 		w->engine->vcpu_set_lapic(w->vcpu, &lapic);
 	}
-	if (w->engine->vcpu_set_sregs(w->vcpu, &w->sregs) < 0 || w->engine->vcpu_set_regs(w->vcpu, &w->regs) < 0)
+	if (w->engine->vcpu_set_sregs(w->vcpu, &w->sregs) < 0 ||
+	    w->engine->vcpu_set_regs(w->vcpu, &w->regs) < 0)
 		wild_fail(w, "the start's state is refused");
 }
 
@@ -156,7 +178,8 @@ static void run_loop(struct wild *w, const struct loop *l, u32 count)
 			atomic_store(&k.returned, kicked);
 		} else if (r != 0) {
 			wild_fail(w, "vcpu_run() says %d", r);
-		} else if (w->vcpu->run->exit_reason != KVM_EXIT_MMIO && w->vcpu->run->exit_reason != KVM_EXIT_IO) {
+		} else if (w->vcpu->run->exit_reason != KVM_EXIT_MMIO &&
+			   w->vcpu->run->exit_reason != KVM_EXIT_IO) {
 			wild_fail(w, "exit reason %u", w->vcpu->run->exit_reason);
 		}
 	}
@@ -164,7 +187,8 @@ static void run_loop(struct wild *w, const struct loop *l, u32 count)
 	wild_end(w);
 }
 
-/* An interrupt that comes while the monitor answers a read is due right behind the reading instruction. */
+/* An interrupt that comes while the monitor answers a read is due right behind the reading
+ * instruction. */
 static void interrupt_during_read(struct wild *w)
 {
 	/* sti; nop; mov eax, [r8]; out dx, al; jmp .; its handler halts */

@@ -10,13 +10,13 @@
 #include "base/error.h"
 #include "tests/wild/wild.h"
 
-#define PAGE        4096u
+#define PAGE	    4096u
 #define CANARY_SIZE (4 * PAGE)
 #define GUARD_SIZE  (16 * PAGE)
 #define AREA_SIZE   (2 * (CANARY_SIZE + GUARD_SIZE) + RAM_SIZE)
-#define CANARY      0xa7
+#define CANARY	    0xa7
 
-#define GUEST_NS    2000000u       /* a guest's time until it is kicked */
+#define GUEST_NS    2000000u	   /* a guest's time until it is kicked */
 #define PATIENCE_NS 20000000000ull /* a kick that has not worked after this is lost */
 #define EXITS_MAX   300
 #define LATE_MAX    1000 /* exits after a kick: what one instruction still has to read and write */
@@ -50,9 +50,20 @@ void random_fill(struct random *r, void *p, size_t bytes)
 u64 random_edge(struct random *r)
 {
 	static const u64 edges[] = {
-		0, 0x1000, 0x10000, 0x100000, RAM_SIZE, 0x80000000, 0xfec00000, 0xfee00000, 0xfee01000,
-		0x100000000, 0x100000, 1ull << 31, 1ull << 47, 0xffff800000000000, 1ull << 52, 1ull << 63, ~0ull,
-		0xa0000, 0xf0000, STACK_TOP, GDT_GPA, IDT_GPA, TSS_GPA, PML4_GPA, PD_GPA, PT_GPA, 0xffffffff,
+	    0,		0x1000,
+	    0x10000,	0x100000,
+	    RAM_SIZE,	0x80000000,
+	    0xfec00000, 0xfee00000,
+	    0xfee01000, 0x100000000,
+	    0x100000,	1ull << 31,
+	    1ull << 47, 0xffff800000000000,
+	    1ull << 52, 1ull << 63,
+	    ~0ull,	0xa0000,
+	    0xf0000,	STACK_TOP,
+	    GDT_GPA,	IDT_GPA,
+	    TSS_GPA,	PML4_GPA,
+	    PD_GPA,	PT_GPA,
+	    0xffffffff,
 	};
 	u64 edge = edges[random_below(r, ARRAY_SIZE(edges))];
 	switch (random_below(r, 4)) {
@@ -72,8 +83,8 @@ u64 random_edge(struct random *r)
 _Noreturn void wild_fail(const struct wild *w, const char *format, ...)
 {
 	va_list args;
-	printf("guest %u (%s, mode %d, %s interrupt chips, layout %u): ", w->number, w->name, (int)w->mode,
-	       w->irqchip ? "with" : "no", w->layout);
+	printf("guest %u (%s, mode %d, %s interrupt chips, layout %u): ", w->number, w->name,
+	       (int)w->mode, w->irqchip ? "with" : "no", w->layout);
 	va_start(args, format);
 	vprintf(format, args);
 	va_end(args);
@@ -165,15 +176,21 @@ struct layout_slot {
 
 /* What the guest finds where. RAM may appear twice, and where interrupt chips are. */
 static const struct layout_slot layouts[][4] = {
-	{{0, RAM_SIZE, 0, 0}},
-	{{0, RAM_SIZE, 0, KVM_MEM_LOG_DIRTY_PAGES}},
-	{{0, 0xa0000, 0, 0}, {0x100000, RAM_SIZE - 0x100000, 0x100000, 0}},
-	{{0, 0xf0000, 0, 0}, {0xf0000, 0x10000, 0xf0000, KVM_MEM_READONLY},
-	 {0x100000, RAM_SIZE - 0x100000, 0x100000, 0}, {0xffff0000, 0x10000, 0xf0000, KVM_MEM_READONLY}},
-	{{0, RAM_SIZE, 0, 0}, {0xfec00000, 0x1000, 0x10000, 0}, {0xfee00000, 0x1000, 0, 0},
-	 {0x100000000, RAM_SIZE, 0, 0}},
-	{{0, 0x1000, 0, 0}, {0x2000, 0x1000, 0x1000, 0}, {0x4000, RAM_SIZE - 0x4000, 0x4000, 0},
-	 {0xffffffffff000, 0x1000, 0, 0}},
+    {{0, RAM_SIZE, 0, 0}},
+    {{0, RAM_SIZE, 0, KVM_MEM_LOG_DIRTY_PAGES}},
+    {{0, 0xa0000, 0, 0}, {0x100000, RAM_SIZE - 0x100000, 0x100000, 0}},
+    {{0, 0xf0000, 0, 0},
+     {0xf0000, 0x10000, 0xf0000, KVM_MEM_READONLY},
+     {0x100000, RAM_SIZE - 0x100000, 0x100000, 0},
+     {0xffff0000, 0x10000, 0xf0000, KVM_MEM_READONLY}},
+    {{0, RAM_SIZE, 0, 0},
+     {0xfec00000, 0x1000, 0x10000, 0},
+     {0xfee00000, 0x1000, 0, 0},
+     {0x100000000, RAM_SIZE, 0, 0}},
+    {{0, 0x1000, 0, 0},
+     {0x2000, 0x1000, 0x1000, 0},
+     {0x4000, RAM_SIZE - 0x4000, 0x4000, 0},
+     {0xffffffffff000, 0x1000, 0, 0}},
 };
 
 static void set_memory(struct wild *w)
@@ -182,11 +199,11 @@ static void set_memory(struct wild *w)
 	for (u32 n = 0; n < ARRAY_SIZE(layouts[0]); n++) {
 		const struct layout_slot *slot = &layouts[w->layout][n];
 		struct kvm_userspace_memory_region region = {
-			.slot = n,
-			.flags = slot->flags,
-			.guest_phys_addr = slot->gpa,
-			.memory_size = slot->size,
-			.userspace_addr = (u64)w->ram + slot->at,
+		    .slot = n,
+		    .flags = slot->flags,
+		    .guest_phys_addr = slot->gpa,
+		    .memory_size = slot->size,
+		    .userspace_addr = (u64)w->ram + slot->at,
 		};
 		int r = slot->size ? w->engine->vm_set_memory(w->vm, &region) : 0;
 		if (r < 0)
@@ -220,7 +237,8 @@ static void build_tables(struct wild *w)
 
 static u64 gate(u32 handler, u16 selector, u8 access)
 {
-	return (handler & 0xffff) | (u64)selector << 16 | (u64)access << 40 | (u64)(handler >> 16) << 48;
+	return (handler & 0xffff) | (u64)selector << 16 | (u64)access << 40 |
+	       (u64)(handler >> 16) << 48;
 }
 
 static void build_descriptors(struct wild *w)
@@ -266,7 +284,8 @@ static void build_idt(struct wild *w)
 	for (u32 n = 0; n < 256; n++) {
 		u32 handler = random_handlers ? random_below(&w->random, CODE_SIZE) : HANDLER_GPA;
 		u64 *slot = ram64(w, IDT_GPA) + (wide ? 2 * n : n);
-		*slot = gate(handler, wide ? SEL_CODE64 : SEL_CODE32, one_in(&w->random, 8) ? 0xef : 0xee);
+		*slot = gate(handler, wide ? SEL_CODE64 : SEL_CODE32,
+			     one_in(&w->random, 8) ? 0xef : 0xee);
 		if (wide && one_in(&w->random, 16))
 			*slot |= (u64)random_below(&w->random, 8) << 32; /* IST */
 		if (!wide && one_in(&w->random, 16))
@@ -278,8 +297,15 @@ static void build_idt(struct wild *w)
 
 static struct kvm_segment flat(u16 selector, u8 type, u8 dpl, bool l, bool db)
 {
-	return (struct kvm_segment){.limit = 0xffffffff, .selector = selector, .type = type, .present = 1,
-				    .dpl = dpl, .db = db, .s = 1, .l = l, .g = 1};
+	return (struct kvm_segment){.limit = 0xffffffff,
+				    .selector = selector,
+				    .type = type,
+				    .present = 1,
+				    .dpl = dpl,
+				    .db = db,
+				    .s = 1,
+				    .l = l,
+				    .g = 1};
 }
 
 static void protected_state(struct wild *w)
@@ -287,10 +313,12 @@ static void protected_state(struct wild *w)
 	struct kvm_sregs *s = &w->sregs;
 	bool user = w->mode != MODE_PROTECTED && one_in(&w->random, 3), wide = w->mode == MODE_LONG;
 	u8 dpl = user ? 3 : 0;
-	s->cs = wide ? flat(user ? SEL_USER64 : SEL_CODE64, 11, dpl, true, false) :
-		       flat(user ? SEL_USER32 : SEL_CODE32, 11, dpl, false, true);
-	s->ss = s->ds = s->es = s->fs = s->gs = flat(user ? SEL_USERD : SEL_DATA, 3, dpl, false, true);
-	s->tr = (struct kvm_segment){.base = TSS_GPA, .limit = 0x67, .selector = SEL_TSS, .type = 11, .present = 1};
+	s->cs = wide ? flat(user ? SEL_USER64 : SEL_CODE64, 11, dpl, true, false)
+		     : flat(user ? SEL_USER32 : SEL_CODE32, 11, dpl, false, true);
+	s->ss = s->ds = s->es = s->fs = s->gs =
+	    flat(user ? SEL_USERD : SEL_DATA, 3, dpl, false, true);
+	s->tr = (struct kvm_segment){
+	    .base = TSS_GPA, .limit = 0x67, .selector = SEL_TSS, .type = 11, .present = 1};
 	s->ldt.unusable = 1;
 	s->gdt = (struct kvm_dtable){.base = GDT_GPA, .limit = GDT_LIMIT};
 	s->idt = (struct kvm_dtable){.base = IDT_GPA, .limit = wide ? 0xfff : 0x7ff};
@@ -379,7 +407,8 @@ void wild_create(struct wild *w, u64 seed, u32 number, enum wild_mode mode)
 	set_memory(w);
 	w->irqchip = one_in(&w->random, 2);
 	struct kvm_pit_config pit = {0};
-	if (w->irqchip && (w->engine->vm_create_irqchip(w->vm) < 0 || w->engine->vm_create_pit(w->vm, &pit) < 0))
+	if (w->irqchip &&
+	    (w->engine->vm_create_irqchip(w->vm) < 0 || w->engine->vm_create_pit(w->vm, &pit) < 0))
 		wild_fail(w, "no interrupt chips");
 	make_vcpu(w);
 	build_tables(w);
@@ -391,7 +420,8 @@ void wild_create(struct wild *w, u64 seed, u32 number, enum wild_mode mode)
 
 /* ---- running ---- */
 
-/* Answers an exit as a monitor without any device would, but with noise. true: the guest goes on. */
+/* Answers an exit as a monitor without any device would, but with noise. true: the guest goes on.
+ */
 static bool handle_exit(struct wild *w)
 {
 	struct kvm_run *run = w->vcpu->run;

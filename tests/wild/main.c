@@ -34,8 +34,8 @@ static void on_signal(int number)
 {
 	char line[200];
 	const struct wild *w = here;
-	int n = snprintf(line, sizeof(line), "signal %d escaped in guest %u (%s)\n", number, w ? w->number : 0,
-			 w ? w->name : "outside");
+	int n = snprintf(line, sizeof(line), "signal %d escaped in guest %u (%s)\n", number,
+			 w ? w->number : 0, w ? w->name : "outside");
 	if (write(STDOUT_FILENO, line, (size_t)n) < 0)
 		_exit(1);
 	signal(number, SIG_DFL);
@@ -133,8 +133,9 @@ static u32 open_files(void)
 static int parse(int argc, char **argv)
 {
 	static const char *const kinds[] = {"all", "images", "structures", "state"};
-	static const struct option longs[] = {{"seed", 1, 0, 's'}, {"count", 1, 0, 'n'}, {"only", 1, 0, 'o'},
-					      {"threads", 1, 0, 't'}, {"kind", 1, 0, 'k'}, {0}};
+	static const struct option longs[] = {{"seed", 1, 0, 's'}, {"count", 1, 0, 'n'},
+					      {"only", 1, 0, 'o'}, {"threads", 1, 0, 't'},
+					      {"kind", 1, 0, 'k'}, {0}};
 	int threads = 1;
 	for (int c; (c = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
 		switch (c) {

@@ -35,7 +35,8 @@ static void random_segment(struct random *r, struct kvm_segment *s)
 
 static void random_sregs(struct random *r, struct kvm_sregs *s)
 {
-	struct kvm_segment *segments[] = {&s->cs, &s->ds, &s->es, &s->fs, &s->gs, &s->ss, &s->tr, &s->ldt};
+	struct kvm_segment *segments[] = {&s->cs, &s->ds, &s->es, &s->fs,
+					  &s->gs, &s->ss, &s->tr, &s->ldt};
 	if (one_in(r, 8)) {
 		random_fill(r, s, sizeof(*s));
 		return;
@@ -65,16 +66,19 @@ static void random_sregs(struct random *r, struct kvm_sregs *s)
 
 static void set_some_msrs(struct wild *w)
 {
-	static const u32 known[] = {0x10, 0x1b, 0x3b, 0x174, 0x175, 0x176, 0x1a0, 0x1d9, 0x200, 0x201, 0x277, 0x2ff, 0x6e0,
-				    0x802, 0x80b, 0x830, 0x838, 0xc0000080, 0xc0000081, 0xc0000082, 0xc0000084,
-				    0xc0000100, 0xc0000101, 0xc0000102, 0xc0000103, 0x4b564d00, 0x4b564d01};
+	static const u32 known[] = {
+	    0x10,	0x1b,	    0x3b,	0x174,	    0x175,	0x176,	    0x1a0,
+	    0x1d9,	0x200,	    0x201,	0x277,	    0x2ff,	0x6e0,	    0x802,
+	    0x80b,	0x830,	    0x838,	0xc0000080, 0xc0000081, 0xc0000082, 0xc0000084,
+	    0xc0000100, 0xc0000101, 0xc0000102, 0xc0000103, 0x4b564d00, 0x4b564d01};
 	struct random *r = &w->random;
 	struct {
 		struct kvm_msrs head;
 		struct kvm_msr_entry entries[8];
 	} msrs = {.head.nmsrs = 1 + random_below(r, 8)};
 	for (u32 n = 0; n < msrs.head.nmsrs; n++) {
-		msrs.entries[n].index = one_in(r, 4) ? (u32)random_next(r) : known[random_below(r, ARRAY_SIZE(known))];
+		msrs.entries[n].index =
+		    one_in(r, 4) ? (u32)random_next(r) : known[random_below(r, ARRAY_SIZE(known))];
 		msrs.entries[n].data = random_edge(r);
 	}
 	w->engine->vcpu_set_msrs(w->vcpu, &msrs.head);
@@ -221,11 +225,13 @@ static void set_some_registers(struct wild *w)
 static void signal_something(struct wild *w)
 {
 	struct random *r = &w->random;
-	struct kvm_msi msi = {.address_lo = 0xfee00000 | (u32)(random_next(r) & 0xfffff), .data = (u32)random_next(r)};
+	struct kvm_msi msi = {.address_lo = 0xfee00000 | (u32)(random_next(r) & 0xfffff),
+			      .data = (u32)random_next(r)};
 	struct kvm_translation translation = {.linear_address = random_edge(r)};
 	switch (random_below(r, 5)) {
 	case 0:
-		w->engine->vm_irq_line(w->vm, one_in(r, 8) ? (u32)random_next(r) : random_below(r, 24),
+		w->engine->vm_irq_line(w->vm,
+				       one_in(r, 8) ? (u32)random_next(r) : random_below(r, 24),
 				       (int)random_below(r, 2));
 		break;
 	case 1:
@@ -247,8 +253,10 @@ static void signal_something(struct wild *w)
 /* The guest's memory moves while it lives: a slot away and back. */
 static void move_memory(struct wild *w)
 {
-	struct kvm_userspace_memory_region region = {.slot = 9, .guest_phys_addr = 0x40000000,
-						     .memory_size = 0x10000, .userspace_addr = (u64)w->ram};
+	struct kvm_userspace_memory_region region = {.slot = 9,
+						     .guest_phys_addr = 0x40000000,
+						     .memory_size = 0x10000,
+						     .userspace_addr = (u64)w->ram};
 	if (one_in(&w->random, 2))
 		region.memory_size = 0;
 	if (one_in(&w->random, 8))
@@ -257,8 +265,8 @@ static void move_memory(struct wild *w)
 }
 
 static void (*const setters[])(struct wild *w) = {
-	set_some_msrs, set_some_events, set_some_xstate, set_some_lapic, set_some_chip, set_some_cpuid,
-	set_some_registers, signal_something, move_memory,
+    set_some_msrs,  set_some_events,	set_some_xstate,  set_some_lapic, set_some_chip,
+    set_some_cpuid, set_some_registers, signal_something, move_memory,
 };
 
 void state_disturb(struct wild *w)

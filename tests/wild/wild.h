@@ -1,6 +1,6 @@
 /*
- * Guests that run wild on the soft engine: whatever a guest does, the monitor's process lives on, a kick brings
- * vcpu_run() back, and no byte outside the guest's memory changes.
+ * Guests that run wild on the soft engine: whatever a guest does, the monitor's process lives on, a
+ * kick brings vcpu_run() back, and no byte outside the guest's memory changes.
  */
 #ifndef GUISE_TESTS_WILD_H
 #define GUISE_TESTS_WILD_H
@@ -14,18 +14,18 @@
 
 /* Where a guest's structures lie by default */
 #define CODE_SIZE   0x40000u
-#define GDT_GPA     0x40000u
-#define IDT_GPA     0x41000u
-#define TSS_GPA     0x42000u
+#define GDT_GPA	    0x40000u
+#define IDT_GPA	    0x41000u
+#define TSS_GPA	    0x42000u
 #define TSS2_GPA    0x43000u
 #define HANDLER_GPA 0x44000u /* an IRET per mode */
 #define STACK_TOP   0x80000u
 #define PML4_GPA    0x100000u
 #define PDPT_GPA    0x101000u
-#define PD_GPA      0x102000u /* first GiB, 2 MiB pages, used by PML4 and PAE alike */
-#define PAE_GPA     0x103000u
+#define PD_GPA	    0x102000u /* first GiB, 2 MiB pages, used by PML4 and PAE alike */
+#define PAE_GPA	    0x103000u
 #define PD32_GPA    0x104000u
-#define PT_GPA      0x105000u /* 4 KiB pages of the first 2 MiB */
+#define PT_GPA	    0x105000u /* 4 KiB pages of the first 2 MiB */
 
 /* Selectors of the default GDT */
 #define SEL_CODE64 0x08
@@ -35,9 +35,9 @@
 #define SEL_USER32 0x2b
 #define SEL_USERD  0x33
 #define SEL_USER64 0x3b
-#define SEL_TSS    0x40 /* 16 bytes */
+#define SEL_TSS	   0x40 /* 16 bytes */
 #define SEL_TSS2   0x50
-#define SEL_LDT    0x60 /* 16 bytes */
+#define SEL_LDT	   0x60 /* 16 bytes */
 #define SEL_GATE   0x70 /* task gate to TSS2 */
 #define SEL_CALL   0x78 /* call gate, 16 bytes */
 #define GDT_LIMIT  0x87
@@ -54,13 +54,13 @@ struct watchdog {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	struct engine_vcpu *vcpu; /* NULL: nothing to watch */
-	u64 deadline;             /* CLOCK_MONOTONIC ns */
+	u64 deadline;		  /* CLOCK_MONOTONIC ns */
 	bool stop;
 };
 
 struct wild {
 	struct random random;
-	u64 seed;  /* of this guest */
+	u64 seed; /* of this guest */
 	u32 number;
 	const char *name; /* what the guest is about */
 	const struct engine *engine;
@@ -91,9 +91,11 @@ u64 random_edge(struct random *r);
 
 int wild_init(struct wild *w);
 void wild_destroy(struct wild *w);
-/** A new VM for guest @number: memory, maybe interrupt chips, vCPU, w->regs and w->sregs for @mode. */
+/** A new VM for guest @number: memory, maybe interrupt chips, vCPU, w->regs and w->sregs for @mode.
+ */
 void wild_create(struct wild *w, u64 seed, u32 number, enum wild_mode mode);
-/** Sets w->regs and w->sregs, which the engine must take, and runs until the guest ends or is kicked. */
+/** Sets w->regs and w->sregs, which the engine must take, and runs until the guest ends or is
+ * kicked. */
 void wild_start(struct wild *w);
 /** Runs at the vCPU's state, whatever it is. */
 void wild_run(struct wild *w);
@@ -101,7 +103,7 @@ void wild_run(struct wild *w);
 void wild_end(struct wild *w);
 /** Says why guest @w failed and ends the program. */
 _Noreturn void wild_fail(const struct wild *w, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
+    __attribute__((format(printf, 2, 3)));
 
 /* ---- code.c: what guests are made of ---- */
 /** Fills the code area: random bytes or random instructions of a random family. */

@@ -59,7 +59,8 @@ static void deliver_nmi(struct soft_vcpu *v)
 	u32 pending = atomic_load(&v->events.nmi);
 	u32 limit = v->events.nmi_masked ? 1 : 2;
 
-	while (pending < limit && !atomic_compare_exchange_weak(&v->events.nmi, &pending, pending + 1))
+	while (pending < limit &&
+	       !atomic_compare_exchange_weak(&v->events.nmi, &pending, pending + 1))
 		;
 	vcpu_poke(v, ATTENTION_IRQ);
 }

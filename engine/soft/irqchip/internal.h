@@ -153,7 +153,8 @@ struct apic_message {
 /* ---- pic.c ---- */
 void pic_reset(struct irqchip *chip);
 void pic_set_line(struct irqchip *chip, u32 irq, bool level);
-/** Runs the two INTA cycles: the vector; with no request that of the master's IRQ 7, the spurious one. */
+/** Runs the two INTA cycles: the vector; with no request that of the master's IRQ 7, the spurious
+ * one. */
 u8 pic_acknowledge(struct irqchip *chip);
 u8 pic_read(struct irqchip *chip, u16 port);
 void pic_write(struct irqchip *chip, u16 port, u8 value);

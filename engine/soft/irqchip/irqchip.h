@@ -1,8 +1,8 @@
 /*
- * The interrupt chips of a VM: two 8259A, an IOAPIC with 24 pins, an 8254 PIT, a local APIC per vCPU.
- * Everything may be called inside (general registers only) and from any thread; one gp_lock per VM (struct
- * irqchip) guards it, taken by these functions. When a vCPU gets something to look at they call
- * vcpu_poke(v, ATTENTION_IRQ).
+ * The interrupt chips of a VM: two 8259A, an IOAPIC with 24 pins, an 8254 PIT, a local APIC per
+ * vCPU. Everything may be called inside (general registers only) and from any thread; one gp_lock
+ * per VM (struct irqchip) guards it, taken by these functions. When a vCPU gets something to look
+ * at they call vcpu_poke(v, ATTENTION_IRQ).
  *
  * Sources: SDM 3A chapter 10 (APIC), Intel 82093AA datasheet, 8259A datasheet, 8254 datasheet.
  */
@@ -37,9 +37,11 @@ int lapic_set(struct soft_vcpu *v, const struct kvm_lapic_state *state);
 void lapic_nmi_line(struct soft_vcpu *v);
 
 /* ---- from the guest ---- */
-/** Whether @port belongs to PIC, ELCR or PIT; then does the access. Sizes above 1 byte are split. */
+/** Whether @port belongs to PIC, ELCR or PIT; then does the access. Sizes above 1 byte are split.
+ */
 bool irqchip_port(struct soft_vcpu *v, u16 port, u32 size, u32 *value, bool write);
-/** Whether @gpa lies in the LAPIC page (of this vCPU, xAPIC mode) or IOAPIC; then does the access. */
+/** Whether @gpa lies in the LAPIC page (of this vCPU, xAPIC mode) or IOAPIC; then does the access.
+ */
 bool irqchip_mmio(struct soft_vcpu *v, u64 gpa, u32 size, u64 *value, bool write);
 /** x2APIC MSRs 0x800-0x8ff and IA32_TSC_DEADLINE; false: #GP(0). */
 bool lapic_msr(struct soft_vcpu *v, u32 index, u64 *value, bool write);
@@ -51,11 +53,13 @@ u64 lapic_get_tpr(struct soft_vcpu *v); /* as CR8: bits 3:0 */
 void lapic_set_tpr(struct soft_vcpu *v, u64 cr8);
 
 /* ---- to the vCPU ---- */
-/** Whether an external interrupt (LAPIC above PPR, or PIC through LVT0 ExtINT / virtual wire) waits. Lock-free. */
+/** Whether an external interrupt (LAPIC above PPR, or PIC through LVT0 ExtINT / virtual wire)
+ * waits. Lock-free. */
 bool irqchip_pending(const struct soft_vcpu *v);
 /** Acknowledges it: the vector, or -1. */
 int irqchip_acknowledge(struct soft_vcpu *v);
-/** Whether a wire of the chips is set up to make NMIs: a pin of the IOAPIC, or LINT0 of @v. Any thread. */
+/** Whether a wire of the chips is set up to make NMIs: a pin of the IOAPIC, or LINT0 of @v. Any
+ * thread. */
 bool irqchip_makes_nmi(const struct soft_vcpu *v);
 /** Takes a pending INIT; true once per INIT. */
 bool lapic_take_init(struct soft_vcpu *v);
@@ -64,9 +68,10 @@ int lapic_take_sipi(struct soft_vcpu *v);
 
 /* ---- time ---- */
 /**
- * Runs the timers of this vCPU (LAPIC; on vCPU 0 also the PIT) up to now. Returns when to call again:
- * CLOCK_MONOTONIC ns, or UINT64_MAX: no timer runs. Called when a vCPU is entered, halts, is poked with
- * ATTENTION_TIMER, and after a timer register was written (the chips raise ATTENTION_TIMER themselves then).
+ * Runs the timers of this vCPU (LAPIC; on vCPU 0 also the PIT) up to now. Returns when to call
+ * again: CLOCK_MONOTONIC ns, or UINT64_MAX: no timer runs. Called when a vCPU is entered, halts, is
+ * poked with ATTENTION_TIMER, and after a timer register was written (the chips raise
+ * ATTENTION_TIMER themselves then).
  */
 u64 irqchip_run_timers(struct soft_vcpu *v);
 

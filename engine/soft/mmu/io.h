@@ -1,14 +1,14 @@
 /*
  * Ports and MMIO that the monitor answers. Inside.
  *
- * A read leaves the guest at once, in the middle of the instruction: the run loop returns KVM_EXIT_IO or
- * KVM_EXIT_MMIO to the monitor, logs the answer in v->io_log and executes the instruction again from its
- * start (alone, no interrupt before it); reads already logged are then answered from the log. So an
- * instruction must not change state before its last read.
+ * A read leaves the guest at once, in the middle of the instruction: the run loop returns
+ * KVM_EXIT_IO or KVM_EXIT_MMIO to the monitor, logs the answer in v->io_log and executes the
+ * instruction again from its start (alone, no interrupt before it); reads already logged are then
+ * answered from the log. So an instruction must not change state before its last read.
  *
  * A write is queued in v->io_queue; ATTENTION_QUEUE makes the vCPU leave at the end of the current
- * instruction (of the current iteration, for REP: string ops look at v->attention after each one), and the
- * run loop hands the queue to the monitor, one exit each.
+ * instruction (of the current iteration, for REP: string ops look at v->attention after each one),
+ * and the run loop hands the queue to the monitor, one exit each.
  */
 #ifndef GUISE_SOFT_IO_H
 #define GUISE_SOFT_IO_H

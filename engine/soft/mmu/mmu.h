@@ -23,26 +23,28 @@ struct walk {
 	bool writable; /* R/W of every level */
 	bool global;
 	bool nx;
-	bool dirty;    /* D of the leaf, after this walk */
-	u32 error;     /* on failure: #PF error code */
+	bool dirty; /* D of the leaf, after this walk */
+	u32 error;  /* on failure: #PF error code */
 };
 
 /**
- * Translates w->linear for @access under the rules of @index (U/S, SMAP), with CR0.WP, SMEP, NXE, reserved bits.
- * @set_ad: set accessed, and for writes dirty, bits (atomically). Returns 0, or -EFAULT with w->error.
- * Does not raise. Handles no paging, 2-level (PSE, PSE-36), PAE, 4-level.
+ * Translates w->linear for @access under the rules of @index (U/S, SMAP), with CR0.WP, SMEP, NXE,
+ * reserved bits.
+ * @set_ad: set accessed, and for writes dirty, bits (atomically). Returns 0, or -EFAULT with
+ * w->error. Does not raise. Handles no paging, 2-level (PSE, PSE-36), PAE, 4-level.
  */
 int mmu_walk(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index,
 	     bool set_ad);
 
-/** Reloads the PAE page-directory pointers from CR3; false if a reserved bit is set (#GP is the caller's). */
+/** Reloads the PAE page-directory pointers from CR3; false if a reserved bit is set (#GP is the
+ * caller's). */
 bool mmu_load_pdptrs(struct soft_vcpu *v, u64 cr3);
 
 /* ---- TLB (mmu/tlb.c) ---- */
 
 /**
- * The plain RAM of @size bytes at @linear if the TLB of @index has its page (for writing if @write), else NULL.
- * What translated code does inline.
+ * The plain RAM of @size bytes at @linear if the TLB of @index has its page (for writing if
+ * @write), else NULL. What translated code does inline.
  */
 static inline void *tlb_lookup(const struct soft_vcpu *v, u64 linear, u32 size, bool write,
 			       enum mmu_index index)
@@ -68,16 +70,18 @@ void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index);
 void tlb_protect_host(struct soft_vcpu *v, const u8 *host);
 
 /**
- * The address where an access to plain RAM of @size bytes at @linear can be made, with its page entered
- * into the TLB of @index. Raises what the access would raise. NULL: allowed, but not plain (MMIO, crosses
- * a page, page with code, watched): use mem_*_linear(). Called on every TLB miss: keep it fast.
+ * The address where an access to plain RAM of @size bytes at @linear can be made, with its page
+ * entered into the TLB of @index. Raises what the access would raise. NULL: allowed, but not plain
+ * (MMIO, crosses a page, page with code, watched): use mem_*_linear(). Called on every TLB miss:
+ * keep it fast.
  */
-void *tlb_fill(struct soft_vcpu *v, u64 linear, u32 size, enum access access,
-	       enum mmu_index index, bool stack);
+void *tlb_fill(struct soft_vcpu *v, u64 linear, u32 size, enum access access, enum mmu_index index,
+	       bool stack);
 
 /**
- * Instruction fetch: physical page of @linear, through v->itlb. Returns the hva of the byte and its *gpa, or
- * NULL when the page is not RAM (*gpa valid). Raises #PF (I bit when NX or SMEP says so) or #GP(0).
+ * Instruction fetch: physical page of @linear, through v->itlb. Returns the hva of the byte and its
+ * *gpa, or NULL when the page is not RAM (*gpa valid). Raises #PF (I bit when NX or SMEP says so)
+ * or #GP(0).
  */
 const u8 *mmu_fetch(struct soft_vcpu *v, u64 linear, u64 *gpa);
 /** Whether the page of @linear, which mmu_fetch() has just seen, is global. */
@@ -90,15 +94,17 @@ struct memslot *phys_slot(struct soft_vm *vm, u64 gpa);
 /** hva of @gpa if the bytes up to the end of its page are RAM; else NULL. */
 u8 *phys_ram(struct soft_vm *vm, u64 gpa);
 /**
- * Reads or writes within one page: RAM, the interrupt chips' MMIO, or the monitor's MMIO (io.h: may leave
- * through vcpu_exit()). Writes to pages with code throw the overlapping blocks away (blocks_invalidate()).
+ * Reads or writes within one page: RAM, the interrupt chips' MMIO, or the monitor's MMIO (io.h: may
+ * leave through vcpu_exit()). Writes to pages with code throw the overlapping blocks away
+ * (blocks_invalidate()).
  */
 void phys_read(struct soft_vcpu *v, u64 gpa, void *buf, u32 size);
 void phys_write(struct soft_vcpu *v, u64 gpa, const void *buf, u32 size);
 
 /* ---- accesses by C (mmu/access.c) ---- */
 
-/** Any size up to a page, any alignment. Writes check both pages before the first byte is written. */
+/** Any size up to a page, any alignment. Writes check both pages before the first byte is written.
+ */
 void mem_read_linear(struct soft_vcpu *v, u64 linear, void *buf, u32 size, enum mmu_index index,
 		     bool stack);
 void mem_write_linear(struct soft_vcpu *v, u64 linear, const void *buf, u32 size,
@@ -107,8 +113,9 @@ void mem_write_linear(struct soft_vcpu *v, u64 linear, const void *buf, u32 size
 void mem_probe_write(struct soft_vcpu *v, u64 linear, u32 size, enum mmu_index index, bool stack);
 
 /**
- * Linear address of @offset in segment @seg, after the checks of SDM 3A 5.3 to 5.5 (limit, type, null selector,
- * canonical; #SS for SS, else #GP), for an access of @size bytes. 64-bit mode: base of FS and GS only.
+ * Linear address of @offset in segment @seg, after the checks of SDM 3A 5.3 to 5.5 (limit, type,
+ * null selector, canonical; #SS for SS, else #GP), for an access of @size bytes. 64-bit mode: base
+ * of FS and GS only.
  */
 u64 seg_linear(struct soft_vcpu *v, enum x86_seg seg, u64 offset, u32 size, enum access access);
 
@@ -122,15 +129,16 @@ void mem_write(struct soft_vcpu *v, enum x86_seg seg, u64 offset, u32 size, u64 
 void mem_read_buf(struct soft_vcpu *v, enum x86_seg seg, u64 offset, void *buf, u32 size);
 void mem_write_buf(struct soft_vcpu *v, enum x86_seg seg, u64 offset, const void *buf, u32 size);
 
-/** Implicit supervisor accesses (descriptor tables, TSS): linear, U/S clear, SMAP applies, AC does not help. */
+/** Implicit supervisor accesses (descriptor tables, TSS): linear, U/S clear, SMAP applies, AC does
+ * not help. */
 u64 sys_read(struct soft_vcpu *v, u64 linear, u32 size);
 void sys_write(struct soft_vcpu *v, u64 linear, u32 size, u64 value);
 
 /* ---- provided by translate/ ---- */
 
 /**
- * Bytes [gpa, gpa+size) of a page with PAGE_HAS_CODE were or are being written: throws away this vCPU's blocks made
- * of them. Clears the page's flag when no block is left.
+ * Bytes [gpa, gpa+size) of a page with PAGE_HAS_CODE were or are being written: throws away this
+ * vCPU's blocks made of them. Clears the page's flag when no block is left.
  */
 void blocks_invalidate(struct soft_vcpu *v, u64 gpa, u32 size);
 

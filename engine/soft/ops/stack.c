@@ -76,8 +76,8 @@ void op_popa(struct soft_vcpu *v, const struct insn *i)
 
 #define ENTER_LEVELS_MAX 31
 
-/* SDM 2A ENTER, step by step: what is copied may be what was pushed just before, and a fault leaves what was
- * pushed in memory. rSP and rBP change at the end. */
+/* SDM 2A ENTER, step by step: what is copied may be what was pushed just before, and a fault leaves
+ * what was pushed in memory. rSP and rBP change at the end. */
 void op_enter(struct soft_vcpu *v, const struct insn *i)
 {
 	u32 size = i->opsize;

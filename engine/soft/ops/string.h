@@ -20,8 +20,9 @@ static inline bool string_is_done(const struct soft_vcpu *v, const struct insn *
 }
 
 /**
- * With a repeat prefix and 32-bit addresses processors zero-extend rCX, and the pointers named in @which, before the
- * first element and even if there is none: MOVS and STOS both pointers they have, the others none.
+ * With a repeat prefix and 32-bit addresses processors zero-extend rCX, and the pointers named in
+ * @which, before the first element and even if there is none: MOVS and STOS both pointers they
+ * have, the others none.
  */
 static inline void string_begin(struct soft_vcpu *v, const struct insn *i, u32 which)
 {
@@ -49,8 +50,8 @@ static inline void string_advance(struct soft_vcpu *v, const struct insn *i, u64
 }
 
 /**
- * A string instruction is left with more to do: v->rip stays. What comes in between pushes RF set, and breakpoints
- * on the instruction do not hit again (SDM 3B 17.3.1.1).
+ * A string instruction is left with more to do: v->rip stays. What comes in between pushes RF set,
+ * and breakpoints on the instruction do not hit again (SDM 3B 17.3.1.1).
  */
 static inline void string_pause(struct soft_vcpu *v)
 {

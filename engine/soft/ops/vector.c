@@ -215,8 +215,8 @@ void op_gather(struct soft_vcpu *v, const struct insn *i)
 	for (u32 k = 0; k < i->opsize / g.data_size; k++)
 		element_set(g.mask, k, g.data_size,
 			    element_selected(g.mask, k, g.data_size) ? ~0ull : 0);
-	/* A gather that faults on its way has cleared the mask's upper half, and the destination's if it has
-	 * completed an element, as processors do. */
+	/* A gather that faults on its way has cleared the mask's upper half, and the destination's
+	 * if it has completed an element, as processors do. */
 	clear_above(g.mask, i->opsize);
 	for (u32 k = 0; k < g.count; k++) {
 		if (!element_selected(g.mask, k, g.data_size))

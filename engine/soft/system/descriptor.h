@@ -173,8 +173,8 @@ static inline bool selector_is_null(u16 selector)
 }
 
 /**
- * Reads the descriptor of @selector (not null). false: beyond its table's limit, or no LDT. May raise
- * #PF.
+ * Reads the descriptor of @selector (not null). false: beyond its table's limit, or no LDT. May
+ * raise #PF.
  */
 bool desc_read(struct soft_vcpu *v, u16 selector, struct descriptor *d);
 

@@ -126,15 +126,15 @@ static void remove_block(struct soft_vcpu *v, struct block *b)
 		unlink_outgoing(&b->exits[n]);
 	b->valid = false;
 
-	struct jump_entry *slot =
-		&v->jump[MODE_MMU(b->mode)][b->linear & (JUMP_CACHE_SIZE - 1)];
+	struct jump_entry *slot = &v->jump[MODE_MMU(b->mode)][b->linear & (JUMP_CACHE_SIZE - 1)];
 	if (slot->code == (u64)block_code(cache, b))
 		slot->rip = ~b->linear;
 	v->pending_link = 0;
 	v->stats.blocks_invalidated++;
 }
 
-/* Bytes of @b in its first page, or its second: [*first, *last]. Both may be the same page, mapped twice. */
+/* Bytes of @b in its first page, or its second: [*first, *last]. Both may be the same page, mapped
+ * twice. */
 static bool block_part(const struct block *b, bool second, u64 *first, u64 *last)
 {
 	u64 end = b->gpa + b->length - 1;

@@ -1,9 +1,9 @@
 /*
  * Translated blocks of one vCPU: storage, lookup, chaining, invalidation.
  *
- * The code cache is mapped twice, writable (rw) and executable (rx). It begins with the stubs (stubs.c); blocks
- * follow in the order of their making, so a host address finds its block by binary search. When code or
- * metadata run out everything is thrown away (cache_reset()).
+ * The code cache is mapped twice, writable (rw) and executable (rx). It begins with the stubs
+ * (stubs.c); blocks follow in the order of their making, so a host address finds its block by
+ * binary search. When code or metadata run out everything is thrown away (cache_reset()).
  */
 #ifndef GUISE_SOFT_BLOCK_H
 #define GUISE_SOFT_BLOCK_H
@@ -15,10 +15,11 @@ struct block;
 struct error;
 struct translator;
 
-/* A direct jump out of a block, within one page; unlinked it leads to its stub, which asks the dispatcher. */
+/* A direct jump out of a block, within one page; unlinked it leads to its stub, which asks the
+ * dispatcher. */
 struct block_exit {
-	u32 site;  /* cache offset of the rel32 */
-	u32 stub;  /* cache offset of the stub */
+	u32 site; /* cache offset of the rel32 */
+	u32 stub; /* cache offset of the stub */
 	u64 target;
 	struct block *linked;
 	struct block_exit *next_incoming; /* of linked */
@@ -26,8 +27,8 @@ struct block_exit {
 
 /* From which host offset on which guest instruction runs; sorted by host. */
 struct insn_map {
-	u16 host;             /* offset from block->code */
-	u16 guest : 15;       /* offset from block->linear, bytes */
+	u16 host;	      /* offset from block->code */
+	u16 guest : 15;	      /* offset from block->linear, bytes */
 	u16 flags_parked : 1; /* guest flags are in v->arith, not in the host's */
 };
 
@@ -42,7 +43,7 @@ struct block {
 	u16 map_count;
 	u8 exit_count;
 	bool valid;
-	u32 code;     /* cache offset */
+	u32 code; /* cache offset */
 	u32 code_size;
 	struct insn_map *map;
 	struct block_exit *incoming;
@@ -53,36 +54,36 @@ struct block {
 
 /* Code stubs at the start of the cache; host code addresses in rx. See stubs.c. */
 struct stubs {
-	const u8 *enter;          /* void (*)(struct soft_vcpu *): runs until something leaves */
-	const u8 *dispatch;       /* guest state is in memory: ask the dispatcher where to go */
+	const u8 *enter;	  /* void (*)(struct soft_vcpu *): runs until something leaves */
+	const u8 *dispatch;	  /* guest state is in memory: ask the dispatcher where to go */
 	const u8 *dispatch_ready; /* from here to dispatch_end: rewind to dispatch on a kick */
 	const u8 *dispatch_end;
-	const u8 *leave;          /* back to the caller of enter */
-	const u8 *exit;           /* r15 = struct block_exit *, v->rip set, flags in host */
-	const u8 *plain_exit;     /* as exit, nothing to chain */
-	const u8 *indirect;       /* called: r14 = target, r15 = undo of RSP, flags parked */
-	const u8 *kicked;         /* r15 = jump-cache offset, flags in host: entry was hit while kicked */
-	const u8 *op;             /* r15 = struct insn *, v->rip set, flags parked */
-	const u8 *op_end;         /* the same, goes on in the dispatcher */
-	const u8 *miss;           /* r14 = address, r15 = access description: r14 = hva */
-	const u8 *commit;         /* bounce buffer to guest memory; flags parked */
+	const u8 *leave;      /* back to the caller of enter */
+	const u8 *exit;	      /* r15 = struct block_exit *, v->rip set, flags in host */
+	const u8 *plain_exit; /* as exit, nothing to chain */
+	const u8 *indirect;   /* called: r14 = target, r15 = undo of RSP, flags parked */
+	const u8 *kicked; /* r15 = jump-cache offset, flags in host: entry was hit while kicked */
+	const u8 *op;	  /* r15 = struct insn *, v->rip set, flags parked */
+	const u8 *op_end; /* the same, goes on in the dispatcher */
+	const u8 *miss;	  /* r14 = address, r15 = access description: r14 = hva */
+	const u8 *commit; /* bounce buffer to guest memory; flags parked */
 	const u8 *check_begin[3]; /* attention checks that a kick rewinds to: [begin, end) */
 	const u8 *check_end[3];
 };
 
 #define BLOCK_HASH_SIZE (1u << 16)
-#define PAGE_HASH_SIZE  (1u << 13)
-#define BLOCKS_MAX      (1u << 19)
+#define PAGE_HASH_SIZE	(1u << 13)
+#define BLOCKS_MAX	(1u << 19)
 
 struct block_cache {
 	u8 *rw, *rx;
-	u64 size, used;      /* bytes */
-	u64 stubs_end;       /* where blocks start */
-	u8 *arena;           /* metadata */
+	u64 size, used; /* bytes */
+	u64 stubs_end;	/* where blocks start */
+	u8 *arena;	/* metadata */
 	u64 arena_size, arena_used;
 	struct block **by_code; /* in code order */
 	u32 count;
-	struct block **hash; /* BLOCK_HASH_SIZE */
+	struct block **hash;  /* BLOCK_HASH_SIZE */
 	struct block **pages; /* PAGE_HASH_SIZE */
 	struct stubs stubs;
 	struct translator *translator; /* working memory of translate() */
@@ -106,15 +107,15 @@ void block_link(struct soft_vcpu *v, struct block_exit *exit, struct block *targ
 struct block *block_of_host(struct soft_vcpu *v, const void *pc);
 /** The instruction that @pc belongs to. */
 const struct insn_map *block_insn(const struct soft_vcpu *v, const struct block *b, const void *pc);
-/** Makes the block that runs at @pc come out at its end: direct exits lead to their stubs, jump-cache
- * entries of the current MMU index to the `kicked` stub. Async-signal-safe on the vCPU's own thread while it runs
- * translated code. */
+/** Makes the block that runs at @pc come out at its end: direct exits lead to their stubs,
+ * jump-cache entries of the current MMU index to the `kicked` stub. Async-signal-safe on the vCPU's
+ * own thread while it runs translated code. */
 void block_poke(struct soft_vcpu *v, const void *pc);
 /** Enters @b as the way on for @linear. The jump caches are emptied by mmu/tlb.c. */
 void jump_cache_put(struct soft_vcpu *v, u64 linear, const struct block *b);
 
-/** What to add to RIP for a linear address in @mode: in 64-bit mode CS has no base, whatever its descriptor says (SDM
- * 3A 3.2.4). */
+/** What to add to RIP for a linear address in @mode: in 64-bit mode CS has no base, whatever its
+ * descriptor says (SDM 3A 3.2.4). */
 static inline u64 code_base(const struct soft_vcpu *v, u32 mode)
 {
 	return (mode & 3) == MODE_CODE64 ? 0 : v->seg[SEG_CS].base;

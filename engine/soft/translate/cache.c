@@ -77,7 +77,8 @@ int cache_create(struct soft_vcpu *v, u64 code_size, struct error *err)
 	cache->hash = reserve(BLOCK_HASH_SIZE * sizeof(*cache->hash));
 	cache->pages = reserve(PAGE_HASH_SIZE * sizeof(*cache->pages));
 	cache->translator = reserve(sizeof(*cache->translator));
-	if (!cache->arena || !cache->by_code || !cache->hash || !cache->pages || !cache->translator) {
+	if (!cache->arena || !cache->by_code || !cache->hash || !cache->pages ||
+	    !cache->translator) {
 		r = error_set(err, ENOMEM, "no address space for the translator");
 		goto fail;
 	}

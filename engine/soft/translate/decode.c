@@ -59,11 +59,12 @@ static s8 address_register(ZydisRegister reg)
 	return gpr_number(reg, &high);
 }
 
-/* SIB with base 5 and no displacement byte: a 32-bit displacement instead, whatever REX.B (SDM 2A table 2-3). Zydis
- * 4.0 takes it for R13D with 32-bit addresses. */
+/* SIB with base 5 and no displacement byte: a 32-bit displacement instead, whatever REX.B (SDM 2A
+ * table 2-3). Zydis 4.0 takes it for R13D with 32-bit addresses. */
 static bool is_baseless(const ZydisDecodedInstruction *zi)
 {
-	return (zi->attributes & ZYDIS_ATTRIB_HAS_SIB) && zi->raw.modrm.mod == 0 && zi->raw.sib.base == 5;
+	return (zi->attributes & ZYDIS_ATTRIB_HAS_SIB) && zi->raw.modrm.mod == 0 &&
+	       zi->raw.sib.base == 5;
 }
 
 static void take_memory(struct decoded *d, const ZydisDecodedInstruction *zi,
@@ -96,7 +97,8 @@ static void take_memory(struct decoded *d, const ZydisDecodedInstruction *zi,
 	d->mem_write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 }
 
-/* A zero source leaves the destination as it was (SDM 2A BSF, BSR: undefined, but so on all processors). */
+/* A zero source leaves the destination as it was (SDM 2A BSF, BSR: undefined, but so on all
+ * processors). */
 static bool keeps_destination(const ZydisDecodedInstruction *zi)
 {
 	return zi->mnemonic == ZYDIS_MNEMONIC_BSF || zi->mnemonic == ZYDIS_MNEMONIC_BSR;
@@ -144,12 +146,12 @@ static void take_operands(struct decoded *d, const ZydisDecodedInstruction *zi,
 		if (d->gpr_count == ARRAY_SIZE(d->gpr))
 			continue;
 		d->gpr[d->gpr_count++] = (struct reg_operand){
-			.field = field,
-			.guest = (u8)number,
-			.high = high,
-			.read = op->actions != ZYDIS_OPERAND_ACTION_WRITE || keeps_destination(zi),
-			.write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
-			.size = (u8)(op->size / 8),
+		    .field = field,
+		    .guest = (u8)number,
+		    .high = high,
+		    .read = op->actions != ZYDIS_OPERAND_ACTION_WRITE || keeps_destination(zi),
+		    .write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
+		    .size = (u8)(op->size / 8),
 		};
 	}
 }
@@ -229,8 +231,8 @@ static void take_encoding(struct decoded *d, const ZydisDecodedInstruction *zi, 
 	d->tail = (u8)(zi->length - d->tail_offset);
 }
 
-/* Outside 64-bit mode VEX.W makes no general register wider (SDM 2A 2.3.5.5), and bit 7 of an immediate that names
- * a register is ignored (SDM 2A 2.3.10). */
+/* Outside 64-bit mode VEX.W makes no general register wider (SDM 2A 2.3.5.5), and bit 7 of an
+ * immediate that names a register is ignored (SDM 2A 2.3.10). */
 static void take_legacy_vex(struct decoded *d, const ZydisDecodedInstruction *zi,
 			    const ZydisDecodedOperand *ops, u32 mode)
 {
@@ -242,10 +244,13 @@ static void take_legacy_vex(struct decoded *d, const ZydisDecodedInstruction *zi
 			d->bytes[d->tail_offset] &= 0x7f;
 	}
 	u8 opcode = d->insn.opcode;
-	bool compares = d->insn.map == 3 && (opcode == 0x60 || opcode == 0x61); /* VPCMPESTRx: EAX, EDX */
-	bool moves_general = (d->insn.map == 1 && (opcode == 0x6e || opcode == 0x7e || opcode == 0x2a)) ||
-			     (d->insn.map == 3 && (opcode == 0x16 || opcode == 0x22));
-	if (d->gpr_count || moves_general || compares) /* (V)MOVD, VCVTSI2SS, VPEXTRD, VPINSRD and the like */
+	bool compares =
+	    d->insn.map == 3 && (opcode == 0x60 || opcode == 0x61); /* VPCMPESTRx: EAX, EDX */
+	bool moves_general =
+	    (d->insn.map == 1 && (opcode == 0x6e || opcode == 0x7e || opcode == 0x2a)) ||
+	    (d->insn.map == 3 && (opcode == 0x16 || opcode == 0x22));
+	if (d->gpr_count || moves_general ||
+	    compares) /* (V)MOVD, VCVTSI2SS, VPEXTRD, VPINSRD and the like */
 		d->wide = false;
 }
 
@@ -349,8 +354,8 @@ static void take_unit(struct decoded *d, const ZydisDecodedInstruction *zi,
 }
 
 /*
- * The operand-size prefix is given anew: 16-bit operands need it whatever the guest's default. For SSE and
- * the like 66 is part of the opcode, not a size.
+ * The operand-size prefix is given anew: 16-bit operands need it whatever the guest's default. For
+ * SSE and the like 66 is part of the opcode, not a size.
  */
 static void take_operand_size(struct decoded *d, const ZydisDecodedInstruction *zi)
 {
@@ -363,8 +368,8 @@ static void take_operand_size(struct decoded *d, const ZydisDecodedInstruction *
 		d->need_66 = true;
 }
 
-/* Vector operands in memory that must be aligned (SDM 1 14.9, 2A 2.4): all of SSE but the unaligned moves and the
- * string comparisons; of AVX only the aligned moves. */
+/* Vector operands in memory that must be aligned (SDM 1 14.9, 2A 2.4): all of SSE but the unaligned
+ * moves and the string comparisons; of AVX only the aligned moves. */
 static bool must_be_aligned(const struct decoded *d, const ZydisDecodedInstruction *zi)
 {
 	if (!d->mem || d->mem_size < 16 || (!d->sse && !d->avx && !d->mmx))
@@ -430,8 +435,8 @@ static void classify_mov(struct decoded *d, const ZydisDecodedOperand *ops)
 	else if (map == 0 && opcode == 0x8c)
 		set_op(d, OP_ID_mov_from_seg);
 	else if (map == 0 && opcode == 0x8e)
-		set_op(d, ops[0].reg.value == ZYDIS_REGISTER_SS ? OP_ID_mov_to_ss :
-								  OP_ID_mov_to_seg);
+		set_op(d,
+		       ops[0].reg.value == ZYDIS_REGISTER_SS ? OP_ID_mov_to_ss : OP_ID_mov_to_seg);
 }
 
 static void classify_branch(struct decoded *d, const ZydisDecodedInstruction *zi)
@@ -530,14 +535,14 @@ static int undefined(struct decoded *out)
 int decode(const u8 *bytes, u32 available, u64 rip, u32 mode, struct decoded *out)
 {
 	static const ZydisMachineMode machine[] = {
-		[MODE_CODE16] = ZYDIS_MACHINE_MODE_LEGACY_16,
-		[MODE_CODE32] = ZYDIS_MACHINE_MODE_LEGACY_32,
-		[MODE_CODE64] = ZYDIS_MACHINE_MODE_LONG_64,
+	    [MODE_CODE16] = ZYDIS_MACHINE_MODE_LEGACY_16,
+	    [MODE_CODE32] = ZYDIS_MACHINE_MODE_LEGACY_32,
+	    [MODE_CODE64] = ZYDIS_MACHINE_MODE_LONG_64,
 	};
 	static const ZydisStackWidth width[] = {
-		[MODE_CODE16] = ZYDIS_STACK_WIDTH_16,
-		[MODE_CODE32] = ZYDIS_STACK_WIDTH_32,
-		[MODE_CODE64] = ZYDIS_STACK_WIDTH_64,
+	    [MODE_CODE16] = ZYDIS_STACK_WIDTH_16,
+	    [MODE_CODE32] = ZYDIS_STACK_WIDTH_32,
+	    [MODE_CODE64] = ZYDIS_STACK_WIDTH_64,
 	};
 	ZydisDecoder decoder;
 	ZydisDecodedInstruction zi;
@@ -559,9 +564,10 @@ int decode(const u8 *bytes, u32 available, u64 rip, u32 mode, struct decoded *ou
 	if (!ZYAN_SUCCESS(status) || !decode_allowed[zi.meta.isa_ext] ||
 	    (zi.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
 	     zi.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)) {
-		/* INVPCID, ENDBR and the like are of extensions not allowed in general but have rules. */
-		if (!ZYAN_SUCCESS(status) ||
-		    (!decode_rules[zi.mnemonic].op && decode_rules[zi.mnemonic].class == CLASS_NATIVE))
+		/* INVPCID, ENDBR and the like are of extensions not allowed in general but have
+		 * rules. */
+		if (!ZYAN_SUCCESS(status) || (!decode_rules[zi.mnemonic].op &&
+					      decode_rules[zi.mnemonic].class == CLASS_NATIVE))
 			return undefined(out);
 	}
 	memcpy(out->bytes, bytes, zi.length);
@@ -588,9 +594,9 @@ int decode(const u8 *bytes, u32 available, u64 rip, u32 mode, struct decoded *ou
 void decode_text(const u8 *bytes, u32 length, u64 rip, u32 mode, char *out, u32 size)
 {
 	static const ZydisMachineMode machine[] = {
-		[MODE_CODE16] = ZYDIS_MACHINE_MODE_LEGACY_16,
-		[MODE_CODE32] = ZYDIS_MACHINE_MODE_LEGACY_32,
-		[MODE_CODE64] = ZYDIS_MACHINE_MODE_LONG_64,
+	    [MODE_CODE16] = ZYDIS_MACHINE_MODE_LEGACY_16,
+	    [MODE_CODE32] = ZYDIS_MACHINE_MODE_LEGACY_32,
+	    [MODE_CODE64] = ZYDIS_MACHINE_MODE_LONG_64,
 	};
 	ZydisDisassembledInstruction text;
 	if (ZYAN_SUCCESS(ZydisDisassembleIntel(machine[mode & 3], rip, bytes, length, &text))) {

@@ -12,17 +12,17 @@ enum insn_class {
 	CLASS_OP,     /* call of op_functions[insn.op] */
 	CLASS_NOP,    /* hints: nothing */
 	CLASS_LEA,
-	CLASS_PUSH,   /* register, immediate or memory */
+	CLASS_PUSH, /* register, immediate or memory */
 	CLASS_POP,
 	CLASS_LEAVE,
-	CLASS_JMP,    /* direct */
+	CLASS_JMP, /* direct */
 	CLASS_JCC,
-	CLASS_LOOP,   /* LOOP, LOOPE, LOOPNE, JCXZ */
-	CLASS_CALL,   /* direct */
+	CLASS_LOOP, /* LOOP, LOOPE, LOOPNE, JCXZ */
+	CLASS_CALL, /* direct */
 	CLASS_JMP_IND,
 	CLASS_CALL_IND,
 	CLASS_RET,
-	CLASS_DF,     /* CLD, STD */
+	CLASS_DF, /* CLD, STD */
 };
 
 /* Where a general register is named in the encoding */
@@ -33,7 +33,7 @@ struct reg_operand {
 	u8 guest; /* 0-15; with @high 0-3 for AH CH DH BH */
 	bool high;
 	bool read, write;
-	u8 size;  /* bytes */
+	u8 size; /* bytes */
 };
 
 struct decoded {
@@ -41,36 +41,36 @@ struct decoded {
 	struct insn insn;
 	u64 rip, next_rip; /* CS-relative */
 	u8 bytes[15];
-	u16 flags_read;    /* arithmetic flags, RFLAGS bits */
+	u16 flags_read;	   /* arithmetic flags, RFLAGS bits */
 	u16 flags_written; /* certainly overwritten */
 
 	/* the native form */
-	bool vex, vex_l, wide;   /* wide: REX.W or VEX.W */
+	bool vex, vex_l, wide; /* wide: REX.W or VEX.W */
 	u8 vex_pp;
 	bool need_66, need_lock;
-	u8 need_rep;             /* mandatory or meaningful F2/F3, else 0 */
+	u8 need_rep; /* mandatory or meaningful F2/F3, else 0 */
 	bool has_modrm;
-	u8 tail_offset, tail;    /* immediate bytes that follow the operand bytes */
+	u8 tail_offset, tail; /* immediate bytes that follow the operand bytes */
 	struct reg_operand gpr[4];
 	u8 gpr_count;
-	u16 gpr_used;            /* guest registers named or implied, for choosing spills */
+	u16 gpr_used; /* guest registers named or implied, for choosing spills */
 
 	/* memory operand */
 	bool mem;
-	u16 mem_size;            /* bytes */
+	u16 mem_size; /* bytes */
 	bool mem_read, mem_write;
-	bool mem_aligned;        /* #GP(0) unless aligned to its size, before any page fault */
+	bool mem_aligned; /* #GP(0) unless aligned to its size, before any page fault */
 
-	u64 target;              /* direct branches: destination, CS-relative */
-	u8 cond;                 /* condition of JCC */
+	u64 target;		 /* direct branches: destination, CS-relative */
+	u8 cond;		 /* condition of JCC */
 	bool fpu, mmx, sse, avx; /* which unit, for #NM and #UD by mode */
-	bool is_wait;            /* WAIT/FWAIT */
+	bool is_wait;		 /* WAIT/FWAIT */
 };
 
 /**
- * Decodes the instruction at @bytes (@available bytes, at most 15) as at CS-relative @rip in @mode (mode.h).
- * Returns 0; -EFBIG if the instruction goes past @available; -EINVAL if it is undefined: then @out is op `ud`
- * with length 0. Outside.
+ * Decodes the instruction at @bytes (@available bytes, at most 15) as at CS-relative @rip in @mode
+ * (mode.h). Returns 0; -EFBIG if the instruction goes past @available; -EINVAL if it is undefined:
+ * then @out is op `ud` with length 0. Outside.
  */
 int decode(const u8 *bytes, u32 available, u64 rip, u32 mode, struct decoded *out);
 

@@ -7,7 +7,8 @@
  *   host r14 r15                              scratch, valid inside one guest instruction
  *   host rsp                                  the vCPU thread's own stack
  *   guest r13 r14 r15                         in v->regs[]
- *   host flags                                guest's arithmetic flags, or parked in v->arith (translate.h)
+ *   host flags                                guest's arithmetic flags, or parked in v->arith
+ * (translate.h)
  */
 #ifndef GUISE_SOFT_EMIT_H
 #define GUISE_SOFT_EMIT_H
@@ -15,14 +16,14 @@
 #include "engine/soft/vcpu.h"
 
 #define HOST_RSP 13 /* where guest RSP lives */
-#define S0       14
-#define S1       15
+#define S0	 14
+#define S1	 15
 
 #define GS(field) ((s32)offsetof(struct soft_vcpu, field))
 #define GS_REG(g) (GS(regs) + 8 * (s32)(g))
 
 struct emitter {
-	u8 *p;     /* next byte, in the writable mapping */
+	u8 *p;	   /* next byte, in the writable mapping */
 	u8 *limit; /* stop before here; `full` is set instead of writing past it */
 	s64 to_rx; /* executable mapping minus writable mapping, bytes */
 	bool full;
@@ -103,8 +104,8 @@ static inline void e_gs_base(struct emitter *e, int w, u32 opcode, int reg, int 
 }
 
 /** op reg, [base + index * scale + disp]; base and index may be REG_NONE; index is not rsp. */
-static inline void e_mem(struct emitter *e, int w, u32 opcode, int reg, int base, int index, int scale,
-			 s32 disp)
+static inline void e_mem(struct emitter *e, int w, u32 opcode, int reg, int base, int index,
+			 int scale, s32 disp)
 {
 	e_rex(e, w, reg, index == REG_NONE ? 0 : index, base == REG_NONE ? 0 : base);
 	if (opcode > 0xff)
@@ -177,7 +178,8 @@ static inline void e_store_gs_imm(struct emitter *e, s32 disp, u64 imm, int tmp)
 	}
 }
 
-static inline void e_lea(struct emitter *e, int w, int dst, int base, int index, int scale, s32 disp)
+static inline void e_lea(struct emitter *e, int w, int dst, int base, int index, int scale,
+			 s32 disp)
 {
 	e_mem(e, w, 0x8d, dst, base, index, scale, disp);
 }
@@ -195,7 +197,7 @@ static inline void e_alu_imm(struct emitter *e, int w, int n, int reg, s32 imm)
 }
 
 #define ALU_ADD 0
-#define ALU_OR  1
+#define ALU_OR	1
 #define ALU_AND 4
 #define ALU_SUB 5
 #define ALU_CMP 7

@@ -35,8 +35,8 @@ static u32 push_size(const struct decoded *d)
 	return d->insn.opsize;
 }
 
-/* Out of line: the target is not in the jump cache. The stub finds the branch by its return address, and in
- * r15 what to add to RSP should the target turn out to be non-canonical. */
+/* Out of line: the target is not in the jump cache. The stub finds the branch by its return
+ * address, and in r15 what to add to RSP should the target turn out to be non-canonical. */
 static void emit_indirect_stub(struct translator *t)
 {
 	struct emitter *e = &t->e;
@@ -298,7 +298,8 @@ static void stack_address(struct translator *t, s32 offset)
 	e_lea(&t->e, (t->mode & 3) == MODE_CODE64, S0, HOST_RSP, REG_NONE, 1, offset);
 }
 
-/* The value of a memory operand goes through v->tmp[0], so that r14 and r15 are free for the stack. */
+/* The value of a memory operand goes through v->tmp[0], so that r14 and r15 are free for the stack.
+ */
 static void load_to_tmp(struct translator *t, const struct decoded *d)
 {
 	e_load_size(&t->e, push_size(d), S1);
@@ -432,7 +433,8 @@ static void emit_push_return(struct translator *t, const struct decoded *d)
 	emit_access(t, d, push_size(d), false, true, SEG_SS, call_body);
 }
 
-/* A branch by 16 bits outside 64-bit mode clears the upper half of EIP (SDM 2A CALL, JMP; 2B RET). */
+/* A branch by 16 bits outside 64-bit mode clears the upper half of EIP (SDM 2A CALL, JMP; 2B RET).
+ */
 static void e_cut_target(struct emitter *e, u32 size, int reg)
 {
 	if (size == 2)

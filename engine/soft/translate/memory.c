@@ -19,7 +19,8 @@ static int address_reg(struct translator *t, int guest, int scratch)
 	return scratch;
 }
 
-static void emit_constant_address(struct translator *t, const struct insn *i, s32 extra, s32 base_gs)
+static void emit_constant_address(struct translator *t, const struct insn *i, s32 extra,
+				  s32 base_gs)
 {
 	u64 address = (u64)(i->disp + extra);
 	if (i->addrsize == 2) /* SDM 1 3.3.7: effective addresses wrap at the address size */
@@ -82,15 +83,16 @@ void map_here(struct translator *t, u32 insn, bool parked)
 	for (u32 n = 0; n < insn; n++)
 		guest += t->insns[n].insn.length;
 	t->map[t->map_count++] = (struct insn_map){
-		.host = (u16)((u64)t->e.p - start),
-		.guest = (u16)guest & 0x7fff,
-		.flags_parked = parked,
+	    .host = (u16)((u64)t->e.p - start),
+	    .guest = (u16)guest & 0x7fff,
+	    .flags_parked = parked,
 	};
 }
 
 /*
- * TLB look-up of the linear address in r14 (struct tlb in vcpu.h): r14 becomes the hva, r15 is destroyed. The jump
- * taken on a miss is left to the caller; r15 then is the slot's offset and r14 the address XOR the tag.
+ * TLB look-up of the linear address in r14 (struct tlb in vcpu.h): r14 becomes the hva, r15 is
+ * destroyed. The jump taken on a miss is left to the caller; r15 then is the slot's offset and r14
+ * the address XOR the tag.
  */
 static u8 *emit_tlb_lookup(struct translator *t, u32 size, s32 table)
 {
@@ -103,7 +105,7 @@ static u8 *emit_tlb_lookup(struct translator *t, u32 size, s32 table)
 	e_rex(e, W32, 0, 0, S1);
 	e8(e, 0x81);
 	e8(e, 0xc0 | ALU_AND << 3 | (S1 & 7));
-	e32(e, (TLB_SIZE - 1) << 4); /* and r15d, slots * 16 */
+	e32(e, (TLB_SIZE - 1) << 4);		/* and r15d, slots * 16 */
 	e_gs_base(e, W64, 0x33, S0, S1, table); /* xor r14, gs:[r15 + tag] */
 	e_alu_imm(e, W64, ALU_CMP, S0, (s32)(PAGE_SIZE - size));
 	u8 *site = e_jcc(e, CC_A);
@@ -135,8 +137,11 @@ void emit_access(struct translator *t, const struct decoded *d, u32 size, bool r
 	s32 table = tlb_table(t, write);
 	struct cold_access *cold = &t->cold[t->cold_count++];
 
-	*cold = (struct cold_access){.description = description, .body = body, .d = d,
-				     .insn = t->current, .acquire = t->body_acquire,
+	*cold = (struct cold_access){.description = description,
+				     .body = body,
+				     .d = d,
+				     .insn = t->current,
+				     .acquire = t->body_acquire,
 				     .host_after = t->body_host_after};
 	if (segmented || align) {
 		cold->site = e_jmp(e);
@@ -151,8 +156,8 @@ void emit_access(struct translator *t, const struct decoded *d, u32 size, bool r
 	cold->after = e->p;
 }
 
-/* Whether the instruction raises #MF for an exception that an earlier one left pending (SDM 1 8.6): not FNSTCW,
- * FNSTSW. */
+/* Whether the instruction raises #MF for an exception that an earlier one left pending (SDM 1 8.6):
+ * not FNSTCW, FNSTSW. */
 static bool checks_x87(const struct decoded *d)
 {
 	u8 extension = d->insn.modrm >> 3 & 7;
@@ -173,8 +178,8 @@ static void emit_one_cold(struct translator *t, struct cold_access *cold)
 		e_gs_base(e, W64, 0x33, S0, S1, cold->tag);
 	e_mov_imm(e, S1, cold->description);
 	e_call_to(e, stubs->miss - e->to_rx);
-	/* soft_miss() returns behind this jump when the access goes to the bounce buffer and has to be
-	 * committed. */
+	/* soft_miss() returns behind this jump when the access goes to the bounce buffer and has to
+	 * be committed. */
 	e_jmp_to(e, cold->back);
 	if (!(cold->description & ACCESS_WRITES))
 		return;

@@ -1,12 +1,13 @@
-/* The guest's instruction encoded anew: registers renamed, memory operand at [r14]. SDM vol. 2A chapter 2. */
+/* The guest's instruction encoded anew: registers renamed, memory operand at [r14]. SDM vol. 2A
+ * chapter 2. */
 #include "engine/soft/translate/translator.h"
 
 struct renaming {
-	int reg[4];      /* host register of each d->gpr[] */
-	int mem_base;    /* host register holding the hva */
+	int reg[4];   /* host register of each d->gpr[] */
+	int mem_base; /* host register holding the hva */
 	struct {
-		int host;    /* scratch or spilled register standing in for .guest */
-		int guest;   /* REG_NONE: the spill is for mem_base */
+		int host;  /* scratch or spilled register standing in for .guest */
+		int guest; /* REG_NONE: the spill is for mem_base */
 		bool write;
 	} stand_in[5];
 	int stand_ins;
@@ -17,8 +18,8 @@ struct renaming {
 	int spills;
 };
 
-/* A host register that the instruction does not use, its value saved in v->tmp. @legacy: one of the first
- * eight, encodable without REX. */
+/* A host register that the instruction does not use, its value saved in v->tmp. @legacy: one of the
+ * first eight, encodable without REX. */
 static int spill(struct translator *t, const struct decoded *d, struct renaming *r, bool legacy)
 {
 	static const u8 order[] = {RDI, RSI, RBP, RBX, RDX, 8, 9, 10, 11, 12};
@@ -38,7 +39,8 @@ static int spill(struct translator *t, const struct decoded *d, struct renaming 
 	return RDI; /* not reached: no instruction names ten registers */
 }
 
-/* Whether the old value matters: it is read, here or by another operand, or only partly overwritten. */
+/* Whether the old value matters: it is read, here or by another operand, or only partly
+ * overwritten. */
 static bool wants_value(const struct decoded *d, const struct reg_operand *op)
 {
 	for (int n = 0; n < d->gpr_count; n++)
@@ -70,8 +72,8 @@ static int find_stand_in(struct renaming *r, const struct reg_operand *op)
 }
 
 /*
- * AH, CH, DH, BH exist only without REX, so then nothing else may need REX: memory base and guest RSP move to
- * low registers. The other registers of such an instruction are low ones already.
+ * AH, CH, DH, BH exist only without REX, so then nothing else may need REX: memory base and guest
+ * RSP move to low registers. The other registers of such an instruction are low ones already.
  */
 static void rename_for_high_bytes(struct translator *t, const struct decoded *d, struct renaming *r)
 {
@@ -143,8 +145,11 @@ struct fields {
 static struct fields choose_fields(const struct decoded *d, const struct renaming *r)
 {
 	/* Fields that name no general register (vectors, opcode extensions) stay as they are. */
-	struct fields f = {.reg = d->insn.reg, .rm = d->insn.rm, .vvvv = d->insn.vvvv,
-			   .opcode_reg = d->insn.rm, .rm_is_mem = d->mem};
+	struct fields f = {.reg = d->insn.reg,
+			   .rm = d->insn.rm,
+			   .vvvv = d->insn.vvvv,
+			   .opcode_reg = d->insn.rm,
+			   .rm_is_mem = d->mem};
 	for (int n = 0; n < d->gpr_count; n++) {
 		switch (d->gpr[n].field) {
 		case FIELD_REG:
@@ -205,7 +210,8 @@ static bool needs_rex_for_bytes(const struct decoded *d, const struct renaming *
 	return false;
 }
 
-static void emit_legacy(struct emitter *e, const struct decoded *d, const struct fields *f, bool rex)
+static void emit_legacy(struct emitter *e, const struct decoded *d, const struct fields *f,
+			bool rex)
 {
 	u8 opcode = d->insn.opcode;
 	bool low_opcode_reg = false;
@@ -260,8 +266,8 @@ static void emit_legacy(struct emitter *e, const struct decoded *d, const struct
 	emit_tail(e, d);
 }
 
-/* VZEROALL and VZEROUPPER outside 64-bit mode concern the first eight registers (SDM 2C VZEROALL): VPXOR x, x, x;
- * VMOVAPS x, x. */
+/* VZEROALL and VZEROUPPER outside 64-bit mode concern the first eight registers (SDM 2C VZEROALL):
+ * VPXOR x, x, x; VMOVAPS x, x. */
 static void emit_zero_vectors(struct emitter *e, bool all)
 {
 	for (u32 n = 0; n < 8; n++) {

@@ -1,12 +1,11 @@
 /*
- * Instructions done by a C function called from translated code: the sensitive ones (those of the privileged
- * architecture, and those that break Popek and Goldberg's theorem) and the rare ones.
+ * Instructions done by a C function called from translated code: the sensitive ones (those of the
+ * privileged architecture, and those that break Popek and Goldberg's theorem) and the rare ones.
  *
  * One list feeds the enum, the table of functions and the table of properties.
- *   OP(name, properties)   implemented as  void op_<name>(struct soft_vcpu *v, const struct insn *i)
- * Properties
- *   OP_ENDS   control leaves the block: the op sets v->rip (v->next_rip, or a target). Without it
- *             translated code goes on with the next instruction and v->rip is not looked at.
+ *   OP(name, properties)   implemented as  void op_<name>(struct soft_vcpu *v, const struct insn
+ * *i) Properties OP_ENDS   control leaves the block: the op sets v->rip (v->next_rip, or a target).
+ * Without it translated code goes on with the next instruction and v->rip is not looked at.
  *   OP_SHADOW the next instruction is in an interrupt shadow (STI, MOV SS, POP SS): the op sets
  *             v->int_shadow, the translator ends the block after one more instruction.
  *   OP_EXIT   counts as a light exit: on KVM the processor would leave the guest for it.
@@ -16,9 +15,9 @@
 
 #include "engine/soft/translate/insn.h"
 
-#define OP_ENDS   1
+#define OP_ENDS	  1
 #define OP_SHADOW 2
-#define OP_EXIT   4
+#define OP_EXIT	  4
 
 /* system/: interrupts, segments, far control transfer */
 #define SYSTEM_FLOW_OPS(OP)                                                                        \
@@ -90,15 +89,15 @@
 	OP(xrstor, 0)                                                                              \
 	OP(fxsave, 0)                                                                              \
 	OP(fxrstor, 0)                                                                             \
-	OP(fsave, 0) /* FNSAVE, FNSTENV */                                                         \
+	OP(fsave, 0)  /* FNSAVE, FNSTENV */                                                        \
 	OP(frstor, 0) /* FRSTOR, FLDENV */                                                         \
 	OP(invlpg, OP_ENDS)                                                                        \
 	OP(invpcid, OP_ENDS | OP_EXIT)                                                             \
-	OP(wbinvd, 0) /* and INVD */                                                               \
+	OP(wbinvd, 0)	       /* and INVD */                                                      \
 	OP(hypercall, OP_ENDS) /* VMCALL, VMMCALL */                                               \
-	OP(gp, 0) /* raises #GP(0) */                                                              \
-	OP(ud, 0) /* raises #UD */                                                                 \
-	OP(nm, 0) /* raises #NM */
+	OP(gp, 0)	       /* raises #GP(0) */                                                 \
+	OP(ud, 0)	       /* raises #UD */                                                    \
+	OP(nm, 0)	       /* raises #NM */
 
 /* ops/: strings, ports, stack, and what only 16- and 32-bit code has */
 #define GENERAL_OPS(OP)                                                                            \
@@ -129,8 +128,8 @@
 	OP(aad, 0)                                                                                 \
 	OP(salc, 0)                                                                                \
 	OP(bit_string, 0) /* BT BTS BTR BTC with a register bit offset into memory */              \
-	OP(maskmov, 0)    /* MASKMOVQ MASKMOVDQU VMASKMOVxx VPMASKMOVx */                          \
-	OP(gather, 0)     /* VGATHERxx VPGATHERxx */                                               \
+	OP(maskmov, 0)	  /* MASKMOVQ MASKMOVDQU VMASKMOVxx VPMASKMOVx */                          \
+	OP(gather, 0)	  /* VGATHERxx VPGATHERxx */                                               \
 	OP(cache_line, 0) /* CLFLUSH CLFLUSHOPT CLWB: checks the address, then nothing */
 
 #define ALL_OPS(OP) SYSTEM_FLOW_OPS(OP) SYSTEM_STATE_OPS(OP) GENERAL_OPS(OP)
@@ -140,7 +139,7 @@ enum op_id {
 #define OP(name, properties) OP_ID_##name,
 	ALL_OPS(OP)
 #undef OP
-		OP_ID_COUNT
+	    OP_ID_COUNT
 };
 
 typedef void op_function(struct soft_vcpu *v, const struct insn *i);

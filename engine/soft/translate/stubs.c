@@ -1,9 +1,10 @@
 /*
  * The world switch, emitted once at the start of each code cache. Register conventions: emit.h.
  *
- * A kick may arrive by signal at any instruction. The handler (signals.c) sets v->attention first; if it interrupted
- * a stub between a look at v->attention and the guest's next instruction, it moves RIP back to
- * that look ([check_begin, check_end)), or to `dispatch`. So everything in those windows can be done twice.
+ * A kick may arrive by signal at any instruction. The handler (signals.c) sets v->attention first;
+ * if it interrupted a stub between a look at v->attention and the guest's next instruction, it
+ * moves RIP back to that look ([check_begin, check_end)), or to `dispatch`. So everything in those
+ * windows can be done twice.
  */
 #include "engine/soft/translate/stubs.h"
 
@@ -152,8 +153,8 @@ static void emit_dispatch(struct emitter *e, struct stubs *s)
 	e8(e, 0xc0 | 4 << 3 | (S1 & 7)); /* jmp r15 */
 	s->dispatch_end = here(e);
 
-	/* A signal that interrupted soft_dispatch() behind its own look at v->attention. A block that is
-	 * left after one instruction anyway may run with attention set (next_mode()). */
+	/* A signal that interrupted soft_dispatch() behind its own look at v->attention. A block
+	 * that is left after one instruction anyway may run with attention set (next_mode()). */
 	e_patch(e, attention, e->p);
 	e_gs(e, W32, 0x0fb7, RAX, GS(running));
 	e_rr(e, W32, 0x85, RAX, RAX); /* test eax, eax */
@@ -299,8 +300,8 @@ static void emit_memory_stubs(struct emitter *e, struct stubs *s)
 void stubs_emit(struct soft_vcpu *v)
 {
 	struct block_cache *cache = v->cache;
-	struct emitter e = {.p = cache->rw, .limit = cache->rw + cache->size,
-			    .to_rx = cache->rx - cache->rw};
+	struct emitter e = {
+	    .p = cache->rw, .limit = cache->rw + cache->size, .to_rx = cache->rx - cache->rw};
 	emit_enter(&e, &cache->stubs);
 	emit_dispatch(&e, &cache->stubs);
 	emit_exits(&e, &cache->stubs);

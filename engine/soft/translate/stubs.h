@@ -19,7 +19,7 @@ bool soft_commit_leave(struct soft_vcpu *v, const void *pc);
 void soft_kicked(struct soft_vcpu *v, u32 jump_offset);
 
 /* Results of soft_dispatch() that are no code address */
-#define DISPATCH_LEAVE     0
+#define DISPATCH_LEAVE	   0
 #define DISPATCH_TRANSLATE 1
 
 #endif

@@ -8,7 +8,7 @@
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/translate/translator.h"
 
-#define CODE_MAX  (48u << 10) /* bytes of host code that one block can take, generously */
+#define CODE_MAX (48u << 10) /* bytes of host code that one block can take, generously */
 
 /* ---- flags ---- */
 
@@ -141,7 +141,8 @@ static bool beyond_cs_limit(const struct translator *t, const struct decoded *d)
 	return d->rip + length - 1 > t->v->seg[SEG_CS].limit;
 }
 
-/* Decodes up to the end of the block. Returns 0, or -EFBIG: the first instruction needs the next page. */
+/* Decodes up to the end of the block. Returns 0, or -EFBIG: the first instruction needs the next
+ * page. */
 static int decode_block(struct translator *t, const struct code_source *source)
 {
 	u64 rip = source->rip, linear = source->linear;
@@ -155,7 +156,8 @@ static int decode_block(struct translator *t, const struct code_source *source)
 			break;
 		u32 available = gather_bytes(source, linear, bytes);
 		int r = decode(bytes, available, rip, t->mode, d);
-		/* What is undefined may become defined by a change of any byte that was looked at. */
+		/* What is undefined may become defined by a change of any byte that was looked at.
+		 */
 		u32 span = d->insn.length ? d->insn.length : available;
 		bool crosses = (linear & ~PAGE_MASK) + span > PAGE_SIZE;
 		if (r == -EFBIG && t->count == 0)
@@ -342,7 +344,8 @@ static void protect_page(struct soft_vcpu *v, u64 gpa)
 
 static void trace_block(const struct translator *t, const struct code_source *source)
 {
-	trace_line(TRACE_translate, "block %#llx gpa %#llx mode %#x: %u instructions, %u -> %u bytes",
+	trace_line(TRACE_translate,
+		   "block %#llx gpa %#llx mode %#x: %u instructions, %u -> %u bytes",
 		   (unsigned long long)t->block->linear, (unsigned long long)t->block->gpa, t->mode,
 		   t->count, t->block->length, t->block->code_size);
 	for (u32 n = 0; trace_on(translate, 2) && n < t->count; n++) {
@@ -393,9 +396,9 @@ static int make_block(struct translator *t, const struct code_source *source)
 	t->index = (enum mmu_index)MODE_MMU(t->mode);
 	t->page = source->linear & PAGE_MASK;
 	t->e = (struct emitter){
-		.p = cache->rw + cache->used,
-		.limit = cache->rw + cache->used + CODE_MAX,
-		.to_rx = cache->rx - cache->rw,
+	    .p = cache->rw + cache->used,
+	    .limit = cache->rw + cache->used + CODE_MAX,
+	    .to_rx = cache->rx - cache->rw,
 	};
 	int r = decode_block(t, source);
 	if (r)

@@ -1,10 +1,10 @@
 /*
  * The making of one block. Private to translate/.
  *
- * Guest flags are in the host's flags, or parked in v->arith (t->parked). Code that destroys host flags (address
- * checks, jump-cache look-ups) is emitted after flags_release(); an instruction that needs them gets
- * them back after its address checks (body_acquire). Which flags are live comes from a backward pass over the block;
- * all are live at its end.
+ * Guest flags are in the host's flags, or parked in v->arith (t->parked). Code that destroys host
+ * flags (address checks, jump-cache look-ups) is emitted after flags_release(); an instruction that
+ * needs them gets them back after its address checks (body_acquire). Which flags are live comes
+ * from a backward pass over the block; all are live at its end.
  */
 #ifndef GUISE_SOFT_TRANSLATOR_H
 #define GUISE_SOFT_TRANSLATOR_H
@@ -22,16 +22,16 @@ typedef void body_function(struct translator *t, const struct decoded *d);
 
 /* Out-of-line part of a memory access, emitted after the block. */
 struct cold_access {
-	u8 *site;           /* jump that leads here */
-	u8 *back;           /* where the instruction proper starts */
-	u8 *after;          /* where it ends */
-	u32 description;    /* for the miss stub */
-	s32 tag;            /* gs offset of the TLB tag to undo the XOR with; 0: address is intact */
+	u8 *site;	 /* jump that leads here */
+	u8 *back;	 /* where the instruction proper starts */
+	u8 *after;	 /* where it ends */
+	u32 description; /* for the miss stub */
+	s32 tag;	 /* gs offset of the TLB tag to undo the XOR with; 0: address is intact */
 	body_function *body;
 	const struct decoded *d;
-	u32 insn;           /* index */
-	bool acquire;       /* flags are wanted in the host before the body */
-	bool host_after;    /* flags are in the host after it */
+	u32 insn;	 /* index */
+	bool acquire;	 /* flags are wanted in the host before the body */
+	bool host_after; /* flags are in the host after it */
 };
 
 struct translator {
@@ -40,18 +40,21 @@ struct translator {
 	struct block *block;
 	u32 mode;
 	enum mmu_index index;
-	u64 page;           /* linear page of the block */
+	u64 page; /* linear page of the block */
 	bool parked;
-	u16 live;           /* flags live after the current instruction */
-	u32 current;        /* index of the current instruction */
+	u16 live;    /* flags live after the current instruction */
+	u32 current; /* index of the current instruction */
 	bool body_acquire, body_host_after;
-	bool no_memory;     /* metadata exhausted: reset the cache */
+	bool no_memory; /* metadata exhausted: reset the cache */
 	u32 count;
 	struct decoded insns[BLOCK_INSNS_MAX];
 	u16 live_after[BLOCK_INSNS_MAX];
 	struct cold_access cold[3 * BLOCK_INSNS_MAX];
 	u32 cold_count;
-	struct { u8 *site; u32 exit; } exit_site[2];
+	struct {
+		u8 *site;
+		u32 exit;
+	} exit_site[2];
 	u8 *indirect_site[2]; /* jump-cache misses of the branch that ends the block */
 	u32 indirect_count;
 	struct insn_map map[5 * BLOCK_INSNS_MAX + 1];
@@ -67,7 +70,8 @@ void flags_to_host(struct translator *t, int tmp);
 void flags_to_memory(struct translator *t, int tmp);
 
 /* ---- memory (memory.c) ---- */
-/** r14 = effective address + @extra, before segmentation outside 64-bit mode; FS/GS base added in 64-bit mode. */
+/** r14 = effective address + @extra, before segmentation outside 64-bit mode; FS/GS base added in
+ * 64-bit mode. */
 void emit_ea(struct translator *t, const struct decoded *d, s32 extra);
 /** A whole access: address in r14 to hva in r14, then @body, with everything that can go wrong. */
 void emit_access(struct translator *t, const struct decoded *d, u32 size, bool read, bool write,
@@ -107,17 +111,17 @@ static inline void e_get_guest(struct emitter *e, int w, int dst, int g)
 }
 
 /* Access description for the miss stub */
-#define ACCESS_SIZE(d)      ((d) & 0xff)
-#define ACCESS_READS        BIT(8)
-#define ACCESS_WRITES       BIT(9)
-#define ACCESS_STACK        BIT(10)
-#define ACCESS_SEGMENTED    BIT(11)
-#define ACCESS_ALIGN        BIT(14)
-#define ACCESS_CALL         BIT(15) /* return address of a near call: the jump follows */
-#define ACCESS_INDEX(d)     (((d) >> 12) & 3)
-#define ACCESS_INDEX_SHIFT  12
-#define ACCESS_ALIGNED      BIT(19) /* a vector that must be aligned to its size */
-#define ACCESS_SEG(d)       (((d) >> 16) & 7)
-#define ACCESS_SEG_SHIFT    16
+#define ACCESS_SIZE(d)	   ((d)&0xff)
+#define ACCESS_READS	   BIT(8)
+#define ACCESS_WRITES	   BIT(9)
+#define ACCESS_STACK	   BIT(10)
+#define ACCESS_SEGMENTED   BIT(11)
+#define ACCESS_ALIGN	   BIT(14)
+#define ACCESS_CALL	   BIT(15) /* return address of a near call: the jump follows */
+#define ACCESS_INDEX(d)	   (((d) >> 12) & 3)
+#define ACCESS_INDEX_SHIFT 12
+#define ACCESS_ALIGNED	   BIT(19) /* a vector that must be aligned to its size */
+#define ACCESS_SEG(d)	   (((d) >> 16) & 7)
+#define ACCESS_SEG_SHIFT   16
 
 #endif
