@@ -245,10 +245,9 @@ static inline void e_call_to(struct emitter *e, const u8 *target)
 	e_patch(e, e->p - 4, target);
 }
 
-/** Parks the host's arithmetic flags in v->arith; uses scratch @tmp, keeps the flags. */
-static inline void e_park_flags(struct emitter *e, int tmp)
+/** Host flags to v->arith; keeps the flags, destroys AX. */
+static inline void e_save_flags(struct emitter *e)
 {
-	e_mov(e, W64, tmp, RAX);
 	e8(e, 0x9f); /* lahf */
 	e8(e, 0x0f);
 	e8(e, 0x90);
@@ -259,6 +258,22 @@ static inline void e_park_flags(struct emitter *e, int tmp)
 	e8(e, 0x04);
 	e8(e, 0x25);
 	e32(e, (u32)GS(arith)); /* mov gs:[arith], ax */
+}
+
+/** Host flags from v->arith; destroys RAX. */
+static inline void e_load_flags(struct emitter *e)
+{
+	e_gs(e, W32, 0x0fb7, RAX, GS(arith)); /* movzx eax, word */
+	e8(e, 0x04);
+	e8(e, 0x7f); /* add al, 127: OF = old AL & 1 */
+	e8(e, 0x9e); /* sahf */
+}
+
+/** Parks the host's arithmetic flags in v->arith; uses scratch @tmp, keeps the flags. */
+static inline void e_park_flags(struct emitter *e, int tmp)
+{
+	e_mov(e, W64, tmp, RAX);
+	e_save_flags(e);
 	e_mov(e, W64, RAX, tmp);
 }
 
@@ -266,10 +281,7 @@ static inline void e_park_flags(struct emitter *e, int tmp)
 static inline void e_restore_flags(struct emitter *e, int tmp)
 {
 	e_mov(e, W64, tmp, RAX);
-	e_gs(e, W32, 0x0fb7, RAX, GS(arith)); /* movzx eax, word */
-	e8(e, 0x04);
-	e8(e, 0x7f); /* add al, 127: OF = old AL & 1 */
-	e8(e, 0x9e); /* sahf */
+	e_load_flags(e);
 	e_mov(e, W64, RAX, tmp);
 }
 

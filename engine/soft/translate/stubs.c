@@ -63,21 +63,6 @@ static u8 *e_check_attention(struct emitter *e)
 	return e_jcc(e, CC_NE);
 }
 
-/* After save_guest(): host flags to v->arith. */
-static void save_flags(struct emitter *e)
-{
-	e8(e, 0x9f); /* lahf */
-	e8(e, 0x0f);
-	e8(e, 0x90);
-	e8(e, 0xc0); /* seto al */
-	e8(e, 0x65);
-	e8(e, 0x66);
-	e8(e, 0x89);
-	e8(e, 0x04);
-	e8(e, 0x25);
-	e32(e, (u32)GS(arith)); /* mov gs:[arith], ax */
-}
-
 /* XSAVE or XRSTOR of v->fpu; rdi = v. Destroys rax, rdx. */
 static void e_xstate(struct emitter *e, int extension)
 {
@@ -143,10 +128,7 @@ static void emit_dispatch(struct emitter *e, struct stubs *s)
 	e_mov(e, W64, S1, RAX);
 	u8 *attention = e_check_attention(e);
 	u8 *go_on = e->p;
-	e_gs(e, W32, 0x0fb7, RAX, GS(arith));
-	e8(e, 0x04);
-	e8(e, 0x7f); /* add al, 127 */
-	e8(e, 0x9e); /* sahf */
+	e_load_flags(e);
 	load_guest(e);
 	e_rex(e, W32, 0, 0, S1);
 	e8(e, 0xff);
@@ -190,13 +172,13 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 
 	s->exit = here(e);
 	save_guest(e);
-	save_flags(e);
+	e_save_flags(e);
 	e_store_gs(e, W64, S1, GS(pending_link));
 	e_jmp_to(e, dispatch);
 
 	s->plain_exit = here(e);
 	save_guest(e);
-	save_flags(e);
+	e_save_flags(e);
 	e_jmp_to(e, dispatch);
 
 	s->indirect = here(e);
@@ -209,7 +191,7 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 
 	s->kicked = here(e);
 	save_guest(e);
-	save_flags(e);
+	e_save_flags(e);
 	e_self(e);
 	e_mov(e, W32, RSI, S1);
 	e_call_c(e, (void *)soft_kicked);
