@@ -58,13 +58,19 @@ static u64 pvclock_read(const struct pvclock *p, u64 tsc)
 
 static void test_frequency(void **state)
 {
-	u64 ns = clock_now(), tsc = __builtin_ia32_rdtsc(), khz;
+	bool agrees = false;
 
-	while (clock_now() - ns < 20000000)
-		;
-	khz = (__builtin_ia32_rdtsc() - tsc) * 1000000 / (clock_now() - ns);
 	assert_int_equal(clock_tsc_khz(), clock_tsc_khz());
-	assert_in_range(clock_tsc_khz(), khz - khz / 200, khz + khz / 200);
+	/* A measurement in which the thread was put aside between two readings says nothing. */
+	for (int attempt = 0; attempt < 50 && !agrees; attempt++) {
+		u64 ns = clock_now(), tsc = __builtin_ia32_rdtsc(), khz;
+
+		while (clock_now() - ns < 20000000)
+			;
+		khz = (__builtin_ia32_rdtsc() - tsc) * 1000000 / (clock_now() - ns);
+		agrees = clock_tsc_khz() > khz - khz / 200 && clock_tsc_khz() < khz + khz / 200;
+	}
+	assert_true(agrees);
 }
 
 static void test_guest_tsc(void **state)
@@ -173,9 +179,13 @@ static void test_wall_clock(void **state)
 
 	vm->clock_offset = -(s64)clock_now();
 	v->msr.kvm_wall_clock = 0x200;
+	/* Not time(): that one is behind by up to a tick. */
+	struct timespec before, after;
+	clock_gettime(CLOCK_REALTIME, &before);
 	kvmclock_update_wall(v);
+	clock_gettime(CLOCK_REALTIME, &after);
 	assert_int_equal(wall[0] & 1, 0);
-	assert_in_range(wall[1], time(NULL) - 1, time(NULL));
+	assert_in_range(wall[1], before.tv_sec - 1, after.tv_sec);
 	assert_true(wall[2] < 1000000000);
 	free(v);
 	free(vm);
