@@ -80,6 +80,9 @@ struct engine_stats {
 struct engine {
 	const char *name; /* as given to --engine */
 
+	/* What "tune" of vm_set_option() takes, a line each, for --help; NULL: nothing. */
+	const char *tune_help;
+
 	/**
 	 * Finds out whether the engine works here. Cheap (microseconds), no side effects.
 	 */
@@ -92,6 +95,15 @@ struct engine {
 	 * needs them (api.rst 4.40, 4.41).
 	 */
 	int (*vm_create)(struct engine_vm **out, struct error *err);
+
+	/**
+	 * Sets something that is the engine's own, by name, before the first vCPU:
+	 *   soft  "tune": NAME=on|off[,...] (engine/soft/tune.h); "code-cache": bytes, a decimal
+	 *         number, for the translated code of each vCPU
+	 * Returns 0, or -EINVAL with @err: a name or value that this engine does not know.
+	 */
+	int (*vm_set_option)(struct engine_vm *vm, const char *name, const char *value,
+			     struct error *err);
 
 	/** Frees the VM. Every vCPU was destroyed before. Guest memory stays the caller's. */
 	void (*vm_destroy)(struct engine_vm *vm);

@@ -17,6 +17,8 @@
 #include "engine/soft/translate/block.h"
 
 #define CODE_CACHE_SIZE (64ull << 20)
+#define CODE_CACHE_MIN	(1ull << 20)
+#define CODE_CACHE_MAX	(1ull << 30)	/* direct jumps reach 2 GiB */
 #define RUN_AREA_SIZE	(3 * PAGE_SIZE) /* struct kvm_run and the port data behind it */
 #define HOST_MXCSR	0x1f80
 
@@ -64,9 +66,41 @@ static int soft_vm_create(struct engine_vm **out, struct error *err)
 	if (!vm)
 		return error_set(err, ENOMEM, "no memory for the virtual machine");
 	vm->base.engine = &engine_soft;
+	vm->code_cache = CODE_CACHE_SIZE;
+	tuning_default(&vm->tune);
+	const char *tune = getenv(SOFT_TUNING_VARIABLE);
+	r = tune ? tuning_parse(&vm->tune, tune, err) : 0;
+	if (r < 0) {
+		free(vm);
+		return r;
+	}
 	vm->clock_offset = -(s64)clock_now();
 	*out = &vm->base;
 	return 0;
+}
+
+static int set_code_cache(struct soft_vm *vm, const char *value, struct error *err)
+{
+	char *end;
+	errno = 0;
+	unsigned long long bytes = strtoull(value, &end, 10);
+	if (errno || *end || bytes < CODE_CACHE_MIN || bytes > CODE_CACHE_MAX)
+		return error_set(err, EINVAL,
+				 "a code cache of '%s' bytes is not between %llu MiB and %llu MiB",
+				 value, CODE_CACHE_MIN >> 20, CODE_CACHE_MAX >> 20);
+	vm->code_cache = align_up(bytes, PAGE_SIZE);
+	return 0;
+}
+
+static int soft_set_option(struct engine_vm *base, const char *name, const char *value,
+			   struct error *err)
+{
+	struct soft_vm *vm = soft_vm_of(base);
+	if (!strcmp(name, "tune"))
+		return tuning_parse(&vm->tune, value, err);
+	if (!strcmp(name, "code-cache"))
+		return set_code_cache(vm, value, err);
+	return error_set(err, EINVAL, "the soft engine has no option '%s'", name);
 }
 
 static void soft_vm_destroy(struct engine_vm *base)
@@ -322,7 +356,7 @@ static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu *
 	v->base.vm = base;
 	v->base.id = id;
 	v->base.run = map_pages(RUN_AREA_SIZE);
-	int r = v->base.run ? cache_create(v, CODE_CACHE_SIZE, err)
+	int r = v->base.run ? cache_create(v, vm->code_cache, err)
 			    : error_set(err, ENOMEM, "no memory for vCPU %u", id);
 	if (r < 0)
 		goto fail;
@@ -400,8 +434,10 @@ static void soft_stats(struct engine_vcpu *vcpu, struct engine_stats *stats)
 
 const struct engine engine_soft = {
     .name = "soft",
+    .tune_help = tuning_help,
     .probe = soft_probe,
     .vm_create = soft_vm_create,
+    .vm_set_option = soft_set_option,
     .vm_destroy = soft_vm_destroy,
     .vm_check_extension = soft_check_extension,
     .vm_set_memory = soft_set_memory,
