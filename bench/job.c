@@ -3,9 +3,9 @@
  *
  * Usage: job NAME FILE OUTPUT COMMAND [ARGUMENT...]
  *
- * COMMAND's standard output goes to OUTPUT. Prints "GUISE-JOB NAME seconds checksum", by the clock on the
- * wall, with the FNV-1a checksum of FILE's bytes as they are afterwards. Status 1 when the command cannot be
- * run or fails, and nothing is printed to standard output then.
+ * COMMAND's standard output goes to OUTPUT. Prints "GUISE-JOB NAME seconds checksum", by the clock
+ * on the wall, with the FNV-1a checksum of FILE's bytes as they are afterwards. Status 1 when the
+ * command cannot be run or fails, and nothing is printed to standard output then.
  */
 #include <fcntl.h>
 #include <inttypes.h>

@@ -30,15 +30,18 @@ def text(x, y, what, size=12, anchor="start", colour=INK, weight="normal"):
         x, y, size, anchor, colour, weight, escape(what))
 
 
-def bar(x, y, ratio, colour):
-    """A bar from the left edge, its value behind it, its quartiles as a thin line."""
+def bar(x, y, ratio, colour, goal=None):
+    """A bar from the left edge, its value behind it (and behind the goal's mark), its quartiles as a thin line."""
     begin, end = x(0), x(ratio.value)
     out = ['<rect x="%.1f" y="%.1f" width="%.1f" height="%d" fill="%s"/>' % (begin, y, end - begin, BAR, colour)]
     if x(ratio.high) - x(ratio.low) > 1:
         out.append('<path d="M%.1f %.1fH%.1f" stroke="%s" stroke-width="1"/>' %
                    (x(ratio.low), y + BAR / 2, x(ratio.high), INK))
     label = "%.2f" % ratio.value if ratio.value < 10 else "%.0f" % ratio.value
-    out.append(text(max(x(ratio.high), end) + 5, y + BAR - 0.5, label, 10))
+    at = max(x(ratio.high), end)
+    if goal and at - 4 < x(goal) < at + 40:
+        at = x(goal)
+    out.append(text(at + 5, y + BAR - 0.5, label, 10))
     return out
 
 
@@ -69,7 +72,7 @@ def svg(groups):
         for name, soft, qemu, goal in rows:
             out.append(text(LEFT - 10, y + BAR + 4, name, 12, "end"))
             if soft:
-                out += bar(x, y, soft, SOFT)
+                out += bar(x, y, soft, SOFT, goal)
             if qemu:
                 out += bar(x, y + BAR + 1, qemu, QEMU)
             out.append('<path d="M%.1f %.1fv%d" stroke="%s" stroke-width="2"/>' % (x(goal), y - 2, BAR + 4, GOAL))
