@@ -24,11 +24,11 @@ void jump_cache_put(struct soft_vcpu *v, enum mmu_index index, u64 linear, const
 	entry->code = (u64)code;
 }
 
-void jump_cache_drop(struct soft_vcpu *v, enum mmu_index index, u64 linear, const u8 *code)
+void jump_cache_drop(struct soft_vcpu *v, enum mmu_index index, u64 linear)
 {
 	u32 slot = jump_slot(linear);
 
-	if (v->jump[index][slot].code == (u64)code)
+	if (v->jump[index][slot].rip == linear)
 		make_empty(v, index, slot);
 }
 

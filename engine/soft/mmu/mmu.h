@@ -90,8 +90,8 @@ bool mmu_fetch_global(const struct soft_vcpu *v, u64 linear);
 /** Enters @code as the way on for @linear. The pages that it depends on have been fetched from by
  * mmu_fetch() since the cache was emptied. */
 void jump_cache_put(struct soft_vcpu *v, enum mmu_index index, u64 linear, const u8 *code);
-/** Drops the entry of @linear if it leads to @code. */
-void jump_cache_drop(struct soft_vcpu *v, enum mmu_index index, u64 linear, const u8 *code);
+/** Drops the entry of @linear. */
+void jump_cache_drop(struct soft_vcpu *v, enum mmu_index index, u64 linear);
 /** Empties the jump cache of @index and v->jump_nonglobal[@index]. */
 void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index);
 

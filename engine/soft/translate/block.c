@@ -68,7 +68,8 @@ void block_link(struct soft_vcpu *v, struct block_exit *exit, struct block *targ
 		target->incoming = exit;
 	}
 	if (exit->linked == target)
-		patch(v->cache, exit, target->code);
+		patch(v->cache, exit,
+		      target->code + (exit->parked ? target->entry_parked : target->entry_host));
 }
 
 static void unlink_outgoing(struct block_exit *exit)
@@ -126,7 +127,7 @@ static void remove_block(struct soft_vcpu *v, struct block *b)
 		unlink_outgoing(&b->exits[n]);
 	b->valid = false;
 
-	jump_cache_drop(v, MODE_MMU(b->mode), b->linear, block_code(cache, b));
+	jump_cache_drop(v, MODE_MMU(b->mode), b->linear);
 	v->pending_link = 0;
 	v->stats.blocks_invalidated++;
 }
@@ -147,7 +148,7 @@ static bool block_part(const struct block *b, bool second, u64 *first, u64 *last
 	return true;
 }
 
-/* Whether @b has bytes in [@gpa, @gpa + @size); *@near: in that page. */
+/* Whether @b depends on bytes in [@gpa, @gpa + @size); *@near: in that page. */
 static bool block_touches(const struct block *b, u64 gpa, u32 size, bool *near)
 {
 	bool touches = false;
@@ -158,6 +159,10 @@ static bool block_touches(const struct block *b, u64 gpa, u32 size, bool *near)
 			continue;
 		*near = true;
 		touches |= first < gpa + size && last >= gpa;
+	}
+	for (u32 n = 0; n < b->look_count && ((b->gpa ^ gpa) & PAGE_MASK) == 0; n++) {
+		u64 page = gpa & PAGE_MASK;
+		touches |= page + b->look[n].first < gpa + size && page + b->look[n].last >= gpa;
 	}
 	return touches;
 }
