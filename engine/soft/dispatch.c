@@ -416,8 +416,7 @@ static bool may_link(struct soft_vcpu *v, struct block_exit *link, const struct 
 		return false;
 	const struct block *from = block_of_host(v, v->cache->rx + link->site);
 	return from && from->valid && from->mode == b->mode && from->cs_base == b->cs_base &&
-	       ((from->gpa ^ b->gpa) & PAGE_MASK) == 0 &&
-	       link->target + b->cs_base == b->linear;
+	       ((from->gpa ^ b->gpa) & PAGE_MASK) == 0 && link->target + b->cs_base == b->linear;
 }
 
 u64 soft_dispatch(struct soft_vcpu *v)
