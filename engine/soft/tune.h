@@ -15,7 +15,8 @@ struct error;
 #define SOFT_TUNINGS(X)                                                                            \
 	X(groups, "one address check for several accesses by the same registers")                  \
 	X(liveness, "flags found dead by looking behind the end of a block")                       \
-	X(traces, "blocks that go on behind branches")
+	X(traces, "blocks that go on behind branches")                                             \
+	X(crossings, "blocks across the end of a page found through the jump cache")
 
 struct soft_tuning {
 #define X(name, what) bool name;
