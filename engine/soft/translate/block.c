@@ -226,9 +226,12 @@ void block_poke(struct soft_vcpu *v, const void *pc)
 		return;
 	for (u32 n = 0; n < b->exit_count; n++)
 		patch(v->cache, &b->exits[n], b->exits[n].stub);
-	struct jump_entry *jump = v->jump[MODE_MMU(b->mode)];
-	for (u32 n = 0; n < JUMP_CACHE_SIZE; n++)
-		jump[n].code = (u64)v->cache->stubs.kicked;
+	/* STAC and CLAC may let it leave by the other kernel index. */
+	bool user = MODE_MMU(b->mode) == MMU_USER;
+	u32 first = user ? MMU_USER : MMU_KERNEL, last = user ? MMU_USER : MMU_KERNEL_AC;
+	for (u32 index = first; index <= last; index++)
+		for (u32 n = 0; n < JUMP_CACHE_SIZE; n++)
+			v->jump[index][n].code = (u64)v->cache->stubs.kicked;
 }
 
 void jump_cache_put(struct soft_vcpu *v, u64 linear, const struct block *b)

@@ -55,11 +55,17 @@ static void emit_indirect_stub(struct translator *t)
 	e_call_to(e, t->v->cache->stubs.indirect - e->to_rx);
 }
 
-/* r14 = target, flags parked: through the jump cache. @known: its constant target, or ~0. */
+/* r14 = target, flags parked: through the jump cache. @known: its constant target, or ~0. Where the
+ * block has changed its mode, that cache may hold blocks of another one. */
 static void emit_jump_cache(struct translator *t, u64 known)
 {
 	struct emitter *e = &t->e;
 	s32 table = GS(jump) + (s32)sizeof(t->v->jump[0]) * (s32)t->index;
+	if (t->mode != t->block->mode) {
+		e_gs(e, W32, 0x81, ALU_CMP, GS(jump_mode) + 4 * (s32)t->index);
+		e32(e, t->mode);
+		t->indirect_site[t->indirect_count++] = e_jcc(e, CC_NE);
+	}
 	if (known != ~0ull) {
 		e_mov_imm(e, S1, (known & (JUMP_CACHE_SIZE - 1)) * sizeof(struct jump_entry));
 	} else {
@@ -99,7 +105,7 @@ static void emit_goto_r14(struct translator *t, u32 size)
 static bool chainable(const struct translator *t, u64 target)
 {
 	u64 linear = target + t->block->cs_base;
-	return !single(t) && t->block->gpa2 == ~0ull && (linear & PAGE_MASK) == t->page &&
+	return !single(t) && t->mode == t->block->mode && t->block->gpa2 == ~0ull && (linear & PAGE_MASK) == t->page &&
 	       t->block->exit_count < ARRAY_SIZE(t->block->exits);
 }
 

@@ -6,6 +6,7 @@
 
 #include "debug/trace.h"
 #include "engine/soft/mmu/mmu.h"
+#include "engine/soft/translate/inline_ops.h"
 #include "engine/soft/translate/translator.h"
 
 #define CODE_MAX (48u << 10) /* bytes of host code that one block can take, generously */
@@ -101,7 +102,7 @@ static void adapt_to_mode(struct decoded *d, u32 mode)
 	}
 }
 
-static bool ends_block(const struct decoded *d)
+static bool ends_block(const struct translator *t, const struct decoded *d)
 {
 	switch (d->class) {
 	case CLASS_JMP:
@@ -113,6 +114,8 @@ static bool ends_block(const struct decoded *d)
 	case CLASS_RET:
 		return true;
 	case CLASS_OP:
+		if (inline_op_goes_on(t, d))
+			return false;
 		return (op_properties[d->insn.op] & OP_ENDS) || d->insn.op == OP_ID_ud ||
 		       d->insn.op == OP_ID_gp || d->insn.op == OP_ID_nm;
 	default:
@@ -177,7 +180,7 @@ static int decode_block(struct translator *t, const struct code_source *source)
 			t->block->gpa2 = source->next_gpa;
 			break;
 		}
-		if (shadow || ends_block(d))
+		if (shadow || ends_block(t, d))
 			break;
 		if (d->class == CLASS_OP && (op_properties[d->insn.op] & OP_SHADOW))
 			shadow = true;
@@ -270,7 +273,8 @@ static void emit_insn(struct translator *t, const struct decoded *d)
 		emit_native_with_flags(t, d);
 		break;
 	case CLASS_OP:
-		emit_op(t, d);
+		if (!emit_inline_op(t, d))
+			emit_op(t, d);
 		break;
 	case CLASS_NOP:
 		break;
@@ -322,9 +326,10 @@ static void emit_block(struct translator *t)
 		emit_insn(t, &t->insns[n]);
 	}
 	const struct decoded *last = &t->insns[t->count - 1];
-	if (!ends_block(last))
+	if (!ends_block(t, last))
 		emit_goto(t, last->next_rip);
 	emit_cold(t);
+	emit_slow_ops(t);
 	emit_exit_stubs(t);
 }
 
@@ -422,6 +427,7 @@ struct block *translate(struct soft_vcpu *v, const struct code_source *source, u
 	struct translator *t = v->cache->translator;
 	memset(t, 0, offsetof(struct translator, insns));
 	t->cold_count = 0;
+	t->slow_count = 0;
 	t->map_count = 0;
 	t->indirect_count = 0;
 	t->v = v;

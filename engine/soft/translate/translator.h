@@ -34,11 +34,18 @@ struct cold_access {
 	bool host_after; /* flags are in the host after it */
 };
 
+/* A test of inline_ops.c that leads to the instruction's C function, emitted after the block. */
+struct slow_op {
+	u8 *site;	/* jump that leads here */
+	const u8 *back; /* behind the instruction */
+	u32 insn;	/* index */
+};
+
 struct translator {
 	struct emitter e;
 	struct soft_vcpu *v;
 	struct block *block;
-	u32 mode;
+	u32 mode; /* and index: at the current instruction; the block's own until STAC or CLAC */
 	enum mmu_index index;
 	u64 page; /* linear page of the block */
 	bool parked;
@@ -51,13 +58,15 @@ struct translator {
 	u16 live_after[BLOCK_INSNS_MAX];
 	struct cold_access cold[3 * BLOCK_INSNS_MAX];
 	u32 cold_count;
+	struct slow_op slow_op[2 * BLOCK_INSNS_MAX];
+	u32 slow_count;
 	struct {
 		u8 *site;
 		u32 exit;
 	} exit_site[2];
-	u8 *indirect_site[2]; /* jump-cache misses of the branch that ends the block */
+	u8 *indirect_site[4]; /* jump-cache misses of the branch that ends the block */
 	u32 indirect_count;
-	struct insn_map map[5 * BLOCK_INSNS_MAX + 1];
+	struct insn_map map[7 * BLOCK_INSNS_MAX + 1];
 	u32 map_count;
 };
 
