@@ -65,6 +65,7 @@ struct decoded {
 	u8 cond;		 /* condition of JCC */
 	bool fpu, mmx, sse, avx; /* which unit, for #NM and #UD by mode */
 	bool is_wait;		 /* WAIT/FWAIT */
+	bool goes_on;		 /* done in the block although its C function would end it */
 };
 
 /**
@@ -73,8 +74,5 @@ struct decoded {
  * then @out is op `ud` with length 0. Outside.
  */
 int decode(const u8 *bytes, u32 available, u64 rip, u32 mode, struct decoded *out);
-
-/** Writes the Intel-syntax text of the instruction, for traces. Outside. */
-void decode_text(const u8 *bytes, u32 length, u64 rip, u32 mode, char *out, u32 size);
 
 #endif
