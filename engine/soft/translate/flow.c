@@ -78,9 +78,14 @@ static void emit_jump_cache(struct translator *t, u64 known, u32 insn)
 		add_miss(t, e_jcc(e, CC_NE), insn);
 	}
 	if (known != ~0ull) {
-		e_mov_imm(e, S1, (known & (JUMP_CACHE_SIZE - 1)) * sizeof(struct jump_entry));
+		e_mov_imm(e, S1, (u64)jump_slot(known) * sizeof(struct jump_entry));
 	} else {
-		e_mov(e, W32, S1, S0);
+		e_mov(e, W64, S1, S0); /* jump_slot() */
+		e_rex(e, W64, 0, 0, S1);
+		e8(e, 0xc1);
+		e8(e, 0xc0 | 5 << 3 | (S1 & 7));
+		e8(e, 12); /* shr r15, 12 */
+		e_rr(e, W32, 0x33, S1, S0);
 		e_rex(e, W32, 0, 0, S1);
 		e8(e, 0x81);
 		e8(e, 0xc0 | ALU_AND << 3 | (S1 & 7));
