@@ -66,6 +66,7 @@ struct decoded {
 	u8 cond;		 /* condition of JCC */
 	bool fpu, mmx, sse, avx; /* which unit, for #NM and #UD by mode */
 	bool is_wait;		 /* WAIT/FWAIT */
+	bool goes_on;		 /* done in the block although its C function would end it */
 };
 
 /**

@@ -67,9 +67,17 @@ struct side_exit {
 	u8 *site;	 /* rel32 of the jump */
 	u64 target;	 /* CS-relative */
 	u32 insn;	 /* index of the branch */
+	u32 mode;	 /* there */
 	bool parked;	 /* where the flags are */
 	bool plain;	 /* the way on is a MODE_PLAIN block */
 	bool cs_checked; /* the target has to be held against CS's limit */
+};
+
+/* A test of inline_ops.c that leads to the instruction's C function, emitted after the block. */
+struct slow_op {
+	u8 *site;	/* jump that leads here */
+	const u8 *back; /* behind the instruction */
+	u32 insn;	/* index */
 };
 
 struct translator {
@@ -77,7 +85,7 @@ struct translator {
 	const struct code_source *source;
 	struct soft_vcpu *v;
 	struct block *block;
-	u32 mode;
+	u32 mode; /* and index: at the current instruction; the block's own until STAC or CLAC */
 	enum mmu_index index;
 	u64 page; /* linear page of the block */
 	bool parked;
@@ -96,6 +104,8 @@ struct translator {
 	s32 disp;     /* from r14 to the operand, while a body is emitted */
 	struct cold_access cold[3 * BLOCK_INSNS_MAX];
 	u32 cold_count;
+	struct slow_op slow_op[2 * BLOCK_INSNS_MAX];
+	u32 slow_count;
 	struct side_exit
 	    side[BLOCK_EXITS_MAX]; /* branches that leave, their way out emitted last */
 	u32 side_count;
@@ -103,9 +113,9 @@ struct translator {
 		u8 *site;
 		u32 insn;
 		s32 undo;	     /* for RSP, should the target turn out to be non-canonical */
-	} miss[BLOCK_EXITS_MAX + 2]; /* jump-cache misses */
+	} miss[2 * BLOCK_EXITS_MAX + 4]; /* jump-cache misses */
 	u32 miss_count;
-	struct insn_map map[5 * BLOCK_INSNS_MAX + 1];
+	struct insn_map map[7 * BLOCK_INSNS_MAX + 1];
 	u32 map_count;
 };
 
