@@ -100,16 +100,17 @@ static void heading(const struct translator *t, const u8 *p, char *out, u32 size
 				 (unsigned long long)t->cold[n].d->rip);
 			return;
 		}
-	for (u32 n = 0; n < b->exit_count; n++)
-		if (b->exits[n].stub - b->code == offset) {
-			snprintf(out, size, "  exit to %#llx",
-				 (unsigned long long)b->exits[n].target);
+	for (u32 n = 0; n < t->side_count; n++)
+		if (jump_target(t->side[n].site) == p) {
+			snprintf(out, size, "  way out to %#llx",
+				 (unsigned long long)t->side[n].target);
 			return;
 		}
-	if (t->indirect_count && jump_target(t->indirect_site[0]) == p) {
-		snprintf(out, size, "  not in the jump cache");
-		return;
-	}
+	for (u32 n = 0; n < t->miss_count; n++)
+		if (jump_target(t->miss[n].site) == p) {
+			snprintf(out, size, "  not in the jump cache");
+			return;
+		}
 	for (u32 n = 0; n < t->map_count; n++)
 		if (t->map[n].host == offset &&
 		    (!n || insn_of(t, &t->map[n]) > insn_of(t, &t->map[n - 1])))
