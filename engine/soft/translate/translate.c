@@ -124,7 +124,7 @@ static int decode_block(struct translator *t, const struct code_source *source)
 		if ((linear & PAGE_MASK) != t->page)
 			break;
 		u32 available = gather_bytes(source, linear, bytes);
-		int r = decode(bytes, available, rip, t->mode, d);
+		int r = decode(t->v->cache->decoded, bytes, available, rip, t->mode, d);
 		/* What is undefined may become defined by a change of any byte that was looked at.
 		 */
 		u32 span = d->insn.length ? d->insn.length : available;
