@@ -100,10 +100,10 @@ static void heading(const struct translator *t, const u8 *p, char *out, u32 size
 				 (unsigned long long)t->cold[n].d->rip);
 			return;
 		}
-	for (u32 n = 0; n < t->side_count; n++)
-		if (jump_target(t->side[n].site) == p) {
-			snprintf(out, size, "  way out to %#llx",
-				 (unsigned long long)t->side[n].target);
+	for (u32 n = 0; n < b->exit_count; n++)
+		if (b->exits[n].stub - b->code == offset) {
+			snprintf(out, size, "  exit to %#llx",
+				 (unsigned long long)b->exits[n].target);
 			return;
 		}
 	for (u32 n = 0; n < t->miss_count; n++)
