@@ -61,7 +61,7 @@ static u64 live_flags(const u8 *code, u64 rip, u32 mode, u64 open, u32 forks)
 	u64 live = 0;
 	for (u32 n = 0; n < LIVE_INSNS_MAX && open; n++) {
 		struct decoded d;
-		if (decode(code, 15, rip, mode, &d))
+		if (decode(NULL, code, 15, rip, mode, &d))
 			break;
 		live |= d.flags_read & open;
 		open &= ~(u64)d.flags_written;
@@ -84,7 +84,7 @@ struct leeway leeway_at(const u8 *code, u64 rip, u32 mode)
 	struct decoded d;
 	struct leeway leeway = {
 	    .live = live_flags(code, rip, mode, ARITHMETIC_FLAGS, LIVE_FORKS_MAX), .cr2 = ~0ull};
-	if (decode(code, 15, rip, mode, &d))
+	if (decode(NULL, code, 15, rip, mode, &d))
 		return leeway;
 	if (d.class == CLASS_OP && (d.insn.op == OP_ID_maskmov || d.insn.op == OP_ID_frstor))
 		leeway.cr2 = PAGE_MASK; /* which of the bytes is not defined */

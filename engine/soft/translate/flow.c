@@ -217,7 +217,7 @@ void emit_exit_stubs(struct translator *t)
 		t->index = (enum mmu_index)MODE_MMU(side->mode);
 		if (side->cs_checked && beyond_limit(t, side->target))
 			emit_limit_fault(t, &t->insns[side->insn]);
-		else if (chainable(t, side->target))
+		else if (side->plain || chainable(t, side->target))
 			emit_exit_stub(t, side);
 		else
 			emit_goto_far(t, side->target, side->insn);

@@ -164,8 +164,9 @@ static bool inline_pushf(struct translator *t, const struct decoded *d)
 	e_gs(e, W32, 0x0b, S0, GS(rflags_sys));
 	e_alu_imm(e, W32, ALU_AND, S0, ~(s32)(RFLAGS_RF | RFLAGS_VM));
 	e_store_gs(e, W64, S0, GS(tmp[0]));
-	e_lea(e, W64, S0, HOST_RSP, REG_NONE, 1, -8);
-	emit_access(t, d, 8, false, true, SEG_SS, pushf_body);
+	const struct place where = stack_place(t, RSP, -8, 8, true);
+	emit_ea(t, &where, 0);
+	emit_access_r14(t, d, &where, pushf_body);
 	return true;
 }
 
@@ -236,8 +237,7 @@ static void need_fsgsbase(struct translator *t)
 static bool inline_read_base(struct translator *t, const struct decoded *d)
 {
 	need_fsgsbase(t);
-	e_load_gs(&t->e, W64, S0,
-		  d->insn.op == OP_ID_rdfsbase ? GS(seg_base_fs) : GS(seg_base_gs));
+	e_load_gs(&t->e, W64, S0, d->insn.op == OP_ID_rdfsbase ? GS(seg_base_fs) : GS(seg_base_gs));
 	e_put_guest(&t->e, d->insn.opsize, d->insn.rm, S0);
 	slow_back(t);
 	return true;
@@ -346,8 +346,9 @@ static bool inline_bit_string(struct translator *t, const struct decoded *d)
 	bool test = i->opcode == 0xa3, wide = i->opsize == 8;
 	if (i->addrsize != 8 || i->opsize < 4)
 		return false;
+	const struct place where = operand_place(d, i->opsize, true, !test);
 	flags_to_memory(t, S0);
-	emit_ea(t, d, 0);
+	emit_ea(t, &where, 0);
 	/* SDM 2A BT: the register is a signed offset in bits. */
 	e_get_guest(e, W64, S1, i->reg);
 	if (!wide)
@@ -361,7 +362,7 @@ static bool inline_bit_string(struct translator *t, const struct decoded *d)
 	e_store_gs(e, W64, S1, GS(tmp[0]));
 	t->body_acquire = true;
 	t->body_host_after = true;
-	emit_access(t, d, i->opsize, true, !test, i->seg, bit_string_body);
+	emit_access_r14(t, d, &where, bit_string_body);
 	t->body_acquire = false;
 	t->parked = false;
 	return true;

@@ -128,7 +128,7 @@ static int decode_block(struct translator *t, const struct code_source *source)
 		if ((linear & PAGE_MASK) != t->page)
 			break;
 		u32 available = gather_bytes(source, linear, bytes);
-		int r = decode(bytes, available, rip, t->mode, d);
+		int r = decode(t->v->cache->decoded, bytes, available, rip, t->mode, d);
 		/* What is undefined may become defined by a change of any byte that was looked at.
 		 */
 		u32 span = d->insn.length ? d->insn.length : available;
@@ -226,6 +226,7 @@ static void emit_insn(struct translator *t, const struct decoded *d)
 		emit_native_with_flags(t, d);
 		break;
 	case CLASS_OP:
+		r14_changes(t);
 		if (!emit_inline_op(t, d))
 			emit_op(t, d);
 		break;
