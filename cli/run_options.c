@@ -31,6 +31,7 @@ enum {
 	OPT_TEST_DEVICE,
 	OPT_TUNE,
 	OPT_CODE_CACHE,
+	OPT_PERF,
 };
 
 static const struct option long_options[] = {
@@ -49,6 +50,7 @@ static const struct option long_options[] = {
     {"test-device", no_argument, NULL, OPT_TEST_DEVICE},
     {"tune", required_argument, NULL, OPT_TUNE},
     {"code-cache", required_argument, NULL, OPT_CODE_CACHE},
+    {"perf", required_argument, NULL, OPT_PERF},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
@@ -81,6 +83,7 @@ static const char help_text[] =
     "  --stats                    print a table of counters at the end\n"
     "  --trace=SUBSYSTEM[=LEVEL],...\n"
     "                             write trace lines to standard error; levels 1 to 3\n"
+    "  --perf=map|jitdump         name the soft engine's translated code for Linux's perf\n"
     "  --tune=NAME=on|off,...     switch single optimizations of the soft engine\n"
     "  -h, --help                 print this\n"
     "\n"
@@ -292,6 +295,8 @@ static int take_option(struct parse *p, int option, char **argv, struct error *e
 		return add_engine_option(options, "tune", optarg, err);
 	case OPT_CODE_CACHE:
 		return parse_code_cache(optarg, options, err);
+	case OPT_PERF:
+		return add_engine_option(options, "perf", optarg, err);
 	case 'h':
 		options->help = true;
 		return 0;

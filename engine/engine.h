@@ -63,7 +63,12 @@ struct engine_probe {
 	X(insns_translated, "guest instructions translated")                                       \
 	X(code_bytes, "bytes of host code emitted")                                                \
 	X(blocks_invalidated, "blocks thrown away (writes to code)")                               \
+	X(blocks_evicted, "blocks thrown away (to make room)")                                     \
+	X(cache_evictions, "times that room was made in the code cache")                           \
 	X(cache_flushes, "code cache flushes")                                                     \
+	X(dispatches, "times the dispatcher chose a block")                                        \
+	X(dispatches_direct, "of these, for direct jumps between blocks not yet linked")           \
+	X(dispatches_indirect, "of these, for jumps that missed the jump cache")                   \
 	X(tlb_misses, "TLB misses")                                                                \
 	X(tlb_flushes, "TLB flushes")                                                              \
 	X(ns_guest, "nanoseconds running guest code")                                              \
@@ -99,7 +104,8 @@ struct engine {
 	/**
 	 * Sets something that is the engine's own, by name, before the first vCPU:
 	 *   soft  "tune": NAME=on|off[,...] (engine/soft/tune.h); "code-cache": bytes, a decimal
-	 *         number, for the translated code of each vCPU
+	 *         number, for the translated code of each vCPU; "perf": "map" or "jitdump", names
+	 *         of that code for Linux's perf (engine/soft/translate/perf_map.h)
 	 * Returns 0, or -EINVAL with @err: a name or value that this engine does not know.
 	 */
 	int (*vm_set_option)(struct engine_vm *vm, const char *name, const char *value,

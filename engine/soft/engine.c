@@ -92,6 +92,18 @@ static int set_code_cache(struct soft_vm *vm, const char *value, struct error *e
 	return 0;
 }
 
+static int set_perf(struct soft_vm *vm, const char *value, struct error *err)
+{
+	if (!strcmp(value, "map"))
+		vm->perf = PERF_MAP;
+	else if (!strcmp(value, "jitdump"))
+		vm->perf = PERF_JITDUMP;
+	else
+		return error_set(err, EINVAL, "perf is told nothing by '%s'; known: map, jitdump",
+				 value);
+	return 0;
+}
+
 static int soft_set_option(struct engine_vm *base, const char *name, const char *value,
 			   struct error *err)
 {
@@ -100,6 +112,8 @@ static int soft_set_option(struct engine_vm *base, const char *name, const char 
 		return tuning_parse(&vm->tune, value, err);
 	if (!strcmp(name, "code-cache"))
 		return set_code_cache(vm, value, err);
+	if (!strcmp(name, "perf"))
+		return set_perf(vm, value, err);
 	return error_set(err, EINVAL, "the soft engine has no option '%s'", name);
 }
 

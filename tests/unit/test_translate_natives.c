@@ -23,7 +23,9 @@
 
 #include "base/error.h"
 #include "engine/soft/mmu/mmu.h"
+#include "engine/soft/translate/decode_text.h"
 #include "engine/soft/translate/translate.h"
+#include "engine/soft/translate/decode_text.h"
 #include "engine/soft/translate/translator.h"
 
 #define RAM_BYTES 0x10000ul

@@ -13,6 +13,7 @@
 
 struct block;
 struct error;
+struct perf_map;
 struct translator;
 
 /* A direct jump out of a block, within one page; unlinked it leads to its stub, which asks the
@@ -100,6 +101,7 @@ struct block_cache {
 	struct block **pages; /* PAGE_HASH_SIZE */
 	struct stubs stubs;
 	struct translator *translator; /* working memory of translate() */
+	struct perf_map *perf;	       /* told of all code; NULL: nobody asked */
 };
 
 /* ---- cache.c, outside ---- */

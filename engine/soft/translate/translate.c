@@ -6,6 +6,7 @@
 
 #include "debug/trace.h"
 #include "engine/soft/mmu/mmu.h"
+#include "engine/soft/translate/listing.h"
 #include "engine/soft/translate/translator.h"
 
 #define CODE_MAX (48u << 10) /* bytes of host code that one block can take, generously */
@@ -311,33 +312,6 @@ static void protect_page(struct soft_vcpu *v, u64 gpa)
 	}
 }
 
-static void trace_block(const struct translator *t, const struct code_source *source)
-{
-	trace_line(TRACE_translate,
-		   "block %#llx gpa %#llx mode %#x: %u instructions, %u -> %u bytes",
-		   (unsigned long long)t->block->linear, (unsigned long long)t->block->gpa, t->mode,
-		   t->count, t->block->length, t->block->code_size);
-	for (u32 n = 0; trace_on(translate, 2) && n < t->count; n++) {
-		const struct decoded *d = &t->insns[n];
-		char text[96];
-		decode_text(d->bytes, d->insn.length, d->rip, t->mode, text, sizeof(text));
-		trace_line(TRACE_translate, "  %#llx  %s", (unsigned long long)d->rip, text);
-	}
-	if (trace_on(translate, 3)) {
-		const u8 *p = t->v->cache->rw + t->block->code;
-		for (u32 n = 0; n < t->block->code_size;) {
-			struct decoded d;
-			char text[96];
-			if (decode(p + n, t->block->code_size - n, (u64)(p + n), MODE_CODE64, &d) ||
-			    !d.insn.length)
-				break;
-			decode_text(p + n, d.insn.length, n, MODE_CODE64, text, sizeof(text));
-			trace_line(TRACE_translate, "    +%u  %s", n, text);
-			n += d.insn.length;
-		}
-	}
-}
-
 static struct block *new_block(struct soft_vcpu *v, const struct code_source *source, u32 mode)
 {
 	struct block *b = cache_alloc(v->cache, sizeof(*b));
@@ -411,7 +385,9 @@ struct block *translate(struct soft_vcpu *v, const struct code_source *source, u
 	v->stats.blocks_translated++;
 	v->stats.insns_translated += t->count;
 	v->stats.code_bytes += b->code_size;
+	if (unlikely(v->cache->perf))
+		listing_name_block(t);
 	if (trace_on(translate, 1))
-		trace_block(t, source);
+		listing_trace_block(t);
 	return b;
 }
