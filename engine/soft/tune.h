@@ -15,8 +15,7 @@ struct error;
 #define SOFT_TUNINGS(X)                                                                            \
 	X(groups, "one address check for several accesses by the same registers")                  \
 	X(liveness, "flags found dead by looking behind the end of a block")                       \
-	X(traces, "blocks that go on behind branches")                                             \
-	X(targets, "indirect branches checked by the block they reach")
+	X(traces, "blocks that go on behind branches")
 
 struct soft_tuning {
 #define X(name, what) bool name;
