@@ -1,5 +1,6 @@
 """The parts of the benchmark. Each returns plain values for the JSON file (see report.py for its form)."""
 import os
+import re
 import subprocess
 
 import jobfiles
@@ -111,7 +112,7 @@ def tiny(build, rounds, options=()):
 def exits(build):
     """Returns what guise bench exits prints, or None where the program has no such command."""
     guise = os.path.join(build, "guise")
-    if "\n  bench " not in run([guise, "--help"], 10):
+    if not re.search(r"^\s+bench\b", run([guise, "--help"], 10), re.M):
         return None
     say("exits")
     return run([guise, "bench", "exits"], 120).strip()
