@@ -24,12 +24,12 @@ static void normalize(u8 *x)
 	}
 	if (!(present & 2))
 		memset(x + 160, 0, 256);
-	if (!(present & 4))
-		memset(x + 576, 0, 256);
+	for (u32 n = 2; n < XSTATE_COUNT; n++)
+		if (!(present & BIT(n)))
+			memset(x + xstate_section_offset(&xstate, 0, n), 0, xstate_section_size(n));
 	memset(x + 6, 0, 18);
 	memset(x + 28, 0, 4);
 	memset(x + 416, 0, 160);
-	memset(x + 832, 0, 1088 - 832);
 	for (u32 n = 0; n < 8; n++) /* reserved bytes of the x87 registers */
 		memset(x + 32 + 16 * n + 10, 0, 6);
 }
@@ -74,7 +74,8 @@ struct leeway leeway_at(const u8 *code, u64 rip, u32 mode)
 	struct leeway leeway = {.live = live_flags(code, rip, mode), .cr2 = ~0ull};
 	if (decode(code, 15, rip, mode, &d))
 		return leeway;
-	if (d.class == CLASS_OP && (d.insn.op == OP_ID_maskmov || d.insn.op == OP_ID_frstor))
+	if (d.mem_mask ||
+	    (d.class == CLASS_OP && (d.insn.op == OP_ID_maskmov || d.insn.op == OP_ID_frstor)))
 		leeway.cr2 = PAGE_MASK; /* which of the bytes is not defined */
 	leeway.x87 = d.mmx;		/* a store that faults has set TOP to 0 already */
 	leeway.mxcsr =
@@ -115,7 +116,9 @@ bool compare(struct state *native, struct state *guest, struct leeway leeway, bo
 	report(&same, "cr2", native->cr2 & leeway.cr2, guest->cr2 & leeway.cr2);
 	normalize(native->xsave);
 	normalize(guest->xsave);
-	for (u32 n = 0; n < 832; n += 8) {
+	for (u32 n = 0; n < XSAVE_AREA_SIZE; n += 8) {
+		if (n == 832)
+			n = xstate_section_offset(&xstate, 0, 5); /* what lies between is not ours */
 		if (leeway.x87 && n < 160 && n != 24) /* MXCSR */
 			continue;
 		if (leeway.mxcsr && n == 24)

@@ -138,7 +138,7 @@ static int make_vcpu(void)
 	} cpuid = {.head.nent = 100};
 	engine->vm_get_supported_cpuid(vm, &cpuid.head);
 	engine->vcpu_set_cpuid(vcpu, &cpuid.head);
-	struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = 7}}};
+	struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = xstate.offered}}};
 	struct kvm_sregs *s = &start_sregs;
 	engine->vcpu_get_sregs(vcpu, s);
 	s->cs = segment(USER_CS64, NULL);

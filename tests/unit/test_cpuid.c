@@ -92,10 +92,11 @@ static void test_hidden(void **state)
 
 static void test_room(void **state)
 {
+	struct soft_vcpu *v = *state;
 	struct kvm_cpuid2 *cpuid = calloc(1, sizeof(*cpuid) + 3 * sizeof(cpuid->entries[0]));
 
 	cpuid->nent = 3;
-	assert_int_equal(cpuid_supported(cpuid, 0), -E2BIG);
+	assert_int_equal(cpuid_supported(cpuid, 0, &v->layout), -E2BIG);
 	free(cpuid);
 }
 
@@ -197,7 +198,7 @@ static void test_no_clock(void **state)
 	u32 r[4];
 
 	cpuid->nent = CPUID_MAX;
-	assert_int_equal(cpuid_supported(cpuid, 0), 0);
+	assert_int_equal(cpuid_supported(cpuid, 0, &v->layout), 0);
 	v->tsc_khz = 0;
 	assert_int_equal(soft_set_cpuid(&v->base, cpuid), 0);
 	assert_int_equal(v->tsc_khz, 0);
@@ -207,7 +208,7 @@ static void test_no_clock(void **state)
 	assert_int_equal(r[0] | r[1] | r[2] | r[3], 0);
 
 	cpuid->nent = CPUID_MAX;
-	assert_int_equal(cpuid_supported(cpuid, clock_tsc_khz()), 0);
+	assert_int_equal(cpuid_supported(cpuid, clock_tsc_khz(), &v->layout), 0);
 	assert_int_equal(soft_set_cpuid(&v->base, cpuid), 0);
 	assert_int_equal(v->tsc_khz, clock_tsc_khz());
 	free(cpuid);

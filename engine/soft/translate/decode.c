@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "engine/soft/translate/evex.h"
 #include "engine/soft/translate/mode.h"
 #include "engine/soft/translate/ops.h"
 #include "engine/soft/translate/rules.h"
@@ -52,10 +53,12 @@ static s8 address_register(ZydisRegister reg)
 	bool high;
 	if (reg == ZYDIS_REGISTER_NONE)
 		return REG_NONE;
-	if (reg >= ZYDIS_REGISTER_XMM0 && reg <= ZYDIS_REGISTER_XMM15)
+	if (reg >= ZYDIS_REGISTER_XMM0 && reg <= ZYDIS_REGISTER_XMM31)
 		return (s8)(reg - ZYDIS_REGISTER_XMM0);
-	if (reg >= ZYDIS_REGISTER_YMM0 && reg <= ZYDIS_REGISTER_YMM15)
+	if (reg >= ZYDIS_REGISTER_YMM0 && reg <= ZYDIS_REGISTER_YMM31)
 		return (s8)(reg - ZYDIS_REGISTER_YMM0);
+	if (reg >= ZYDIS_REGISTER_ZMM0 && reg <= ZYDIS_REGISTER_ZMM31)
+		return (s8)(reg - ZYDIS_REGISTER_ZMM0);
 	return gpr_number(reg, &high);
 }
 
@@ -95,6 +98,8 @@ static void take_memory(struct decoded *d, const ZydisDecodedInstruction *zi,
 	d->mem_size = (u16)(op->size / 8);
 	d->mem_read = op->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
 	d->mem_write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+	if (d->evex)
+		d->mem_mask = evex_masked_access(zi, op);
 }
 
 /* A zero source leaves the destination as it was (SDM 2A BSF, BSR: undefined, but so on all
@@ -203,6 +208,8 @@ static void take_encoding(struct decoded *d, const ZydisDecodedInstruction *zi, 
 		d->vex_pp = zi->raw.vex.pp;
 		/* Only eight registers outside 64-bit mode (SDM 2A 2.3.5.6) */
 		d->insn.vvvv = (u8)(~zi->raw.vex.vvvv & ((mode & 3) == MODE_CODE64 ? 15 : 7));
+	} else if (d->evex) {
+		d->vex_pp = zi->raw.evex.pp;
 	} else {
 		d->wide = (zi->attributes & ZYDIS_ATTRIB_HAS_REX) && zi->raw.rex.W;
 	}
@@ -263,6 +270,10 @@ static u8 opcode_map(ZydisOpcodeMap map)
 		return 2;
 	case ZYDIS_OPCODE_MAP_0F3A:
 		return 3;
+	case ZYDIS_OPCODE_MAP_MAP5:
+		return 5;
+	case ZYDIS_OPCODE_MAP_MAP6:
+		return 6;
 	default:
 		return 0;
 	}
@@ -307,6 +318,8 @@ static void take_insn(struct decoded *d, const ZydisDecodedInstruction *zi, u32 
 	} else {
 		i->rm = (zi->opcode & 7) | rex_b;
 	}
+	if (d->evex)
+		evex_take_prefix(d, zi, mode);
 	if (zi->raw.imm[0].size)
 		i->imm = zi->raw.imm[0].value.u;
 	if (zi->raw.imm[1].size)
@@ -317,6 +330,9 @@ static void take_unit(struct decoded *d, const ZydisDecodedInstruction *zi,
 		      const ZydisDecodedOperand *ops)
 {
 	d->is_wait = zi->mnemonic == ZYDIS_MNEMONIC_FWAIT;
+	d->avx512 = d->evex || zi->meta.isa_ext == ZYDIS_ISA_EXT_AVX512VEX;
+	if (d->avx512)
+		return;
 	switch (zi->meta.isa_ext) {
 	case ZYDIS_ISA_EXT_X87:
 		d->fpu = !d->is_wait;
@@ -362,7 +378,10 @@ static void take_operand_size(struct decoded *d, const ZydisDecodedInstruction *
 	bool fence = d->insn.map == 1 && d->insn.opcode == 0xae;
 	bool movnti = d->insn.map == 1 && d->insn.opcode == 0xc3;
 	bool cmpxchg8b = zi->mnemonic == ZYDIS_MNEMONIC_CMPXCHG8B;
-	if (d->vex || d->sse || d->mmx || fence || movnti || cmpxchg8b)
+	bool serialize = zi->mnemonic == ZYDIS_MNEMONIC_SERIALIZE;
+	bool movdiri = zi->mnemonic == ZYDIS_MNEMONIC_MOVDIRI;
+	if (d->vex || d->evex || d->sse || d->mmx || fence || movnti || cmpxchg8b || serialize ||
+	    movdiri)
 		return;
 	if (zi->operand_width == 16)
 		d->need_66 = true;
@@ -372,12 +391,14 @@ static void take_operand_size(struct decoded *d, const ZydisDecodedInstruction *
  * moves and the string comparisons; of AVX only the aligned moves. */
 static bool must_be_aligned(const struct decoded *d, const ZydisDecodedInstruction *zi)
 {
-	if (!d->mem || d->mem_size < 16 || (!d->sse && !d->avx && !d->mmx))
+	if (!d->mem || d->mem_size < 16 || (!d->sse && !d->avx && !d->mmx && !d->avx512))
 		return false;
 	switch (zi->mnemonic) {
 	case ZYDIS_MNEMONIC_VMOVAPS:
 	case ZYDIS_MNEMONIC_VMOVAPD:
 	case ZYDIS_MNEMONIC_VMOVDQA:
+	case ZYDIS_MNEMONIC_VMOVDQA32:
+	case ZYDIS_MNEMONIC_VMOVDQA64:
 	case ZYDIS_MNEMONIC_VMOVNTPS:
 	case ZYDIS_MNEMONIC_VMOVNTPD:
 	case ZYDIS_MNEMONIC_VMOVNTDQ:
@@ -393,7 +414,7 @@ static bool must_be_aligned(const struct decoded *d, const ZydisDecodedInstructi
 	case ZYDIS_MNEMONIC_PCMPISTRM:
 		return false;
 	default:
-		return !d->vex;
+		return !d->vex && !d->evex;
 	}
 }
 
@@ -476,6 +497,8 @@ static void classify(struct decoded *d, const ZydisDecodedInstruction *zi,
 	const struct rule *rule = &decode_rules[zi->mnemonic];
 	d->class = rule->class;
 	d->insn.op = rule->op;
+	if (d->evex && rule->op == OP_ID_gather)
+		d->insn.op = OP_ID_gather_k;
 	switch (zi->mnemonic) {
 	case ZYDIS_MNEMONIC_MOV:
 		classify_mov(d, ops);
@@ -563,7 +586,8 @@ int decode(const u8 *bytes, u32 available, u64 rip, u32 mode, struct decoded *ou
 	}
 	if (!ZYAN_SUCCESS(status) || !decode_allowed[zi.meta.isa_ext] ||
 	    (zi.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
-	     zi.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)) {
+	     zi.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX &&
+	     (zi.encoding != ZYDIS_INSTRUCTION_ENCODING_EVEX || !evex_known(&zi)))) {
 		/* INVPCID, ENDBR and the like are of extensions not allowed in general but have
 		 * rules. */
 		if (!ZYAN_SUCCESS(status) || (!decode_rules[zi.mnemonic].op &&
@@ -571,6 +595,7 @@ int decode(const u8 *bytes, u32 available, u64 rip, u32 mode, struct decoded *ou
 			return undefined(out);
 	}
 	memcpy(out->bytes, bytes, zi.length);
+	out->evex = zi.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX;
 	/* EIP does not wrap at 64 KiB: it passes the limit of a 16-bit segment. */
 	out->next_rip = (mode & 3) == MODE_CODE64 ? rip + zi.length : (u32)(rip + zi.length);
 	take_operands(out, &zi, ops, rip);

@@ -132,7 +132,7 @@ void emit_access(struct translator *t, const struct decoded *d, u32 size, bool r
 	u32 description = size | (read ? ACCESS_READS : 0) | (write ? ACCESS_WRITES : 0) |
 			  (stack ? ACCESS_STACK : 0) | (segmented ? ACCESS_SEGMENTED : 0) |
 			  (align ? ACCESS_ALIGN : 0) | (call ? ACCESS_CALL : 0) |
-			  (d->mem_aligned ? ACCESS_ALIGNED : 0) |
+			  (d->mem_aligned ? ACCESS_ALIGNED : 0) | d->mem_mask |
 			  (u32)t->index << ACCESS_INDEX_SHIFT | (u32)seg << ACCESS_SEG_SHIFT;
 	s32 table = tlb_table(t, write);
 	struct cold_access *cold = &t->cold[t->cold_count++];

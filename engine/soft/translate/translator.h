@@ -123,5 +123,6 @@ static inline void e_get_guest(struct emitter *e, int w, int dst, int g)
 #define ACCESS_ALIGNED	   BIT(19) /* a vector that must be aligned to its size */
 #define ACCESS_SEG(d)	   (((d) >> 16) & 7)
 #define ACCESS_SEG_SHIFT   16
+/* bits 20 to 29: masked.h */
 
 #endif
