@@ -5,7 +5,7 @@ QUICK  ?=
 FLAGS  ?=
 
 .NOTPARALLEL:
-.PHONY: all run test bench install clean help setup test-setup build guest
+.PHONY: all run test bench install clean help setup test-setup bench-setup build guest
 
 all: setup build
 
@@ -13,7 +13,7 @@ help:
 	@echo 'make                          install what is missing, build $(BUILD)/guise'
 	@echo 'make run                      ... and boot Linux to a shell (without a terminal: to a self-check)'
 	@echo 'make test [QUICK=1]           ... and run the tests (QUICK=1: under a minute)'
-	@echo 'make bench                    ... and time a boot against qemu-system-x86_64 -accel tcg'
+	@echo 'make bench [QUICK=1] [QEMU=]  ... and measure against this machine and QEMU (QUICK=1: two minutes)'
 	@echo 'make install [PREFIX=/usr/local] [DESTDIR=]'
 	@echo 'make clean                    remove $(BUILD) (downloads stay in ~/.cache/guise)'
 	@echo 'BUILD=DIR takes another build directory, FLAGS= gives options to guise run or the benchmark.'
@@ -23,6 +23,9 @@ setup:
 
 test-setup:
 	@tools/setup.sh test
+
+bench-setup:
+	@tools/setup.sh bench
 
 build: | setup
 	@[ -f $(BUILD)/build.ninja ] || meson setup $(BUILD)
@@ -37,8 +40,8 @@ run: build guest
 test: test-setup build guest
 	@tests/run $(BUILD) $(if $(filter-out 0,$(QUICK)),--quick)
 
-bench: test-setup build guest
-	@bench/boot.py $(BUILD) $(FLAGS)
+bench: bench-setup build guest
+	@bench/bench.py $(BUILD) $(if $(filter-out 0,$(QUICK)),--quick) $(FLAGS)
 
 install: build
 	@meson configure $(BUILD) -Dprefix=$(abspath $(PREFIX))

@@ -196,6 +196,8 @@ static int run_machine(struct run *run, bool *reset)
 	    .console = run->console,
 	    .serial_out = run->options.serial_stdio ? run->console : run->serial_file,
 	    .serial_in = run->input,
+	    .engine_options = run->options.engine_options,
+	    .engine_option_count = run->options.engine_option_count,
 	    .test_device = run->options.test_device,
 	};
 	struct error err;

@@ -29,6 +29,9 @@ enum {
 	OPT_TRACE,
 	OPT_NO_REBOOT,
 	OPT_TEST_DEVICE,
+	OPT_TUNE,
+	OPT_CODE_CACHE,
+	OPT_PERF,
 };
 
 static const struct option long_options[] = {
@@ -45,6 +48,9 @@ static const struct option long_options[] = {
     {"trace", required_argument, NULL, OPT_TRACE},
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
     {"test-device", no_argument, NULL, OPT_TEST_DEVICE},
+    {"tune", required_argument, NULL, OPT_TUNE},
+    {"code-cache", required_argument, NULL, OPT_CODE_CACHE},
+    {"perf", required_argument, NULL, OPT_PERF},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
@@ -71,11 +77,14 @@ static const char help_text[] =
     "  --no-reboot                a guest's reset ends the run\n"
     "  --test-device              add what processor test suites want: latch, interrupt lines,\n"
     "                             memory behind a bus, firmware configuration\n"
+    "  --code-cache=SIZE          memory for the soft engine's translated code; default: 64M\n"
     "\n"
     "Diagnosis\n"
     "  --stats                    print a table of counters at the end\n"
     "  --trace=SUBSYSTEM[=LEVEL],...\n"
     "                             write trace lines to standard error; levels 1 to 3\n"
+    "  --perf=map|jitdump         name the soft engine's translated code for Linux's perf\n"
+    "  --tune=NAME=on|off,...     switch single optimizations of the soft engine\n"
     "  -h, --help                 print this\n"
     "\n"
     "Keys on a terminal\n"
@@ -93,6 +102,10 @@ void run_options_help(void)
 #define X(name, what) printf("  %-26s %s\n", #name, what);
 	TRACE_SUBSYSTEMS(X)
 #undef X
+	for (const struct engine *const *e = engines; *e; e++)
+		if ((*e)->tune_help)
+			printf("\nWhat --tune switches in the %s engine\n%s", (*e)->name,
+			       (*e)->tune_help);
 }
 
 /** "512M" and the like; a plain number is bytes. */
@@ -123,6 +136,28 @@ static int parse_memory(const char *text, u64 *size, struct error *err)
 		return error_set(err, EINVAL, "memory size '%s' is more than any host has", text);
 	*size = (u64)number << shift;
 	return 0;
+}
+
+static int add_engine_option(struct run_options *options, const char *name, const char *value,
+			     struct error *err)
+{
+	if (options->engine_option_count == ENGINE_OPTIONS_MAX)
+		return error_set(err, EINVAL, "more than %u options for the engine",
+				 ENGINE_OPTIONS_MAX);
+	options->engine_options[options->engine_option_count++] =
+	    (struct vm_engine_option){name, value};
+	return 0;
+}
+
+static int parse_code_cache(const char *text, struct run_options *options, struct error *err)
+{
+	u64 bytes;
+	int ret = parse_memory(text, &bytes, err);
+	if (ret < 0)
+		return ret;
+	snprintf(options->code_cache, sizeof(options->code_cache), "%llu",
+		 (unsigned long long)bytes);
+	return add_engine_option(options, "code-cache", options->code_cache, err);
 }
 
 static int parse_cpus(const char *text, u32 *count, struct error *err)
@@ -256,6 +291,12 @@ static int take_option(struct parse *p, int option, char **argv, struct error *e
 	case OPT_TEST_DEVICE:
 		options->test_device = true;
 		return 0;
+	case OPT_TUNE:
+		return add_engine_option(options, "tune", optarg, err);
+	case OPT_CODE_CACHE:
+		return parse_code_cache(optarg, options, err);
+	case OPT_PERF:
+		return add_engine_option(options, "perf", optarg, err);
 	case 'h':
 		options->help = true;
 		return 0;

@@ -3,8 +3,11 @@
 #define GUISE_CLI_RUN_OPTIONS_H
 
 #include "boot/boot.h"
+#include "vm/vm.h"
 
 struct error;
+
+#define ENGINE_OPTIONS_MAX 32
 
 struct run_options {
 	struct boot_image_request boot; /* its strings are the command line's or owned below */
@@ -16,6 +19,9 @@ struct run_options {
 	bool no_reboot;
 	bool test_device;
 	bool help;
+	struct vm_engine_option engine_options[ENGINE_OPTIONS_MAX];
+	u32 engine_option_count;
+	char code_cache[24]; /* bytes, in decimal */
 
 	char *own_kernel; /* the default kernel's path */
 	char *own_cmdline;

@@ -35,6 +35,20 @@ static void print_row(FILE *out, const char *what, u64 value)
 		fprintf(out, "%18s  %s\n", grouped(value, (char[NUMBER_MAX]){0}), what);
 }
 
+static void print_ratios(FILE *out, const struct engine_stats *s)
+{
+	if (s->insns_translated)
+		fprintf(out, "%18.1f  bytes of host code a guest instruction\n",
+			(double)s->code_bytes / (double)s->insns_translated);
+	if (s->blocks_translated)
+		fprintf(out, "%18s  blocks in the code cache at the end\n",
+			grouped(s->blocks_translated - s->blocks_invalidated - s->blocks_evicted,
+				(char[NUMBER_MAX]){0}));
+	if (s->ns_translate && s->ns_guest)
+		fprintf(out, "%17.1f%%  of the time running guest code was spent translating\n",
+			100.0 * (double)s->ns_translate / (double)s->ns_guest);
+}
+
 void stats_print(FILE *out, const char *engine, const struct engine_stats *stats,
 		 unsigned long long wall_ns)
 {
@@ -42,4 +56,5 @@ void stats_print(FILE *out, const char *engine, const struct engine_stats *stats
 #define X(name, what) print_row(out, what, stats->name);
 	ENGINE_COUNTERS(X)
 #undef X
+	print_ratios(out, stats);
 }

@@ -63,7 +63,12 @@ struct engine_probe {
 	X(insns_translated, "guest instructions translated")                                       \
 	X(code_bytes, "bytes of host code emitted")                                                \
 	X(blocks_invalidated, "blocks thrown away (writes to code)")                               \
+	X(blocks_evicted, "blocks thrown away (to make room)")                                     \
+	X(cache_evictions, "times that room was made in the code cache")                           \
 	X(cache_flushes, "code cache flushes")                                                     \
+	X(dispatches, "times the dispatcher chose a block")                                        \
+	X(dispatches_direct, "of these, for direct jumps between blocks not yet linked")           \
+	X(dispatches_indirect, "of these, for jumps that missed the jump cache")                   \
 	X(tlb_misses, "TLB misses")                                                                \
 	X(tlb_flushes, "TLB flushes")                                                              \
 	X(ns_guest, "nanoseconds running guest code")                                              \
@@ -80,6 +85,9 @@ struct engine_stats {
 struct engine {
 	const char *name; /* as given to --engine */
 
+	/* What "tune" of vm_set_option() takes, a line each, for --help; NULL: nothing. */
+	const char *tune_help;
+
 	/**
 	 * Finds out whether the engine works here. Cheap (microseconds), no side effects.
 	 */
@@ -92,6 +100,16 @@ struct engine {
 	 * needs them (api.rst 4.40, 4.41).
 	 */
 	int (*vm_create)(struct engine_vm **out, struct error *err);
+
+	/**
+	 * Sets something that is the engine's own, by name, before the first vCPU:
+	 *   soft  "tune": NAME=on|off[,...] (engine/soft/tune.h); "code-cache": bytes, a decimal
+	 *         number, for the translated code of each vCPU; "perf": "map" or "jitdump", names
+	 *         of that code for Linux's perf (engine/soft/translate/perf_map.h)
+	 * Returns 0, or -EINVAL with @err: a name or value that this engine does not know.
+	 */
+	int (*vm_set_option)(struct engine_vm *vm, const char *name, const char *value,
+			     struct error *err);
 
 	/** Frees the VM. Every vCPU was destroyed before. Guest memory stays the caller's. */
 	void (*vm_destroy)(struct engine_vm *vm);

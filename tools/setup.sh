@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs the Debian packages that a build (and with "test" also the tests) needs and that are missing.
-# Usage: tools/setup.sh build|test
+# Installs the Debian packages that a build (and with "test" or "bench" the tests or the benchmark) needs and that
+# are missing.
+# Usage: tools/setup.sh build|test|bench
 # What is there already is recognised by what it offers, not by its package, so that a compiler or a meson
 # from elsewhere is accepted; a machine that has everything needs neither apt nor root.
 set -eu
@@ -53,14 +54,26 @@ if [ -n "$missing" ] && [ "$can_install" = no ]; then
 	die "missing (by Debian's names):$missing; $why"
 fi
 
-# Without QEMU the tests that need it are skipped.
-if [ "${1:-build}" = test ] && ! have cmd:qemu-system-x86_64; then
+# want PACKAGE PROOF WITHOUT: notes the package where it can be installed; otherwise says what happens without it.
+want()
+{
+	have "$2" && return 0
 	if [ "$can_install" = yes ]; then
-		missing="$missing qemu-system-x86"
+		missing="$missing $1"
 	else
-		say "missing: qemu-system-x86; tests that need it will be skipped; $why"
+		say "missing: $1; $3; $why"
 	fi
-fi
+}
+
+case ${1:-build} in
+test)
+	want qemu-system-x86 cmd:qemu-system-x86_64 'tests that need it will be skipped'
+	;;
+bench)
+	[ -n "${QEMU:-}" ] || want qemu-system-x86 cmd:qemu-system-x86_64 'nothing to compare with'
+	want librsvg2-bin cmd:rsvg-convert 'no plot as PNG'
+	;;
+esac
 
 [ -n "$missing" ] || exit 0
 say "installing$missing"

@@ -148,6 +148,18 @@ static int load_image(struct vm *vm, struct error *err)
 	return 0;
 }
 
+static int set_engine_options(struct vm *vm, struct error *err)
+{
+	for (u32 i = 0; i < vm->config.engine_option_count; i++) {
+		const struct vm_engine_option *option = &vm->config.engine_options[i];
+		int ret =
+		    vm->engine->vm_set_option(vm->engine_vm, option->name, option->value, err);
+		if (ret < 0)
+			return ret;
+	}
+	return 0;
+}
+
 int vm_create(struct vm **out, const struct vm_config *config, struct error *err)
 {
 	struct vm *vm = calloc(1, sizeof(*vm));
@@ -166,6 +178,9 @@ int vm_create(struct vm **out, const struct vm_config *config, struct error *err
 	ret = vm->engine->vm_create(&vm->engine_vm, err);
 	if (ret < 0)
 		goto destroy_memory;
+	ret = set_engine_options(vm, err);
+	if (ret < 0)
+		goto destroy_engine_vm;
 	ret = check_cpu_count(vm, err);
 	if (ret < 0)
 		goto destroy_engine_vm;

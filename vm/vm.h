@@ -19,6 +19,10 @@ struct loop;
 struct output;
 struct vm;
 
+struct vm_engine_option {
+	const char *name, *value;
+};
+
 /** What a machine is made of. Everything it points to stays valid while the machine exists. */
 struct vm_config {
 	const struct engine *engine;
@@ -28,7 +32,9 @@ struct vm_config {
 	struct output *console;	   /* text from the debug ports */
 	struct output *serial_out; /* NULL: the machine has no serial port */
 	struct input *serial_in;   /* NULL: nothing ever arrives at the serial port */
-	bool test_device;	   /* with devices/test_device.h and devices/fw_cfg.h */
+	const struct vm_engine_option *engine_options; /* for engine->vm_set_option(), in order */
+	u32 engine_option_count;
+	bool test_device; /* with devices/test_device.h and devices/fw_cfg.h */
 };
 
 /** How a run ended. */

@@ -5,6 +5,7 @@ const struct engine engine_kvm = {.name = "kvm",
 				  .probe = kvm_probe,
 
 				  .vm_create = kvm_vm_create,
+				  .vm_set_option = kvm_vm_set_option,
 				  .vm_destroy = kvm_vm_destroy,
 				  .vm_check_extension = kvm_vm_check_extension,
 				  .vm_set_memory = kvm_vm_set_memory,

@@ -76,6 +76,7 @@ void kvm_vcpu_kick(struct engine_vcpu *vcpu);
 /* vm.c */
 
 int kvm_vm_create(struct engine_vm **out, struct error *err);
+int kvm_vm_set_option(struct engine_vm *vm, const char *name, const char *value, struct error *err);
 void kvm_vm_destroy(struct engine_vm *vm);
 int kvm_vm_check_extension(struct engine_vm *vm, int capability);
 int kvm_vm_set_memory(struct engine_vm *vm, const struct kvm_userspace_memory_region *region);

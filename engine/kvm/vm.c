@@ -65,6 +65,12 @@ fail_open:
 	return ret;
 }
 
+int kvm_vm_set_option(struct engine_vm *vm, const char *name, const char *value, struct error *err)
+{
+	return error_set(err, EINVAL, "the kvm engine has no option '%s'; the soft engine may",
+			 name);
+}
+
 void kvm_vm_destroy(struct engine_vm *base)
 {
 	struct kvm_vm *vm = to_kvm_vm(base);

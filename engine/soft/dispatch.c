@@ -426,6 +426,9 @@ u64 soft_dispatch(struct soft_vcpu *v)
 {
 	struct block_exit *link = (struct block_exit *)v->pending_link;
 	u64 result;
+	v->stats.dispatches++;
+	v->stats.dispatches_direct += link != NULL;
+	v->stats.dispatches_indirect += v->branch_pc != 0;
 	v->pending_link = 0;
 	v->running = 0;
 	if (v->branch_pc)

@@ -18,6 +18,8 @@
 #include "engine/soft/translate/block.h"
 
 #define CODE_CACHE_SIZE (64ull << 20)
+#define CODE_CACHE_MIN	(1ull << 20)
+#define CODE_CACHE_MAX	(1ull << 30)	/* direct jumps reach 2 GiB */
 #define RUN_AREA_SIZE	(3 * PAGE_SIZE) /* struct kvm_run and the port data behind it */
 #define HOST_MXCSR	0x1f80
 
@@ -65,9 +67,55 @@ static int soft_vm_create(struct engine_vm **out, struct error *err)
 	if (!vm)
 		return error_set(err, ENOMEM, "no memory for the virtual machine");
 	vm->base.engine = &engine_soft;
+	vm->code_cache = CODE_CACHE_SIZE;
+	tuning_default(&vm->tune);
+	const char *tune = getenv(SOFT_TUNING_VARIABLE);
+	r = tune ? tuning_parse(&vm->tune, tune, err) : 0;
+	if (r < 0) {
+		free(vm);
+		return r;
+	}
 	vm->clock_offset = -(s64)clock_now();
 	*out = &vm->base;
 	return 0;
+}
+
+static int set_code_cache(struct soft_vm *vm, const char *value, struct error *err)
+{
+	char *end;
+	errno = 0;
+	unsigned long long bytes = strtoull(value, &end, 10);
+	if (errno || *end || bytes < CODE_CACHE_MIN || bytes > CODE_CACHE_MAX)
+		return error_set(err, EINVAL,
+				 "a code cache of '%s' bytes is not between %llu MiB and %llu MiB",
+				 value, CODE_CACHE_MIN >> 20, CODE_CACHE_MAX >> 20);
+	vm->code_cache = align_up(bytes, PAGE_SIZE);
+	return 0;
+}
+
+static int set_perf(struct soft_vm *vm, const char *value, struct error *err)
+{
+	if (!strcmp(value, "map"))
+		vm->perf = PERF_MAP;
+	else if (!strcmp(value, "jitdump"))
+		vm->perf = PERF_JITDUMP;
+	else
+		return error_set(err, EINVAL, "perf is told nothing by '%s'; known: map, jitdump",
+				 value);
+	return 0;
+}
+
+static int soft_set_option(struct engine_vm *base, const char *name, const char *value,
+			   struct error *err)
+{
+	struct soft_vm *vm = soft_vm_of(base);
+	if (!strcmp(name, "tune"))
+		return tuning_parse(&vm->tune, value, err);
+	if (!strcmp(name, "code-cache"))
+		return set_code_cache(vm, value, err);
+	if (!strcmp(name, "perf"))
+		return set_perf(vm, value, err);
+	return error_set(err, EINVAL, "the soft engine has no option '%s'", name);
 }
 
 static void soft_vm_destroy(struct engine_vm *base)
@@ -281,7 +329,7 @@ static int soft_get_supported_cpuid(struct engine_vm *vm, struct kvm_cpuid2 *cpu
 	 * for the clock. */
 	bool timeless = vm && !soft_vm_of(vm)->irqchip;
 	struct xstate_layout layout;
-	xstate_probe(&layout, true);
+	xstate_probe(&layout, vm ? soft_vm_of(vm)->tune.avx512 : true);
 	return cpuid_supported(cpuid, timeless ? 0 : clock_tsc_khz(), &layout);
 }
 
@@ -320,13 +368,13 @@ static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu *
 	v->self = v;
 	v->vm = vm;
 	v->host_mxcsr = HOST_MXCSR;
-	xstate_probe(&v->layout, true);
+	xstate_probe(&v->layout, vm->tune.avx512);
 	v->tsc_khz = vm->irqchip ? clock_tsc_khz() : 0; /* else: see soft_set_cpuid() */
 	v->base.engine = &engine_soft;
 	v->base.vm = base;
 	v->base.id = id;
 	v->base.run = map_pages(RUN_AREA_SIZE);
-	int r = v->base.run ? cache_create(v, CODE_CACHE_SIZE, err)
+	int r = v->base.run ? cache_create(v, vm->code_cache, err)
 			    : error_set(err, ENOMEM, "no memory for vCPU %u", id);
 	if (r < 0)
 		goto fail;
@@ -404,8 +452,10 @@ static void soft_stats(struct engine_vcpu *vcpu, struct engine_stats *stats)
 
 const struct engine engine_soft = {
     .name = "soft",
+    .tune_help = tuning_help,
     .probe = soft_probe,
     .vm_create = soft_vm_create,
+    .vm_set_option = soft_set_option,
     .vm_destroy = soft_vm_destroy,
     .vm_check_extension = soft_check_extension,
     .vm_set_memory = soft_set_memory,

@@ -19,6 +19,8 @@
 
 #include "base/types.h"
 #include "engine/engine.h"
+#include "engine/soft/translate/perf_map.h"
+#include "engine/soft/tune.h"
 #include "engine/soft/x86.h"
 
 struct block_cache;
@@ -307,6 +309,9 @@ struct soft_vm {
 	struct irqchip *irqchip; /* NULL: none */
 	struct soft_vcpu *vcpus[VCPUS_MAX];
 	_Atomic u32 vcpu_count;
+	struct soft_tuning tune;
+	u64 code_cache; /* bytes of translated code for each vCPU */
+	enum perf_format perf;
 	s64 clock_offset; /* kvmclock = CLOCK_MONOTONIC + clock_offset, ns */
 };
 

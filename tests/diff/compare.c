@@ -50,20 +50,29 @@ static bool report(bool *same, const char *what, u64 native, u64 guest)
 	return true;
 }
 
-/* The arithmetic flags that the instruction at @code or one behind it may read. */
-static u64 live_flags(const u8 *code, u64 rip, u32 mode)
+#define LIVE_INSNS_MAX 200
+#define LIVE_FORKS_MAX 6
+
+/* Which of the flags in @open the instruction at @code, or one behind it on any way, may read
+ * before it is overwritten. */
+static u64 live_flags(const u8 *code, u64 rip, u32 mode, u64 open, u32 forks)
 {
-	u64 live = 0, open = ARITHMETIC_FLAGS;
-	for (u32 n = 0; n < 200 && open; n++) {
+	u64 live = 0;
+	for (u32 n = 0; n < LIVE_INSNS_MAX && open; n++) {
 		struct decoded d;
 		if (decode(code, 15, rip, mode, &d))
 			break;
 		live |= d.flags_read & open;
-		if (d.class == CLASS_OP || (d.class >= CLASS_JMP && d.class <= CLASS_RET))
-			break;
 		open &= ~(u64)d.flags_written;
-		code += d.insn.length;
-		rip = d.next_rip;
+		s64 jump = (s64)(d.target - rip);
+		if ((d.class == CLASS_JCC || d.class == CLASS_LOOP) && forks)
+			live |= live_flags(code + jump, d.target, mode, open, --forks);
+		else if (d.class == CLASS_JMP || d.class == CLASS_CALL)
+			d.insn.length = 0;
+		else if (d.class == CLASS_OP || (d.class >= CLASS_JMP && d.class <= CLASS_RET))
+			break;
+		code += d.insn.length ? d.insn.length : jump;
+		rip = d.insn.length ? d.next_rip : d.target;
 	}
 	return live | open;
 }
@@ -71,7 +80,8 @@ static u64 live_flags(const u8 *code, u64 rip, u32 mode)
 struct leeway leeway_at(const u8 *code, u64 rip, u32 mode)
 {
 	struct decoded d;
-	struct leeway leeway = {.live = live_flags(code, rip, mode), .cr2 = ~0ull};
+	struct leeway leeway = {
+	    .live = live_flags(code, rip, mode, ARITHMETIC_FLAGS, LIVE_FORKS_MAX), .cr2 = ~0ull};
 	if (decode(code, 15, rip, mode, &d))
 		return leeway;
 	if (d.mem_mask ||

@@ -10,6 +10,7 @@
 #include <sys/random.h>
 
 #include "engine/soft/translate/decode.h"
+#include "engine/soft/translate/decode_text.h"
 #include "engine/soft/translate/mode.h"
 #include "tests/diff/generate.h"
 

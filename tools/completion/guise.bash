@@ -35,7 +35,9 @@ _guise_value()
 	--flat-mode) _guise_words 'real protected long' ;;
 	--serial) compopt -o nospace && _guise_words 'stdio file: none' ;;
 	--trace) _guise_trace ;;
-	-a | --append) COMPREPLY=() ;;
+	--perf) _guise_words 'map jitdump' ;;
+	--code-cache) _guise_words '16M 64M 256M' ;;
+	-a | --append | --tune) COMPREPLY=() ;;
 	*) return 1 ;;
 	esac
 }
@@ -59,7 +61,7 @@ _guise()
 	_guise_value "$previous" && return
 	if [[ $current == -* ]]; then
 		_guise_words '-k --kernel -i --initrd -a --append -m --memory -c --cpus -e --engine --serial
-			--flat --flat-mode --stats --trace --no-reboot --test-device --help'
+			--flat --flat-mode --stats --trace --no-reboot --test-device --code-cache --perf --tune --help'
 	else
 		_guise_files
 	fi

@@ -68,7 +68,8 @@ void block_link(struct soft_vcpu *v, struct block_exit *exit, struct block *targ
 		target->incoming = exit;
 	}
 	if (exit->linked == target)
-		patch(v->cache, exit, target->code);
+		patch(v->cache, exit,
+		      target->code + (exit->parked ? target->entry_parked : target->entry_host));
 }
 
 static void unlink_outgoing(struct block_exit *exit)
@@ -127,7 +128,7 @@ static void remove_block(struct soft_vcpu *v, struct block *b)
 	b->valid = false;
 
 	struct jump_entry *slot = &v->jump[MODE_MMU(b->mode)][b->linear & (JUMP_CACHE_SIZE - 1)];
-	if (slot->code == (u64)block_code(cache, b))
+	if (slot->rip == b->linear)
 		slot->rip = ~b->linear;
 	v->pending_link = 0;
 	v->stats.blocks_invalidated++;
@@ -149,7 +150,7 @@ static bool block_part(const struct block *b, bool second, u64 *first, u64 *last
 	return true;
 }
 
-/* Whether @b has bytes in [@gpa, @gpa + @size); *@near: in that page. */
+/* Whether @b depends on bytes in [@gpa, @gpa + @size); *@near: in that page. */
 static bool block_touches(const struct block *b, u64 gpa, u32 size, bool *near)
 {
 	bool touches = false;
@@ -160,6 +161,10 @@ static bool block_touches(const struct block *b, u64 gpa, u32 size, bool *near)
 			continue;
 		*near = true;
 		touches |= first < gpa + size && last >= gpa;
+	}
+	for (u32 n = 0; n < b->look_count && ((b->gpa ^ gpa) & PAGE_MASK) == 0; n++) {
+		u64 page = gpa & PAGE_MASK;
+		touches |= page + b->look[n].first < gpa + size && page + b->look[n].last >= gpa;
 	}
 	return touches;
 }

@@ -13,6 +13,7 @@
 
 struct block;
 struct error;
+struct perf_map;
 struct translator;
 
 /* A direct jump out of a block, within one page; unlinked it leads to its stub, which asks the
@@ -23,7 +24,15 @@ struct block_exit {
 	u64 target;
 	struct block *linked;
 	struct block_exit *next_incoming; /* of linked */
+	bool parked;			  /* flags are in v->arith here, not in the host's */
 };
+
+/* Bytes that a translation depends on besides its own: offsets in its page, both inclusive. */
+struct code_range {
+	u16 first, last;
+};
+
+#define BLOCK_LOOKS_MAX 6
 
 /* From which host offset on which guest instruction runs; sorted by host. */
 struct insn_map {
@@ -45,11 +54,15 @@ struct block {
 	bool valid;
 	u32 code; /* cache offset */
 	u32 code_size;
+	u16 entry_host, entry_parked; /* from .code: where to enter with the guest's flags in the
+				       * host's or in v->arith; the same if the block reads none */
+	u8 look_count;
+	struct code_range look[BLOCK_LOOKS_MAX];
 	struct insn_map *map;
 	struct block_exit *incoming;
 	struct block *hash_next;
 	struct block *page_next[2]; /* chains of the pages of gpa and gpa2 */
-	struct block_exit exits[2];
+	struct block_exit *exits;
 };
 
 /* Code stubs at the start of the cache; host code addresses in rx. See stubs.c. */
@@ -58,11 +71,12 @@ struct stubs {
 	const u8 *dispatch;	  /* guest state is in memory: ask the dispatcher where to go */
 	const u8 *dispatch_ready; /* from here to dispatch_end: rewind to dispatch on a kick */
 	const u8 *dispatch_end;
-	const u8 *leave;      /* back to the caller of enter */
-	const u8 *exit;	      /* r15 = struct block_exit *, v->rip set, flags in host */
-	const u8 *plain_exit; /* as exit, nothing to chain */
-	const u8 *indirect;   /* called: r14 = target, r15 = undo of RSP, flags parked */
-	const u8 *kicked; /* r15 = jump-cache offset, flags in host: entry was hit while kicked */
+	const u8 *leave;       /* back to the caller of enter */
+	const u8 *exit;	       /* r15 = struct block_exit *, v->rip set, flags in host */
+	const u8 *exit_parked; /* the same, flags parked */
+	const u8 *plain_exit;  /* as exit, nothing to chain */
+	const u8 *indirect;    /* called: r14 = target, r15 = undo of RSP, flags parked */
+	const u8 *kicked; /* r15 = jump-cache offset, flags parked: entry was hit while kicked */
 	const u8 *op;	  /* r15 = struct insn *, v->rip set, flags parked */
 	const u8 *op_end; /* the same, goes on in the dispatcher */
 	const u8 *miss;	  /* r14 = address, r15 = access description: r14 = hva */
@@ -87,6 +101,7 @@ struct block_cache {
 	struct block **pages; /* PAGE_HASH_SIZE */
 	struct stubs stubs;
 	struct translator *translator; /* working memory of translate() */
+	struct perf_map *perf;	       /* told of all code; NULL: nobody asked */
 };
 
 /* ---- cache.c, outside ---- */
@@ -121,9 +136,10 @@ static inline u64 code_base(const struct soft_vcpu *v, u32 mode)
 	return (mode & 3) == MODE_CODE64 ? 0 : v->seg[SEG_CS].base;
 }
 
+/* Where to enter @b with flags parked. */
 static inline const u8 *block_code(const struct block_cache *cache, const struct block *b)
 {
-	return cache->rx + b->code;
+	return cache->rx + b->code + b->entry_parked;
 }
 
 #endif

@@ -3,11 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/error.h"
 #include "debug/trace.h"
 #include "engine/soft/mmu/mmu.h"
+#include "engine/soft/translate/listing.h"
+#include "engine/soft/translate/perf_map.h"
 #include "engine/soft/translate/stubs.h"
 #include "engine/soft/translate/translator.h"
 
@@ -20,26 +21,21 @@ static void *reserve(u64 size)
 	return p == MAP_FAILED ? NULL : p;
 }
 
-/* W^X: one memfd, writable in one place, executable in another. */
+/* W^X: one memory, writable in one place, executable in another. Not of a memfd: perf believes
+ * names of code (perf_map.h) only in memory that is of no file. */
 static int map_code(struct block_cache *cache, u64 size, struct error *err)
 {
-	int fd = memfd_create("guise-code", MFD_CLOEXEC);
-	if (fd < 0)
-		return error_errno(err, errno, "cannot create the code cache (memfd_create)");
-	int r = 0;
-	if (ftruncate(fd, (off_t)size) < 0) {
-		r = error_errno(err, errno, "cannot size the code cache");
-	} else {
-		cache->size = size;
-		cache->rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-		cache->rx = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-		if (cache->rw == MAP_FAILED || cache->rx == MAP_FAILED)
-			r = error_errno(err, errno,
-					"cannot map the code cache; executable shared memory is "
-					"needed (noexec or a seccomp policy forbids it?)");
-	}
-	close(fd);
-	return r;
+	cache->size = size;
+	cache->rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (cache->rw == MAP_FAILED)
+		return error_errno(err, errno, "no memory for the code cache");
+	/* An old size of 0 makes a second mapping of the same pages (mremap(2)). */
+	cache->rx = mremap(cache->rw, 0, size, MREMAP_MAYMOVE);
+	if (cache->rx != MAP_FAILED && !mprotect(cache->rx, size, PROT_READ | PROT_EXEC))
+		return 0;
+	return error_errno(err, errno,
+			   "cannot map the code cache; executable shared memory is needed (a "
+			   "security policy forbids it?)");
 }
 
 void cache_destroy(struct block_cache *cache)
@@ -60,6 +56,7 @@ void cache_destroy(struct block_cache *cache)
 		munmap(cache->pages, PAGE_HASH_SIZE * sizeof(*cache->pages));
 	if (cache->translator)
 		munmap(cache->translator, sizeof(*cache->translator));
+	perf_map_close(cache->perf);
 	free(cache);
 }
 
@@ -82,8 +79,15 @@ int cache_create(struct soft_vcpu *v, u64 code_size, struct error *err)
 		r = error_set(err, ENOMEM, "no address space for the translator");
 		goto fail;
 	}
+	if (v->vm->perf != PERF_NONE) {
+		r = perf_map_open(&cache->perf, v->vm->perf, err);
+		if (r < 0)
+			goto fail;
+	}
 	v->cache = cache;
 	stubs_emit(v);
+	if (cache->perf)
+		listing_name_stubs(cache);
 	return 0;
 fail:
 	cache_destroy(cache);

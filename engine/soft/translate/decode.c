@@ -615,20 +615,3 @@ int decode(const u8 *bytes, u32 available, u64 rip, u32 mode, struct decoded *ou
 	}
 	return 0;
 }
-
-void decode_text(const u8 *bytes, u32 length, u64 rip, u32 mode, char *out, u32 size)
-{
-	static const ZydisMachineMode machine[] = {
-	    [MODE_CODE16] = ZYDIS_MACHINE_MODE_LEGACY_16,
-	    [MODE_CODE32] = ZYDIS_MACHINE_MODE_LEGACY_32,
-	    [MODE_CODE64] = ZYDIS_MACHINE_MODE_LONG_64,
-	};
-	ZydisDisassembledInstruction text;
-	if (ZYAN_SUCCESS(ZydisDisassembleIntel(machine[mode & 3], rip, bytes, length, &text))) {
-		size_t n = strnlen(text.text, size - 1);
-		memcpy(out, text.text, n);
-		out[n] = 0;
-	} else if (size) {
-		out[0] = 0;
-	}
-}

@@ -78,7 +78,4 @@ struct decoded {
  */
 int decode(const u8 *bytes, u32 available, u64 rip, u32 mode, struct decoded *out);
 
-/** Writes the Intel-syntax text of the instruction, for traces. Outside. */
-void decode_text(const u8 *bytes, u32 length, u64 rip, u32 mode, char *out, u32 size);
-
 #endif

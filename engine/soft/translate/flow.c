@@ -35,28 +35,39 @@ static u32 push_size(const struct decoded *d)
 	return d->insn.opsize;
 }
 
-/* Out of line: the target is not in the jump cache. The stub finds the branch by its return
- * address, and in r15 what to add to RSP should the target turn out to be non-canonical. */
-static void emit_indirect_stub(struct translator *t)
+/* What to add to RSP if the target of branch @d turns out to be non-canonical. */
+static s32 undo_of(const struct decoded *d)
+{
+	if (d->class == CLASS_RET)
+		return -(s32)(push_size(d) + (u16)d->insn.imm);
+	if (d->class == CLASS_CALL || d->class == CLASS_CALL_IND)
+		return (s32)push_size(d);
+	return 0;
+}
+
+/* The jump at @site is taken with the target in r14, flags parked: not in the jump cache. */
+static void add_miss(struct translator *t, u8 *site, u32 insn)
+{
+	u32 n = t->miss_count++;
+	t->miss[n].site = site;
+	t->miss[n].insn = insn;
+	t->miss[n].undo = undo_of(&t->insns[insn]);
+}
+
+/* Out of line. The stub finds the branch by its return address, and what to undo in r15. */
+static void emit_misses(struct translator *t)
 {
 	struct emitter *e = &t->e;
-	const struct decoded *d = &t->insns[t->count - 1];
-	s32 undo = 0;
-	if (!t->indirect_count)
-		return;
-	if (d->class == CLASS_RET)
-		undo = -(s32)(push_size(d) + (u16)d->insn.imm);
-	else if (d->class == CLASS_CALL || d->class == CLASS_CALL_IND)
-		undo = (s32)push_size(d);
-	for (u32 n = 0; n < t->indirect_count; n++)
-		e_patch(e, t->indirect_site[n], e->p);
-	map_here(t, t->count - 1, true);
-	e_mov_imm(e, S1, (u64)(s64)undo);
-	e_call_to(e, t->v->cache->stubs.indirect - e->to_rx);
+	for (u32 n = 0; n < t->miss_count; n++) {
+		e_patch(e, t->miss[n].site, e->p);
+		map_here(t, t->miss[n].insn, true);
+		e_mov_imm(e, S1, (u64)(s64)t->miss[n].undo);
+		e_call_to(e, t->v->cache->stubs.indirect - e->to_rx);
+	}
 }
 
 /* r14 = target, flags parked: through the jump cache. @known: its constant target, or ~0. */
-static void emit_jump_cache(struct translator *t, u64 known)
+static void emit_jump_cache(struct translator *t, u64 known, u32 insn)
 {
 	struct emitter *e = &t->e;
 	s32 table = GS(jump) + (s32)sizeof(t->v->jump[0]) * (s32)t->index;
@@ -74,8 +85,7 @@ static void emit_jump_cache(struct translator *t, u64 known)
 		e8(e, 4); /* shl r15d, 4 */
 	}
 	e_gs_base(e, W64, 0x3b, S0, S1, table);
-	t->indirect_site[t->indirect_count++] = e_jcc(e, CC_NE);
-	e_restore_flags(e, S0);
+	add_miss(t, e_jcc(e, CC_NE), insn);
 	e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
 }
 
@@ -90,31 +100,34 @@ static void emit_goto_r14(struct translator *t, u32 size)
 		e_store_gs(e, W64, S0, GS(tmp[3]));
 		emit_single_end(t);
 		e_load_gs(e, W64, S0, GS(tmp[3]));
-		t->indirect_site[t->indirect_count++] = e_jmp(e);
+		add_miss(t, e_jmp(e), t->count - 1);
 		return;
 	}
-	emit_jump_cache(t, ~0ull);
+	emit_jump_cache(t, ~0ull, t->count - 1);
 }
 
 static bool chainable(const struct translator *t, u64 target)
 {
 	u64 linear = target + t->block->cs_base;
-	return !single(t) && t->block->gpa2 == ~0ull && (linear & PAGE_MASK) == t->page &&
-	       t->block->exit_count < ARRAY_SIZE(t->block->exits);
+	return !single(t) && t->block->gpa2 == ~0ull && (linear & PAGE_MASK) == t->page;
 }
 
-void emit_goto(struct translator *t, u64 target)
+/* The jump at @site leaves for @target; flags are where t->parked says. Its way is emitted last. */
+static void add_side_exit(struct translator *t, u8 *site, u64 target, u32 insn, bool cs_checked)
+{
+	t->side[t->side_count++] = (struct side_exit){
+	    .site = site,
+	    .target = target,
+	    .insn = insn,
+	    .parked = t->parked,
+	    .cs_checked = cs_checked,
+	};
+}
+
+/* Leaves for another page, from here on. */
+static void emit_goto_far(struct translator *t, u64 target, u32 insn)
 {
 	struct emitter *e = &t->e;
-	if (chainable(t, target)) {
-		flags_to_host(t, S0);
-		u32 n = t->block->exit_count++;
-		t->block->exits[n].target = target;
-		u8 *site = e_jmp(e);
-		t->exit_site[n].site = site;
-		t->block->exits[n].site = (u32)(site - t->v->cache->rw);
-		return;
-	}
 	if (single(t) || !(t->mode & MODE_FLAT)) {
 		flags_to_host(t, S0);
 		emit_single_end(t);
@@ -124,21 +137,15 @@ void emit_goto(struct translator *t, u64 target)
 	}
 	flags_to_memory(t, S0);
 	e_mov_imm(e, S0, target);
-	emit_jump_cache(t, target);
+	emit_jump_cache(t, target, insn);
 }
 
-void emit_exit_stubs(struct translator *t)
+void emit_goto(struct translator *t, u64 target)
 {
-	struct emitter *e = &t->e;
-	emit_indirect_stub(t);
-	for (u32 n = 0; n < t->block->exit_count; n++) {
-		struct block_exit *exit = &t->block->exits[n];
-		e_patch(e, t->exit_site[n].site, e->p);
-		exit->stub = (u32)(e->p - t->v->cache->rw);
-		e_store_gs_imm(e, GS(rip), exit->target, S0);
-		e_mov_imm(e, S1, (u64)exit);
-		e_jmp_to(e, t->v->cache->stubs.exit - e->to_rx);
-	}
+	if (chainable(t, target))
+		add_side_exit(t, e_jmp(&t->e), target, t->count - 1, false);
+	else
+		emit_goto_far(t, target, t->count - 1);
 }
 
 /* A branch beyond the limit of CS faults itself (SDM 2A JMP, Jcc, LOOP): it has counted nothing. */
@@ -155,23 +162,51 @@ static void emit_limit_fault(struct translator *t, const struct decoded *d)
 	emit_op(t, &fault);
 }
 
-static void emit_goto_target(struct translator *t, const struct decoded *d)
+static bool beyond_limit(const struct translator *t, u64 target)
 {
 	bool limited = (t->mode & 3) != MODE_CODE64 && !(t->mode & MODE_FLAT);
-	if (limited && d->target > t->v->seg[SEG_CS].limit)
-		emit_limit_fault(t, d);
-	else
-		emit_goto(t, d->target);
+	return limited && target > t->v->seg[SEG_CS].limit;
 }
 
-/* A jcc to the taken side; both sides then leave. The flags are in the host. */
+/* Unlinked, the jump leads to the exit's stub. */
+static void emit_exit_stub(struct translator *t, const struct side_exit *side)
+{
+	struct emitter *e = &t->e;
+	const struct stubs *stubs = &t->v->cache->stubs;
+	struct block_exit *exit = &t->block->exits[t->block->exit_count++];
+	exit->target = side->target;
+	exit->parked = side->parked;
+	exit->site = (u32)(side->site - t->v->cache->rw);
+	exit->stub = (u32)(e->p - t->v->cache->rw);
+	e_store_gs_imm(e, GS(rip), exit->target, S0);
+	e_mov_imm(e, S1, (u64)exit);
+	e_jmp_to(e, (side->parked ? stubs->exit_parked : stubs->exit) - e->to_rx);
+}
+
+void emit_exit_stubs(struct translator *t)
+{
+	for (u32 n = 0; n < t->side_count; n++) {
+		const struct side_exit *side = &t->side[n];
+		e_patch(&t->e, side->site, t->e.p);
+		t->current = side->insn;
+		t->live = t->live_after[side->insn];
+		t->parked = side->parked;
+		if (side->cs_checked && beyond_limit(t, side->target))
+			emit_limit_fault(t, &t->insns[side->insn]);
+		else if (chainable(t, side->target))
+			emit_exit_stub(t, side);
+		else
+			emit_goto_far(t, side->target, side->insn);
+	}
+	emit_misses(t);
+}
+
+/* The jump at @taken leads to the target, what comes next is behind the branch. */
 static void emit_two_ways(struct translator *t, const struct decoded *d, u8 *taken)
 {
-	bool parked = t->parked;
-	emit_goto(t, d->next_rip);
-	t->parked = parked;
-	e_patch(&t->e, taken, t->e.p);
-	emit_goto_target(t, d);
+	add_side_exit(t, taken, d->target, t->current, true);
+	if (t->current + 1 == t->count)
+		emit_goto(t, d->next_rip);
 }
 
 static void emit_jcc(struct translator *t, const struct decoded *d)
@@ -495,7 +530,10 @@ void emit_flow(struct translator *t, const struct decoded *d)
 	kept->insn.opsize = (u8)branch_size(t, d);
 	switch (d->class) {
 	case CLASS_JMP:
-		emit_goto_target(t, d);
+		if (beyond_limit(t, d->target))
+			emit_limit_fault(t, d);
+		else
+			emit_goto(t, d->target);
 		break;
 	case CLASS_JCC:
 		emit_jcc(t, d);

@@ -133,7 +133,6 @@ static void emit_dispatch(struct emitter *e, struct stubs *s, struct saving savi
 	e_mov(e, W64, S1, RAX);
 	u8 *attention = e_check_attention(e);
 	u8 *go_on = e->p;
-	e_load_flags(e);
 	load_guest(e);
 	e_rex(e, W32, 0, 0, S1);
 	e8(e, 0xff);
@@ -181,6 +180,11 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 	e_store_gs(e, W64, S1, GS(pending_link));
 	e_jmp_to(e, dispatch);
 
+	s->exit_parked = here(e);
+	save_guest(e);
+	e_store_gs(e, W64, S1, GS(pending_link));
+	e_jmp_to(e, dispatch);
+
 	s->plain_exit = here(e);
 	save_guest(e);
 	e_save_flags(e);
@@ -196,7 +200,6 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 
 	s->kicked = here(e);
 	save_guest(e);
-	e_save_flags(e);
 	e_self(e);
 	e_mov(e, W32, RSI, S1);
 	e_call_c(e, (void *)soft_kicked);

@@ -6,49 +6,10 @@
 
 #include "debug/trace.h"
 #include "engine/soft/mmu/mmu.h"
+#include "engine/soft/translate/listing.h"
 #include "engine/soft/translate/translator.h"
 
 #define CODE_MAX (48u << 10) /* bytes of host code that one block can take, generously */
-
-/* ---- flags ---- */
-
-void flags_to_host(struct translator *t, int tmp)
-{
-	if (t->parked)
-		e_restore_flags(&t->e, tmp);
-	t->parked = false;
-}
-
-void flags_to_memory(struct translator *t, int tmp)
-{
-	if (!t->parked)
-		e_park_flags(&t->e, tmp);
-	t->parked = true;
-}
-
-static u16 live_before(const struct translator *t, const struct decoded *d)
-{
-	return (u16)((t->live & ~d->flags_written) | d->flags_read);
-}
-
-void flags_release(struct translator *t, const struct decoded *d)
-{
-	if (!t->parked && live_before(t, d))
-		flags_to_memory(t, S0);
-}
-
-static void find_live_flags(struct translator *t)
-{
-	u16 live = RFLAGS_ARITH;
-	for (u32 n = t->count; n-- > 0;) {
-		const struct decoded *d = &t->insns[n];
-		t->live_after[n] = live;
-		if (d->class == CLASS_OP)
-			live = RFLAGS_ARITH;
-		else
-			live = (u16)((live & ~d->flags_written) | d->flags_read);
-	}
-}
 
 /* ---- decoding ---- */
 
@@ -102,7 +63,7 @@ static void adapt_to_mode(struct decoded *d, u32 mode)
 	}
 }
 
-static bool ends_block(const struct decoded *d)
+bool ends_block(const struct decoded *d)
 {
 	switch (d->class) {
 	case CLASS_JMP:
@@ -142,6 +103,14 @@ static bool beyond_cs_limit(const struct translator *t, const struct decoded *d)
 	return d->rip + length - 1 > t->v->seg[SEG_CS].limit;
 }
 
+/* Whether the block goes on behind branch @d: forward ones are more often not taken than taken. */
+static bool goes_on_behind(struct translator *t, const struct decoded *d)
+{
+	if (!t->v->vm->tune.traces || d->class != CLASS_JCC || d->target <= d->rip)
+		return false;
+	return ++t->branches < BLOCK_BRANCHES_MAX;
+}
+
 /* Decodes up to the end of the block. Returns 0, or -EFBIG: the first instruction needs the next
  * page. */
 static int decode_block(struct translator *t, const struct code_source *source)
@@ -178,7 +147,7 @@ static int decode_block(struct translator *t, const struct code_source *source)
 			t->block->gpa2 = source->next_gpa;
 			break;
 		}
-		if (shadow || ends_block(d))
+		if (shadow || (ends_block(d) && !goes_on_behind(t, d)))
 			break;
 		if (d->class == CLASS_OP && (op_properties[d->insn.op] & OP_SHADOW))
 			shadow = true;
@@ -225,7 +194,7 @@ static void emit_direction_flag(struct translator *t, const struct decoded *d)
 	e32(e, set ? (u32)RFLAGS_DF : ~(u32)RFLAGS_DF);
 }
 
-static bool touches_memory(const struct decoded *d)
+bool touches_memory(const struct decoded *d)
 {
 	switch (d->class) {
 	case CLASS_NATIVE:
@@ -313,8 +282,9 @@ static bool casts_shadow(const struct decoded *d)
 	return d->class == CLASS_OP && (op_properties[d->insn.op] & OP_SHADOW);
 }
 
-static void emit_block(struct translator *t)
+static void emit_block(struct translator *t, u16 live_at_start)
 {
+	emit_entries(t, live_at_start);
 	for (u32 n = 0; n < t->count; n++) {
 		t->current = n;
 		t->live = t->live_after[n];
@@ -340,33 +310,6 @@ static void protect_page(struct soft_vcpu *v, u64 gpa)
 	if (!(slot->page_flags[n] & PAGE_HAS_CODE)) {
 		slot->page_flags[n] |= PAGE_HAS_CODE;
 		tlb_protect_host(v, slot->host + (n << 12));
-	}
-}
-
-static void trace_block(const struct translator *t, const struct code_source *source)
-{
-	trace_line(TRACE_translate,
-		   "block %#llx gpa %#llx mode %#x: %u instructions, %u -> %u bytes",
-		   (unsigned long long)t->block->linear, (unsigned long long)t->block->gpa, t->mode,
-		   t->count, t->block->length, t->block->code_size);
-	for (u32 n = 0; trace_on(translate, 2) && n < t->count; n++) {
-		const struct decoded *d = &t->insns[n];
-		char text[96];
-		decode_text(d->bytes, d->insn.length, d->rip, t->mode, text, sizeof(text));
-		trace_line(TRACE_translate, "  %#llx  %s", (unsigned long long)d->rip, text);
-	}
-	if (trace_on(translate, 3)) {
-		const u8 *p = t->v->cache->rw + t->block->code;
-		for (u32 n = 0; n < t->block->code_size;) {
-			struct decoded d;
-			char text[96];
-			if (decode(p + n, t->block->code_size - n, (u64)(p + n), MODE_CODE64, &d) ||
-			    !d.insn.length)
-				break;
-			decode_text(p + n, d.insn.length, n, MODE_CODE64, text, sizeof(text));
-			trace_line(TRACE_translate, "    +%u  %s", n, text);
-			n += d.insn.length;
-		}
 	}
 }
 
@@ -396,6 +339,7 @@ static int make_block(struct translator *t, const struct code_source *source)
 		return -ENOSPC;
 	t->index = (enum mmu_index)MODE_MMU(t->mode);
 	t->page = source->linear & PAGE_MASK;
+	t->source = source;
 	t->e = (struct emitter){
 	    .p = cache->rw + cache->used,
 	    .limit = cache->rw + cache->used + CODE_MAX,
@@ -404,8 +348,11 @@ static int make_block(struct translator *t, const struct code_source *source)
 	int r = decode_block(t, source);
 	if (r)
 		return r;
-	find_live_flags(t);
-	emit_block(t);
+	u16 live_at_start = find_live_flags(t);
+	t->block->exits = cache_alloc(cache, BLOCK_EXITS_MAX * sizeof(*t->block->exits));
+	if (!t->block->exits)
+		return -ENOSPC;
+	emit_block(t, live_at_start);
 
 	struct block *b = t->block;
 	b->map = cache_alloc(cache, t->map_count * sizeof(struct insn_map));
@@ -424,7 +371,8 @@ struct block *translate(struct soft_vcpu *v, const struct code_source *source, u
 	memset(t, 0, offsetof(struct translator, insns));
 	t->cold_count = 0;
 	t->map_count = 0;
-	t->indirect_count = 0;
+	t->side_count = 0;
+	t->miss_count = 0;
 	t->v = v;
 	t->mode = mode;
 	*error = make_block(t, source);
@@ -438,7 +386,9 @@ struct block *translate(struct soft_vcpu *v, const struct code_source *source, u
 	v->stats.blocks_translated++;
 	v->stats.insns_translated += t->count;
 	v->stats.code_bytes += b->code_size;
+	if (unlikely(v->cache->perf))
+		listing_name_block(t);
 	if (trace_on(translate, 1))
-		trace_block(t, source);
+		listing_trace_block(t);
 	return b;
 }

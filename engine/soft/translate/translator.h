@@ -15,7 +15,9 @@
 #include "engine/soft/translate/mode.h"
 #include "engine/soft/translate/ops.h"
 
-#define BLOCK_INSNS_MAX 64
+#define BLOCK_INSNS_MAX	   64
+#define BLOCK_BRANCHES_MAX 8 /* conditional branches in a block */
+#define BLOCK_EXITS_MAX	   (BLOCK_BRANCHES_MAX + 2)
 
 struct translator;
 typedef void body_function(struct translator *t, const struct decoded *d);
@@ -34,8 +36,18 @@ struct cold_access {
 	bool host_after; /* flags are in the host after it */
 };
 
+/* A branch taken, or the way on behind the block. */
+struct side_exit {
+	u8 *site;	 /* rel32 of the jump */
+	u64 target;	 /* CS-relative */
+	u32 insn;	 /* index of the branch */
+	bool parked;	 /* where the flags are */
+	bool cs_checked; /* the target has to be held against CS's limit */
+};
+
 struct translator {
 	struct emitter e;
+	const struct code_source *source;
 	struct soft_vcpu *v;
 	struct block *block;
 	u32 mode;
@@ -47,21 +59,29 @@ struct translator {
 	bool body_acquire, body_host_after;
 	bool no_memory; /* metadata exhausted: reset the cache */
 	u32 count;
+	u32 branches; /* conditional branches that the block goes on behind */
 	struct decoded insns[BLOCK_INSNS_MAX];
 	u16 live_after[BLOCK_INSNS_MAX];
 	struct cold_access cold[3 * BLOCK_INSNS_MAX];
 	u32 cold_count;
+	struct side_exit
+	    side[BLOCK_EXITS_MAX]; /* branches that leave, their way out emitted last */
+	u32 side_count;
 	struct {
 		u8 *site;
-		u32 exit;
-	} exit_site[2];
-	u8 *indirect_site[2]; /* jump-cache misses of the branch that ends the block */
-	u32 indirect_count;
+		u32 insn;
+		s32 undo;	     /* for RSP, should the target turn out to be non-canonical */
+	} miss[BLOCK_EXITS_MAX + 2]; /* jump-cache misses */
+	u32 miss_count;
 	struct insn_map map[5 * BLOCK_INSNS_MAX + 1];
 	u32 map_count;
 };
 
-/* ---- flags (translate.c) ---- */
+/* ---- flags (flags.c) ---- */
+/** Fills live_after[] and returns what is live at the block's start. */
+u16 find_live_flags(struct translator *t);
+/** The block's two entries; t->parked is set to the state that it prefers. */
+void emit_entries(struct translator *t, u16 live_at_start);
 /** Before code that destroys host flags. */
 void flags_release(struct translator *t, const struct decoded *d);
 /** Puts the guest's flags into the host, whatever is live. */
@@ -88,6 +108,8 @@ void emit_flow(struct translator *t, const struct decoded *d);
 /** Ends the block: go on at @target (CS-relative). */
 void emit_goto(struct translator *t, u64 target);
 void emit_exit_stubs(struct translator *t);
+bool touches_memory(const struct decoded *d);
+bool ends_block(const struct decoded *d);
 void emit_push(struct translator *t, const struct decoded *d);
 void emit_pop(struct translator *t, const struct decoded *d);
 void emit_leave(struct translator *t, const struct decoded *d);

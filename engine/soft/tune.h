@@ -1,0 +1,42 @@
+/*
+ * What makes the soft engine fast, each thing with a name, so that it can be switched off alone
+ * (--tune NAME=off): to find which one is at fault, and to measure what it gives. Nothing here
+ * changes what a guest can see but its speed, unless its row says so. A VM's tuning is fixed before
+ * its first vCPU exists.
+ */
+#ifndef GUISE_SOFT_TUNE_H
+#define GUISE_SOFT_TUNE_H
+
+#include "base/types.h"
+
+struct error;
+
+/* name, what it does */
+#define SOFT_TUNINGS(X)                                                                            \
+	X(groups, "one address check for several accesses by the same registers")                  \
+	X(liveness, "flags found dead by looking behind the end of a block")                       \
+	X(traces, "blocks that go on behind branches")                                             \
+	X(targets, "indirect branches checked by the block they reach")                            \
+	X(avx512, "AVX-512, if the host has it; off, guests are not told of it")
+
+struct soft_tuning {
+#define X(name, what) bool name;
+	SOFT_TUNINGS(X)
+#undef X
+};
+
+/* The environment variable whose value is applied to every new VM as tuning_parse() takes it. For
+ * tests, which reach engines in other ways than the command line. */
+#define SOFT_TUNING_VARIABLE "GUISE_TUNE"
+
+/* A line a row, for people. */
+extern const char tuning_help[];
+
+/** Everything on. */
+void tuning_default(struct soft_tuning *tuning);
+
+/** Applies "NAME=on|off[,...]"; "all" is every name. Returns 0, or -EINVAL with @err: then @tuning
+ * is partly changed. */
+int tuning_parse(struct soft_tuning *tuning, const char *text, struct error *err);
+
+#endif
