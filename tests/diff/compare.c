@@ -60,6 +60,9 @@ static u64 live_flags(const u8 *code, u64 rip, u32 mode, u64 open, u32 forks)
 	u64 live = 0;
 	for (u32 n = 0; n < LIVE_INSNS_MAX && open; n++) {
 		struct decoded d;
+		/* A branch cut to 16 bits may lead anywhere. */
+		if ((u64)code < CODE_BASE || (u64)code >= CODE_BASE + CODE_SIZE - 15)
+			break;
 		if (decode(code, 15, rip, mode, &d))
 			break;
 		live |= d.flags_read & open;
