@@ -16,7 +16,6 @@ struct error;
 	X(groups, "one address check for several accesses by the same registers")                  \
 	X(liveness, "flags found dead by looking behind the end of a block")                       \
 	X(traces, "blocks that go on behind branches")                                             \
-	X(targets, "indirect branches checked by the block they reach")                            \
 	X(avx512, "AVX-512, if the host has it; off, guests are not told of it")
 
 struct soft_tuning {

@@ -161,7 +161,12 @@ static int make_vcpu(void)
 	s->cr4 = 0x50620; /* OSXSAVE FSGSBASE OSXMMEXCPT OSFXSR PAE */
 	s->efer = 0xd00;  /* NXE LMA LME */
 	r = engine->vcpu_set_sregs(vcpu, s);
-	if (r < 0 || (r = engine->vcpu_set_xcrs(vcpu, &xcrs)) < 0)
+	if (r == 0 && engine->vcpu_set_xcrs(vcpu, &xcrs) < 0) { /* --tune avx512=off */
+		xstate.offered &= ~XCR0_AVX512;
+		xcrs.xcrs[0].value = xstate.offered;
+		r = engine->vcpu_set_xcrs(vcpu, &xcrs);
+	}
+	if (r < 0)
 		fprintf(stderr, "cannot set the vCPU's state: %d\n", r);
 	return r;
 }
