@@ -25,8 +25,8 @@ static void normalize(u8 *x)
 	if (!(present & 2))
 		memset(x + 160, 0, 256);
 	for (u32 n = 2; n < XSTATE_COUNT; n++)
-		if (!(present & BIT(n)))
-			memset(x + xstate_section_offset(&xstate, 0, n), 0, xstate_section_size(n));
+		if (!(present & xstate.offered & BIT(n)) && xstate.offset[n])
+			memset(x + xstate.offset[n], 0, xstate_section_size(n));
 	memset(x + 6, 0, 18);
 	memset(x + 28, 0, 4);
 	memset(x + 416, 0, 160);
@@ -129,9 +129,11 @@ bool compare(struct state *native, struct state *guest, struct leeway leeway, bo
 	report(&same, "cr2", native->cr2 & leeway.cr2, guest->cr2 & leeway.cr2);
 	normalize(native->xsave);
 	normalize(guest->xsave);
-	for (u32 n = 0; n < XSAVE_AREA_SIZE; n += 8) {
-		if (n == 832)
-			n = xstate_section_offset(&xstate, 0, 5); /* what lies between is not ours */
+	u32 avx_end = XSAVE_AVX_OFFSET + XSAVE_AVX_SIZE;
+	u32 end = xstate_area_size(&xstate, xstate.offered, false);
+	for (u32 n = 0; n < end; n += 8) {
+		if (n == avx_end) /* what lies between is not ours */
+			n = xstate_section_offset(&xstate, 0, 5);
 		if (leeway.x87 && n < 160 && n != 24) /* MXCSR */
 			continue;
 		if (leeway.mxcsr && n == 24)
