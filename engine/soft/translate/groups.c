@@ -355,7 +355,8 @@ void find_groups(struct translator *t)
 		/* The second access comes when the first is done: a check that failed then would
 		 * do it twice. */
 		for (u32 k = 0; k < count; k++)
-			add_place(&g, &t->places[n][k], k == 0);
+			if (!d->mem_mask) /* what an opmask leaves out must not be checked */
+				add_place(&g, &t->places[n][k], k == 0);
 		if (d->class == CLASS_OP)
 			close_all(&g);
 		step(&g, d);

@@ -126,8 +126,8 @@ static u32 describe(const struct translator *t, const struct decoded *d, const s
 	return p->size | (p->read ? ACCESS_READS : 0) | (p->write ? ACCESS_WRITES : 0) |
 	       (p->seg == SEG_SS ? ACCESS_STACK : 0) | (segmented ? ACCESS_SEGMENTED : 0) |
 	       (t->mode & MODE_ALIGN ? ACCESS_ALIGN : 0) | (call ? ACCESS_CALL : 0) |
-	       (d->mem_aligned ? ACCESS_ALIGNED : 0) | (u32)t->index << ACCESS_INDEX_SHIFT |
-	       (u32)p->seg << ACCESS_SEG_SHIFT;
+	       (d->mem_aligned ? ACCESS_ALIGNED : 0) | d->mem_mask |
+	       (u32)t->index << ACCESS_INDEX_SHIFT | (u32)p->seg << ACCESS_SEG_SHIFT;
 }
 
 /* CS is never writable and may be unreadable (SDM 3A 3.4.5.1), so it counts as not flat. */

@@ -23,9 +23,10 @@ static u16 unit_fault(const struct decoded *d, u32 mode)
 		return OP_ID_ud;
 	if (d->is_wait && (mode & MODE_TS) && (mode & MODE_MP))
 		return OP_ID_nm;
-	if ((d->sse && (mode & MODE_NO_SSE)) || (d->avx && (mode & MODE_NO_AVX)))
+	if ((d->sse && (mode & MODE_NO_SSE)) || (d->avx && (mode & MODE_NO_AVX)) ||
+	    (d->avx512 && (mode & MODE_NO_AVX512)))
 		return OP_ID_ud;
-	if ((d->sse || d->avx || d->mmx) && (mode & MODE_TS))
+	if ((d->sse || d->avx || d->avx512 || d->mmx) && (mode & MODE_TS))
 		return OP_ID_nm;
 	return 0;
 }

@@ -208,6 +208,7 @@ static inline void r14_changes(struct translator *t)
 #define ACCESS_ALIGNED	   BIT(19) /* a vector that must be aligned to its size */
 #define ACCESS_SEG(d)	   (((d) >> 16) & 7)
 #define ACCESS_SEG_SHIFT   16
+/* bits 20 to 29: masked.h */
 
 /* Description for the group stub */
 #define GROUP_LENGTH(d)	  ((d)&0xffff)
