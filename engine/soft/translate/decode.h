@@ -46,7 +46,7 @@ struct decoded {
 
 	/* the native form */
 	bool vex, vex_l, wide; /* wide: REX.W, VEX.W or EVEX.W */
-	u8 vex_pp;   /* of EVEX too */
+	u8 vex_pp;	       /* of EVEX too */
 	bool evex;
 	u8 evex_tail; /* the prefix's last byte, without V' */
 	bool need_66, need_lock;

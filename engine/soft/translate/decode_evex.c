@@ -138,8 +138,8 @@ u32 evex_masked_access(const ZydisDecodedInstruction *zi, const ZydisDecodedOper
 
 	if (!mask || (!suppresses && !writes))
 		return 0;
-	return mask << ACCESS_MASK_SHIFT |
-	       (u32)__builtin_ctz(bytes) << ACCESS_ELEMENT_SHIFT |
+	return mask << ACCESS_MASK_SHIFT | (u32)__builtin_ctz(bytes) << ACCESS_ELEMENT_SHIFT |
 	       repetition(zi->avx.broadcast.mode) << ACCESS_REPEAT_SHIFT |
-	       (is_packed(zi->mnemonic) ? ACCESS_PACKED : 0) | (suppresses ? 0 : ACCESS_FAULTS_WHOLE);
+	       (is_packed(zi->mnemonic) ? ACCESS_PACKED : 0) |
+	       (suppresses ? 0 : ACCESS_FAULTS_WHOLE);
 }
