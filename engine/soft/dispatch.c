@@ -400,10 +400,12 @@ static void use_jump_cache(struct soft_vcpu *v, u32 mode)
 static void remember(struct soft_vcpu *v, struct block *b)
 {
 	enum mmu_index index = v->mmu_index;
-	if (b->gpa2 != ~0ull || !(b->mode & MODE_FLAT))
+	bool crosses = b->gpa2 != ~0ull;
+	if (!(b->mode & MODE_FLAT) || (crosses && !v->vm->tune.crossings))
 		return;
-	jump_cache_put(v, b->linear, b);
-	if (!mmu_fetch_global(v, b->linear))
+	jump_cache_put(v, index, b->linear, block_code(v->cache, b));
+	if (!mmu_fetch_global(v, b->linear) ||
+	    (crosses && !mmu_fetch_global(v, next_page(b->linear, b->mode))))
 		v->jump_nonglobal[index]++;
 }
 
@@ -411,7 +413,7 @@ static void remember(struct soft_vcpu *v, struct block *b)
  */
 static u64 jump_cache_find(const struct soft_vcpu *v, u32 mode, u64 linear)
 {
-	const struct jump_entry *slot = &v->jump[v->mmu_index][linear & (JUMP_CACHE_SIZE - 1)];
+	const struct jump_entry *slot = &v->jump[v->mmu_index][jump_slot(linear)];
 	if (slot->rip != linear || v->jump_mode[v->mmu_index] != mode ||
 	    slot->code == (u64)v->cache->stubs.kicked)
 		return 0;
@@ -421,12 +423,15 @@ static u64 jump_cache_find(const struct soft_vcpu *v, u32 mode, u64 linear)
 /* Linked blocks follow each other unasked, whatever the page tables say then: so they lie in one
  * physical page, which the first one was found by. The guest may have remapped it on the way here.
  */
-static bool may_link(struct soft_vcpu *v, const struct block_exit *link, const struct block *b)
+static bool may_link(struct soft_vcpu *v, struct block_exit *link, const struct block *b)
 {
+	link->crosses = b->gpa2 != ~0ull;
+	if (link->crosses)
+		return false;
 	const struct block *from = block_of_host(v, v->cache->rx + link->site);
 	return from && from->valid && ((from->mode ^ b->mode) & ~MODE_PLAIN) == 0 &&
 	       from->cs_base == b->cs_base && ((from->gpa ^ b->gpa) & PAGE_MASK) == 0 &&
-	       b->gpa2 == ~0ull && link->target + b->cs_base == b->linear;
+	       link->target + b->cs_base == b->linear;
 }
 
 u64 soft_dispatch(struct soft_vcpu *v)
@@ -455,7 +460,7 @@ u64 soft_dispatch(struct soft_vcpu *v)
 	u64 linear = next_linear(v, mode);
 	if (unlikely(mode & MODE_STEP))
 		check_exec_breakpoint(v, linear);
-	if (!link && (result = jump_cache_find(v, mode, linear)))
+	if ((!link || link->crosses) && (result = jump_cache_find(v, mode, linear)))
 		return result;
 	if (!(mode & (MODE_ONE | MODE_STEP)))
 		use_jump_cache(v, mode);

@@ -394,6 +394,16 @@ fail:
 	return r;
 }
 
+/* Translations know what CPUID says. */
+static int set_cpuid(struct engine_vcpu *vcpu, const struct kvm_cpuid2 *cpuid)
+{
+	struct soft_vcpu *v = container_of(vcpu, struct soft_vcpu, base);
+	int r = soft_set_cpuid(vcpu, cpuid);
+	if (!r && v->cache->count)
+		cache_reset(v);
+	return r;
+}
+
 static void soft_vcpu_destroy(struct engine_vcpu *vcpu)
 {
 	struct soft_vcpu *v = soft_vcpu_of(vcpu);
@@ -486,7 +496,7 @@ const struct engine engine_soft = {
     .vcpu_set_xcrs = soft_set_xcrs,
     .vcpu_get_msrs = soft_get_msrs,
     .vcpu_set_msrs = soft_set_msrs,
-    .vcpu_set_cpuid = soft_set_cpuid,
+    .vcpu_set_cpuid = set_cpuid,
     .vcpu_get_lapic = soft_get_lapic,
     .vcpu_set_lapic = soft_set_lapic,
     .vcpu_get_events = soft_get_events,

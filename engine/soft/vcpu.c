@@ -82,6 +82,8 @@ void vcpu_update_mode(struct soft_vcpu *v)
 		mode |= MODE_STEP;
 	if ((v->cr0 & CR0_AM) && (v->rflags_sys & RFLAGS_AC) && v->cpl == 3)
 		mode |= MODE_ALIGN;
+	if (v->cpl == 0)
+		mode |= MODE_RING0;
 	v->mmu_index = index;
 	v->mode = mode;
 }

@@ -78,9 +78,10 @@ struct tlb {
 #define TLB_STATE_LOGGED 2 /* the entry's number is in tlb_log[] */
 
 /* A set of pages, hashed to one bit each; may say yes for pages that are not in it. */
-#define PAGE_FILTER_BITS 1024
+#define PAGE_FILTER_BITS 4096
 
 struct page_filter {
+	bool used; /* a bit is set */
 	u64 word[PAGE_FILTER_BITS / 64];
 };
 
@@ -88,13 +89,26 @@ struct page_filter {
 #define GROUP_SLOTS 24
 
 /* Where to go on for a linear address: filled by the dispatcher, looked up by translated code. */
-#define JUMP_CACHE_BITS 10
+#define JUMP_CACHE_BITS 12
 #define JUMP_CACHE_SIZE (1u << JUMP_CACHE_BITS)
 
 struct jump_entry {
-	u64 rip;  /* linear; ~0 with the slot's index complemented when empty */
-	u64 code; /* host code */
+	u64 rip;  /* linear; of another slot when empty */
+	u64 code; /* host code; 0: nothing was entered since the cache was emptied */
 };
+
+/** The slot of @linear. Calls lead to addresses that are multiples of 16, so the offset in the page
+ * alone would leave most slots unused. */
+static inline u32 jump_slot(u64 linear)
+{
+	return (u32)(linear ^ linear >> 12) & (JUMP_CACHE_SIZE - 1);
+}
+
+/** An address that does not belong to @slot. */
+static inline u64 jump_empty(u32 slot)
+{
+	return slot == 0 ? 1 : 0;
+}
 
 /* Code addresses: the page's translation for instruction fetch. */
 #define ITLB_SIZE 256
@@ -252,6 +266,10 @@ struct soft_vcpu {
 				     flush */
 	u32 tlb_logged;
 	struct page_filter large_2m[2], large_1g[2]; /* regions of large-page fills; [1]: global */
+
+	/* mmu/jump.c */
+	u16 jump_log[MMU_COUNT][JUMP_CACHE_SIZE]; /* slots of jump[] with .code */
+	u32 jump_logged[MMU_COUNT];
 	struct page_filter code_pages[MMU_COUNT]; /* pages fetched from since jump[] was cleared */
 	u32 jump_nonglobal[MMU_COUNT];		  /* entries of jump[] whose page is not global: the
 						     dispatcher's */

@@ -318,7 +318,7 @@ static u32 acceptable_length(const struct gen *g, const u8 *bytes, u64 rip)
 	ZydisDecoderInit(&decoder, modes[mode & 3], widths[mode & 3]);
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &zi, ops)))
 		return 0;
-	if (decode(bytes, 15, rip, mode, &d) || !class_is_fine(&d) ||
+	if (decode(NULL, bytes, 15, rip, mode, &d) || !class_is_fine(&d) ||
 	    (d.avx512 && !(xstate.offered & XCR0_AVX512)))
 		return 0;
 	return is_acceptable(g, &zi, ops, rip) ? zi.length : 0;

@@ -52,6 +52,7 @@ static bool report(bool *same, const char *what, u64 native, u64 guest)
 
 #define LIVE_INSNS_MAX 200
 #define LIVE_FORKS_MAX 6
+#define LIVE_JUMP_MAX  0x1000 /* bytes; a branch by 16 bits may lead out of all code */
 
 /* Which of the flags in @open the instruction at @code, or one behind it on any way, may read
  * before it is overwritten. */
@@ -63,14 +64,15 @@ static u64 live_flags(const u8 *code, u64 rip, u32 mode, u64 open, u32 forks)
 		/* A branch cut to 16 bits may lead anywhere. */
 		if ((u64)code < CODE_BASE || (u64)code >= CODE_BASE + CODE_SIZE - 15)
 			break;
-		if (decode(code, 15, rip, mode, &d))
+		if (decode(NULL, code, 15, rip, mode, &d))
 			break;
 		live |= d.flags_read & open;
 		open &= ~(u64)d.flags_written;
 		s64 jump = (s64)(d.target - rip);
-		if ((d.class == CLASS_JCC || d.class == CLASS_LOOP) && forks)
+		bool near = jump >= -LIVE_JUMP_MAX && jump <= LIVE_JUMP_MAX;
+		if ((d.class == CLASS_JCC || d.class == CLASS_LOOP) && forks && near)
 			live |= live_flags(code + jump, d.target, mode, open, --forks);
-		else if (d.class == CLASS_JMP || d.class == CLASS_CALL)
+		else if ((d.class == CLASS_JMP || d.class == CLASS_CALL) && near)
 			d.insn.length = 0;
 		else if (d.class == CLASS_OP || (d.class >= CLASS_JMP && d.class <= CLASS_RET))
 			break;
@@ -85,7 +87,7 @@ struct leeway leeway_at(const u8 *code, u64 rip, u32 mode)
 	struct decoded d;
 	struct leeway leeway = {
 	    .live = live_flags(code, rip, mode, ARITHMETIC_FLAGS, LIVE_FORKS_MAX), .cr2 = ~0ull};
-	if (decode(code, 15, rip, mode, &d))
+	if (decode(NULL, code, 15, rip, mode, &d))
 		return leeway;
 	if (d.mem_mask ||
 	    (d.class == CLASS_OP && (d.insn.op == OP_ID_maskmov || d.insn.op == OP_ID_frstor)))

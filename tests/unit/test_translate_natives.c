@@ -449,7 +449,7 @@ static void check(u32 code, const u8 bytes[15])
 {
 	struct decoded d;
 	struct reading r;
-	if (decode(bytes, 15, CODE, MODE(code), &d) || d.class != CLASS_NATIVE)
+	if (decode(NULL, bytes, 15, CODE, MODE(code), &d) || d.class != CLASS_NATIVE)
 		return;
 	natives++;
 	if (!read_code(code, bytes, 15, &r)) {

@@ -12,6 +12,7 @@
 #include "engine/soft/vcpu.h"
 
 struct block;
+struct decode_cache;
 struct error;
 struct perf_map;
 struct translator;
@@ -26,6 +27,7 @@ struct block_exit {
 	struct block_exit *next_incoming; /* of linked */
 	bool parked;			  /* flags are in v->arith here, not in the host's */
 	bool plain;			  /* leads to a MODE_PLAIN block */
+	bool crosses; /* led to a block of two pages, which is not linked: ask the jump cache */
 };
 
 /* Bytes that a translation depends on besides its own: offsets in its page, both inclusive. */
@@ -103,7 +105,8 @@ struct block_cache {
 	struct block **pages; /* PAGE_HASH_SIZE */
 	struct stubs stubs;
 	struct translator *translator; /* working memory of translate() */
-	struct perf_map *perf;	       /* told of all code; NULL: nobody asked */
+	struct decode_cache *decoded;
+	struct perf_map *perf; /* told of all code; NULL: nobody asked */
 };
 
 /* ---- cache.c, outside ---- */
@@ -128,8 +131,6 @@ const struct insn_map *block_insn(const struct soft_vcpu *v, const struct block 
  * jump-cache entries of the current MMU index to the `kicked` stub. Async-signal-safe on the vCPU's
  * own thread while it runs translated code. */
 void block_poke(struct soft_vcpu *v, const void *pc);
-/** Enters @b as the way on for @linear. The jump caches are emptied by mmu/tlb.c. */
-void jump_cache_put(struct soft_vcpu *v, u64 linear, const struct block *b);
 
 /** What to add to RIP for a linear address in @mode: in 64-bit mode CS has no base, whatever its
  * descriptor says (SDM 3A 3.2.4). */

@@ -70,13 +70,22 @@ struct decoded {
 	bool fpu, mmx, sse, avx; /* which unit, for #NM and #UD by mode */
 	bool avx512;		 /* EVEX, and VEX with opmasks */
 	bool is_wait;		 /* WAIT/FWAIT */
+	bool goes_on;		 /* done in the block although its C function would end it */
 };
+
+struct decode_cache;
 
 /**
  * Decodes the instruction at @bytes (@available bytes, at most 15) as at CS-relative @rip in @mode
- * (mode.h). Returns 0; -EFBIG if the instruction goes past @available; -EINVAL if it is undefined:
- * then @out is op `ud` with length 0. Outside.
+ * (mode.h). @cache remembers instructions by their encoding; NULL: none. Returns 0; -EFBIG if the
+ * instruction goes past @available; -EINVAL if it is undefined: then @out is op `ud` with length 0.
+ * Outside.
  */
-int decode(const u8 *bytes, u32 available, u64 rip, u32 mode, struct decoded *out);
+int decode(struct decode_cache *cache, const u8 *bytes, u32 available, u64 rip, u32 mode,
+	   struct decoded *out);
+
+/** Address space for a cache, taken as it is used; NULL: none left. */
+struct decode_cache *decode_cache_create(void);
+void decode_cache_destroy(struct decode_cache *cache);
 
 #endif
