@@ -86,7 +86,7 @@ struct page_filter {
 };
 
 /* Where to go on for a linear address: filled by the dispatcher, looked up by translated code. */
-#define JUMP_CACHE_BITS 12
+#define JUMP_CACHE_BITS 13
 #define JUMP_CACHE_SIZE (1u << JUMP_CACHE_BITS)
 
 struct jump_entry {
