@@ -69,7 +69,7 @@ static int soft_vm_create(struct engine_vm **out, struct error *err)
 	vm->code_cache = CODE_CACHE_SIZE;
 	tuning_default(&vm->tune);
 	const char *tune = getenv(SOFT_TUNING_VARIABLE);
-	r = tune ? tuning_parse(&vm->tune, tune, err) : 0;
+	r = tune && *tune ? tuning_parse(&vm->tune, tune, err) : 0;
 	if (r < 0) {
 		free(vm);
 		return r;
@@ -379,7 +379,7 @@ static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu *
 		goto fail;
 	}
 	vcpu_reset(v, false);
-	tlb_flush(v, false);
+	tlb_init(v);
 	v->mp_state = id == 0 || !vm->irqchip ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_UNINITIALIZED;
 	vm->vcpus[id] = v;
 	atomic_fetch_add(&vm->vcpu_count, 1);

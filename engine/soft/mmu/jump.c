@@ -30,6 +30,15 @@ void jump_cache_drop(struct soft_vcpu *v, enum mmu_index index, u64 linear)
 
 	if (v->jump[index][slot].rip == linear)
 		make_empty(v, index, slot);
+	if (index == MMU_USER)
+		v->jump_epoch++;
+}
+
+void jump_caches_forget(struct soft_vcpu *v)
+{
+	for (enum mmu_index index = 0; index < MMU_COUNT; index++)
+		jump_cache_clear(v, index);
+	v->jump_epoch++;
 }
 
 void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index)
