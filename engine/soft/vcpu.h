@@ -89,6 +89,9 @@ struct page_filter {
 /* Groups of accesses in a block, at most */
 #define GROUP_SLOTS 24
 
+/* SDM 2A 2.3.11: longer instructions fault. */
+#define INSN_BYTES_MAX 15
+
 /* Where to go on for a linear address: filled by the dispatcher, looked up by translated code. */
 #define JUMP_CACHE_BITS 13
 #define JUMP_CACHE_SIZE (1u << JUMP_CACHE_BITS)

@@ -4,10 +4,6 @@
  */
 #include "engine/soft/mmu/internal.h"
 
-/* The longest instruction: a block that crosses into the next page begins less than that before it.
- */
-#define INSN_BYTES_MAX 15
-
 static void make_empty(struct soft_vcpu *v, enum mmu_index index, u32 slot)
 {
 	v->jump[index][slot].rip = jump_empty(slot);
@@ -57,6 +53,7 @@ void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index)
 
 void jump_cache_flush_page(struct soft_vcpu *v, enum mmu_index index, u64 page)
 {
+	/* A block that crosses into the page begins before it. */
 	u64 first = page - (INSN_BYTES_MAX - 1);
 
 	if (!filter_has(&v->code_pages[index], page / PAGE_SIZE))
