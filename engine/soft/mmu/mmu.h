@@ -117,8 +117,17 @@ void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index);
 
 /* ---- guest-physical memory (mmu/phys.c) ---- */
 
+/** phys_slot() in general. */
+struct memslot *phys_slot_search(struct soft_vm *vm, u64 gpa);
+
 /** Slot holding @gpa, or NULL (MMIO). Any thread while no slot changes. */
-struct memslot *phys_slot(struct soft_vm *vm, u64 gpa);
+static inline struct memslot *phys_slot(struct soft_vm *vm, u64 gpa)
+{
+	/* Nearly all RAM of most machines. */
+	if (likely(gpa - vm->slots[0].gpa < vm->slots[0].size))
+		return &vm->slots[0];
+	return phys_slot_search(vm, gpa);
+}
 /** hva of @gpa if the bytes up to the end of its page are RAM; else NULL. */
 u8 *phys_ram(struct soft_vm *vm, u64 gpa);
 /**
