@@ -124,6 +124,7 @@ static void soft_vm_destroy(struct engine_vm *base)
 		irqchip_destroy(vm->irqchip);
 	for (u32 n = 0; n < vm->slot_count; n++) {
 		free(vm->slots[n].page_flags);
+		free(vm->slots[n].writers);
 		free(vm->slots[n].dirty);
 	}
 	free(vm);
@@ -193,6 +194,7 @@ static void forget_translations(struct soft_vm *vm)
 static void delete_slot(struct soft_vm *vm, struct memslot *slot)
 {
 	free(slot->page_flags);
+	free(slot->writers);
 	free(slot->dirty);
 	u32 at = (u32)(slot - vm->slots);
 	memmove(slot, slot + 1, (vm->slot_count - at - 1) * sizeof(*slot));
@@ -212,11 +214,14 @@ static int insert_slot(struct soft_vm *vm, const struct kvm_userspace_memory_reg
 	    .id = r->slot,
 	    .flags = r->flags,
 	    .page_flags = calloc(pages, 1),
+	    .writers = calloc(pages, sizeof(*slot.writers)),
 	};
 	if (r->flags & KVM_MEM_LOG_DIRTY_PAGES)
 		slot.dirty = calloc(pages / 64 + 1, sizeof(u64));
-	if (!slot.page_flags || ((r->flags & KVM_MEM_LOG_DIRTY_PAGES) && !slot.dirty)) {
+	if (!slot.page_flags || !slot.writers ||
+	    ((r->flags & KVM_MEM_LOG_DIRTY_PAGES) && !slot.dirty)) {
 		free(slot.page_flags);
+		free(slot.writers);
 		free(slot.dirty);
 		return -ENOMEM;
 	}

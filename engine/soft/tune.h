@@ -19,6 +19,7 @@ struct error;
 	X(crossings, "blocks across the end of a page found through the jump cache")               \
 	X(flushes, "only TLB entries in use touched by a flush, and fewer flushes")                \
 	X(walks, "page walks that set nothing and meet no fault done apart")                       \
+	X(writers, "where a page is entered for writing known, for when it gets code")             \
 	X(contexts, "TLBs and jump caches kept for each PCID")
 
 struct soft_tuning {
