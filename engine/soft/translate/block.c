@@ -229,9 +229,12 @@ void block_poke(struct soft_vcpu *v, const void *pc)
 		return;
 	for (u32 n = 0; n < b->exit_count; n++)
 		patch(v->cache, &b->exits[n], b->exits[n].stub);
-	enum mmu_index index = MODE_MMU(b->mode);
-	for (u32 n = 0; n < v->jump_logged[index]; n++)
-		v->jump[index][v->jump_log[index][n]].code = (u64)v->cache->stubs.kicked;
+	/* STAC and CLAC may let it leave by the other kernel index. */
+	bool user = MODE_MMU(b->mode) == MMU_USER;
+	u32 first = user ? MMU_USER : MMU_KERNEL, last = user ? MMU_USER : MMU_KERNEL_AC;
+	for (u32 index = first; index <= last; index++)
+		for (u32 n = 0; n < v->jump_logged[index]; n++)
+			v->jump[index][v->jump_log[index][n]].code = (u64)v->cache->stubs.kicked;
 }
 
 u64 guest_rip_of_host(struct soft_vcpu *v, u64 host)

@@ -12,6 +12,7 @@
 #include "engine/soft/vcpu.h"
 
 struct block;
+struct decode_cache;
 struct error;
 struct perf_map;
 struct translator;
@@ -103,7 +104,8 @@ struct block_cache {
 	struct block **pages; /* PAGE_HASH_SIZE */
 	struct stubs stubs;
 	struct translator *translator; /* working memory of translate() */
-	struct perf_map *perf;	       /* told of all code; NULL: nobody asked */
+	struct decode_cache *decoded;
+	struct perf_map *perf; /* told of all code; NULL: nobody asked */
 };
 
 /* ---- cache.c, outside ---- */

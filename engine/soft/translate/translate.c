@@ -6,6 +6,7 @@
 
 #include "debug/trace.h"
 #include "engine/soft/mmu/mmu.h"
+#include "engine/soft/translate/inline_ops.h"
 #include "engine/soft/translate/listing.h"
 #include "engine/soft/translate/translator.h"
 
@@ -22,9 +23,10 @@ static u16 unit_fault(const struct decoded *d, u32 mode)
 		return OP_ID_ud;
 	if (d->is_wait && (mode & MODE_TS) && (mode & MODE_MP))
 		return OP_ID_nm;
-	if ((d->sse && (mode & MODE_NO_SSE)) || (d->avx && (mode & MODE_NO_AVX)))
+	if ((d->sse && (mode & MODE_NO_SSE)) || (d->avx && (mode & MODE_NO_AVX)) ||
+	    (d->avx512 && (mode & MODE_NO_AVX512)))
 		return OP_ID_ud;
-	if ((d->sse || d->avx || d->mmx) && (mode & MODE_TS))
+	if ((d->sse || d->avx || d->avx512 || d->mmx) && (mode & MODE_TS))
 		return OP_ID_nm;
 	return 0;
 }
@@ -74,6 +76,8 @@ bool ends_block(const struct decoded *d)
 	case CLASS_RET:
 		return true;
 	case CLASS_OP:
+		if (d->goes_on)
+			return false;
 		return (op_properties[d->insn.op] & OP_ENDS) || d->insn.op == OP_ID_ud ||
 		       d->insn.op == OP_ID_gp || d->insn.op == OP_ID_nm;
 	default:
@@ -125,7 +129,7 @@ static int decode_block(struct translator *t, const struct code_source *source)
 		if ((linear & PAGE_MASK) != t->page)
 			break;
 		u32 available = gather_bytes(source, linear, bytes);
-		int r = decode(bytes, available, rip, t->mode, d);
+		int r = decode(t->v->cache->decoded, bytes, available, rip, t->mode, d);
 		/* What is undefined may become defined by a change of any byte that was looked at.
 		 */
 		u32 span = d->insn.length ? d->insn.length : available;
@@ -141,6 +145,7 @@ static int decode_block(struct translator *t, const struct code_source *source)
 			d->insn.op = OP_ID_gp;
 		}
 		adapt_to_mode(d, t->mode);
+		d->goes_on = inline_op_goes_on(t, d);
 		t->count++;
 		t->block->length = (u16)(t->block->length + span);
 		if (crosses) {
@@ -222,7 +227,9 @@ static void emit_insn(struct translator *t, const struct decoded *d)
 		emit_native_with_flags(t, d);
 		break;
 	case CLASS_OP:
-		emit_op(t, d);
+		r14_changes(t);
+		if (!emit_inline_op(t, d))
+			emit_op(t, d);
 		break;
 	case CLASS_NOP:
 		break;
@@ -278,6 +285,7 @@ static void emit_block(struct translator *t, u16 live_at_start)
 	if (!ends_block(last))
 		emit_goto(t, last->next_rip);
 	emit_cold(t);
+	emit_slow_ops(t);
 	emit_exit_stubs(t);
 }
 
@@ -356,6 +364,7 @@ struct block *translate(struct soft_vcpu *v, const struct code_source *source, u
 	struct translator *t = v->cache->translator;
 	memset(t, 0, offsetof(struct translator, insns));
 	t->cold_count = 0;
+	t->slow_count = 0;
 	t->map_count = 0;
 	t->side_count = 0;
 	t->miss_count = 0;
