@@ -27,7 +27,6 @@ struct block_exit {
 	struct block_exit *next_incoming; /* of linked */
 	bool parked;			  /* flags are in v->arith here, not in the host's */
 	bool plain;			  /* leads to a MODE_PLAIN block */
-	bool crosses; /* led to a block of two pages, which is not linked: ask the jump cache */
 };
 
 /* Bytes that a translation depends on besides its own: offsets in its page, both inclusive. */

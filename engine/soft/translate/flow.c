@@ -126,6 +126,11 @@ static void emit_goto_r14(struct translator *t, u32 size)
 static bool chainable(const struct translator *t, u64 target)
 {
 	u64 linear = target + t->block->cs_base;
+	/* What may be an instruction that crosses into the next page is found through the jump
+	 * cache, as blocks of two pages are not linked. */
+	if (t->v->vm->tune.crossings && (t->mode & MODE_FLAT) &&
+	    (linear & ~PAGE_MASK) > PAGE_SIZE - INSN_BYTES_MAX)
+		return false;
 	return !single(t) && t->mode == t->block->mode && t->block->gpa2 == ~0ull &&
 	       (linear & PAGE_MASK) == t->page;
 }
