@@ -14,6 +14,7 @@ struct error;
 /* name, what it does */
 #define SOFT_TUNINGS(X)                                                                            \
 	X(inline_ops, "short system instructions (CLI, STI, SWAPGS, STAC, RDTSC...) without a call")    \
+	X(syscalls, "SYSCALL and SYSRET without the dispatcher")                                   \
 	X(groups, "one address check for several accesses by the same registers")                  \
 	X(liveness, "flags found dead by looking behind the end of a block")                       \
 	X(traces, "blocks that go on behind branches")                                             \
