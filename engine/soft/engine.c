@@ -69,7 +69,7 @@ static int soft_vm_create(struct engine_vm **out, struct error *err)
 	vm->code_cache = CODE_CACHE_SIZE;
 	tuning_default(&vm->tune);
 	const char *tune = getenv(SOFT_TUNING_VARIABLE);
-	r = tune ? tuning_parse(&vm->tune, tune, err) : 0;
+	r = tune && *tune ? tuning_parse(&vm->tune, tune, err) : 0;
 	if (r < 0) {
 		free(vm);
 		return r;

@@ -18,7 +18,6 @@ struct error;
 	X(groups, "one address check for several accesses by the same registers")                  \
 	X(liveness, "flags found dead by looking behind the end of a block")                       \
 	X(traces, "blocks that go on behind branches")                                             \
-	X(targets, "indirect branches checked by the block they reach")                            \
 	X(crossings, "blocks across the end of a page found through the jump cache")
 
 struct soft_tuning {

@@ -85,6 +85,9 @@ struct page_filter {
 	u64 word[PAGE_FILTER_BITS / 64];
 };
 
+/* Groups of accesses in a block, at most */
+#define GROUP_SLOTS 24
+
 /* Where to go on for a linear address: filled by the dispatcher, looked up by translated code. */
 #define JUMP_CACHE_BITS 12
 #define JUMP_CACHE_SIZE (1u << JUMP_CACHE_BITS)
@@ -181,6 +184,7 @@ struct soft_vcpu {
 	u64 rip;	  /* CS-relative; set before every helper call */
 	u64 next_rip;	  /* address after the current instruction, set before every op call */
 	u64 tmp[4];	  /* spill slots inside one instruction */
+	u64 group[GROUP_SLOTS]; /* hva of what a check covers, inside one block: groups.c */
 	u64 host_rsp;	  /* host stack while inside the guest */
 	u64 pending_link; /* exit site that wants to be chained, or 0; the dispatcher's */
 	u16 arith; /* guest arithmetic flags when parked: AH = SF ZF AF PF CF by LAHF, AL = OF */

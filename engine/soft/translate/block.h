@@ -26,6 +26,7 @@ struct block_exit {
 	struct block_exit *next_incoming; /* of linked */
 	bool parked;			  /* flags are in v->arith here, not in the host's */
 	bool crosses; /* led to a block of two pages, which is not linked: ask the jump cache */
+	bool plain;			  /* leads to a MODE_PLAIN block */
 };
 
 /* Bytes that a translation depends on besides its own: offsets in its page, both inclusive. */
@@ -73,6 +74,7 @@ enum attention_check {
 	CHECK_COMMIT,
 	CHECK_SYSCALL,
 	CHECK_SYSRET,
+	CHECK_GROUP,
 	CHECK_COUNT
 };
 
@@ -92,6 +94,7 @@ struct stubs {
 	const u8 *op;	  /* r15 = struct insn *, v->rip set, flags parked */
 	const u8 *op_end; /* the same, goes on in the dispatcher */
 	const u8 *miss;	  /* r14 = address, r15 = access description: r14 = hva */
+	const u8 *group;  /* r14 = address, r15 = access description: r14 = hva or 0 */
 	const u8 *commit; /* bounce buffer to guest memory; flags parked */
 	const u8 *syscall; /* as op_end, v->next_rip set: SYSCALL from 64-bit code */
 	const u8 *sysret;  /* as op_end: SYSRET to 64-bit code at CPL 0 */

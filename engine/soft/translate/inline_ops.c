@@ -144,7 +144,7 @@ static void pushf_body(struct translator *t, const struct decoded *d)
 {
 	struct emitter *e = &t->e;
 	e_load_gs(e, W64, S1, GS(tmp[0]));
-	e_mem(e, W64, 0x89, S1, S0, REG_NONE, 1, 0);
+	e_mem(e, W64, 0x89, S1, S0, REG_NONE, 1, t->disp);
 	e_lea(e, W64, HOST_RSP, HOST_RSP, REG_NONE, 1, -8);
 }
 
@@ -163,7 +163,8 @@ static bool inline_pushf(struct translator *t, const struct decoded *d)
 	e_alu_imm(e, W32, ALU_AND, S0, ~(s32)(RFLAGS_RF | RFLAGS_VM));
 	e_store_gs(e, W64, S0, GS(tmp[0]));
 	e_lea(e, W64, S0, HOST_RSP, REG_NONE, 1, -8);
-	emit_access(t, d, 8, false, true, SEG_SS, pushf_body);
+	const struct place stack = {.seg = SEG_SS, .addrsize = 8, .write = true, .size = 8};
+	emit_access_r14(t, d, &stack, pushf_body);
 	return true;
 }
 
@@ -199,7 +200,7 @@ static bool inline_ac(struct translator *t, const struct decoded *d)
 	if (t->index != index) {
 		t->mode = (t->mode & ~(3u << MODE_MMU_SHIFT)) | (u32)index << MODE_MMU_SHIFT;
 		t->index = index;
-		e_store_gs32(e, GS(mode), t->mode);
+		e_store_gs32(e, GS(mode), t->mode & ~(u32)MODE_PLAIN);
 		e_store_gs32(e, GS(mmu_index), (u32)index);
 	}
 	slow_back(t);
@@ -344,8 +345,17 @@ static bool inline_bit_string(struct translator *t, const struct decoded *d)
 	bool test = i->opcode == 0xa3, wide = i->opsize == 8;
 	if (i->addrsize != 8 || i->opsize < 4)
 		return false;
+	const struct place where = {.base = i->base,
+				    .index = i->index,
+				    .scale = i->scale,
+				    .seg = i->seg,
+				    .addrsize = i->addrsize,
+				    .read = true,
+				    .write = !test,
+				    .size = i->opsize,
+				    .disp = i->disp};
 	flags_to_memory(t, S0);
-	emit_ea(t, d, 0);
+	emit_ea(t, &where, 0);
 	/* SDM 2A BT: the register is a signed offset in bits. */
 	e_get_guest(e, W64, S1, i->reg);
 	if (!wide)
@@ -359,7 +369,7 @@ static bool inline_bit_string(struct translator *t, const struct decoded *d)
 	e_store_gs(e, W64, S1, GS(tmp[0]));
 	t->body_acquire = true;
 	t->body_host_after = true;
-	emit_access(t, d, i->opsize, true, !test, i->seg, bit_string_body);
+	emit_access_r14(t, d, &where, bit_string_body);
 	t->body_acquire = false;
 	t->parked = false;
 	return true;
@@ -387,6 +397,7 @@ bool emit_inline_op(struct translator *t, const struct decoded *d)
 	bool ring0 = t->mode & MODE_RING0;
 	if ((t->mode & 3) != MODE_CODE64)
 		return false;
+	r14_changes(t);
 	if (d->insn.op == OP_ID_syscall || d->insn.op == OP_ID_sysret)
 		return inline_syscall(t, d);
 	if (!t->v->vm->tune.inline_ops)
