@@ -383,7 +383,7 @@ static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu *
 	}
 	v->irq_word = v->lapic ? irqchip_pending_word(v) : &may_wait;
 	vcpu_reset(v, false);
-	tlb_flush(v, false);
+	tlb_init(v);
 	v->mp_state = id == 0 || !vm->irqchip ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_UNINITIALIZED;
 	vm->vcpus[id] = v;
 	atomic_fetch_add(&vm->vcpu_count, 1);

@@ -18,7 +18,10 @@ struct error;
 	X(groups, "one address check for several accesses by the same registers")                  \
 	X(liveness, "flags found dead by looking behind the end of a block")                       \
 	X(traces, "blocks that go on behind branches")                                             \
-	X(crossings, "blocks across the end of a page found through the jump cache")
+	X(crossings, "blocks across the end of a page found through the jump cache")               \
+	X(flushes, "only TLB entries in use touched by a flush, and fewer flushes")                \
+	X(walks, "page walks that set nothing and meet no fault done apart")                       \
+	X(contexts, "TLBs and jump caches kept for each PCID")
 
 struct soft_tuning {
 #define X(name, what) bool name;

@@ -134,7 +134,8 @@ int fixture_setup(void **state)
 					     .access = SEG_P | SEG_S | SEG_DB | SEG_G | 3};
 	v->seg[SEG_CS].access = SEG_P | SEG_S | SEG_L | SEG_G | 0xb;
 	v->tr = (struct segment){.access = SEG_UNUSABLE};
-	tlb_flush(v, false);
+	memset(&f->vm.tune, true, sizeof(f->vm.tune));
+	tlb_init(v);
 	next_table = TABLES + PAGE_SIZE;
 	return 0;
 }

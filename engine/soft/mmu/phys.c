@@ -2,7 +2,7 @@
 #include "engine/soft/mmu/internal.h"
 #include "engine/soft/mmu/io.h"
 
-struct memslot *phys_slot(struct soft_vm *vm, u64 gpa)
+struct memslot *phys_slot_search(struct soft_vm *vm, u64 gpa)
 {
 	u32 low = 0, high = vm->slot_count;
 

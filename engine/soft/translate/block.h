@@ -25,7 +25,6 @@ struct block_exit {
 	struct block *linked;
 	struct block_exit *next_incoming; /* of linked */
 	bool parked;			  /* flags are in v->arith here, not in the host's */
-	bool crosses; /* led to a block of two pages, which is not linked: ask the jump cache */
 	bool plain;			  /* leads to a MODE_PLAIN block */
 };
 

@@ -113,6 +113,11 @@ static void emit_goto_r14(struct translator *t, u32 size)
 static bool chainable(const struct translator *t, u64 target)
 {
 	u64 linear = target + t->block->cs_base;
+	/* What may be an instruction that crosses into the next page is found through the jump
+	 * cache, as blocks of two pages are not linked. */
+	if (t->v->vm->tune.crossings && (t->mode & MODE_FLAT) &&
+	    (linear & ~PAGE_MASK) > PAGE_SIZE - INSN_BYTES_MAX)
+		return false;
 	return !single(t) && t->mode == t->block->mode && t->block->gpa2 == ~0ull &&
 	       (linear & PAGE_MASK) == t->page;
 }
@@ -204,7 +209,7 @@ void emit_exit_stubs(struct translator *t)
 		t->index = (enum mmu_index)MODE_MMU(side->mode);
 		if (side->cs_checked && beyond_limit(t, side->target))
 			emit_limit_fault(t, &t->insns[side->insn]);
-		else if (chainable(t, side->target))
+		else if (side->plain || chainable(t, side->target))
 			emit_exit_stub(t, side);
 		else
 			emit_goto_far(t, side->target, side->insn);

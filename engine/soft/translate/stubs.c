@@ -51,6 +51,15 @@ static void load_guest(struct emitter *e)
 		e_load_gs(e, W64, g == RSP ? HOST_RSP : g, GS_REG(g));
 }
 
+/* As load_guest(), behind C that changes no guest register: those that it preserves are still there
+ * (System V ABI). */
+static void load_clobbered(struct emitter *e)
+{
+	static const u8 clobbered[] = {RAX, RCX, RDX, RSI, RDI, R8, R9, R10, R11};
+	for (u32 n = 0; n < sizeof(clobbered); n++)
+		e_load_gs(e, W64, clobbered[n], GS_REG(clobbered[n]));
+}
+
 /* cmp dword gs:[attention], 0; jne */
 static u8 *e_check_attention(struct emitter *e)
 {
@@ -251,7 +260,7 @@ static void emit_memory_stubs(struct emitter *e, struct stubs *s)
 	s->check_begin[CHECK_MISS] = here(e);
 	u8 *attention = e_check_attention(e);
 	u8 *go_on = e->p;
-	load_guest(e);
+	load_clobbered(e);
 	e_load_gs(e, W64, S0, GS(tmp[3]));
 	e_ret(e);
 	s->check_end[CHECK_MISS] = here(e);
@@ -275,7 +284,7 @@ static void emit_memory_stubs(struct emitter *e, struct stubs *s)
 	s->check_begin[CHECK_GROUP] = here(e);
 	attention = e_check_attention(e);
 	go_on = e->p;
-	load_guest(e);
+	load_clobbered(e);
 	e_load_gs(e, W64, S0, GS(tmp[3]));
 	e_ret(e);
 	s->check_end[CHECK_GROUP] = here(e);
@@ -296,7 +305,7 @@ static void emit_memory_stubs(struct emitter *e, struct stubs *s)
 	s->check_begin[CHECK_COMMIT] = here(e);
 	attention = e_check_attention(e);
 	go_on = e->p;
-	load_guest(e);
+	load_clobbered(e);
 	e_ret(e);
 	s->check_end[CHECK_COMMIT] = here(e);
 	e_patch(e, attention, e->p);
