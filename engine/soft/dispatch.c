@@ -409,8 +409,8 @@ static u64 jump_cache_find(const struct soft_vcpu *v, u32 mode, u64 linear)
  */
 static bool may_link(struct soft_vcpu *v, const struct block_exit *link, const struct block *b)
 {
-	const struct block *from = block_of_host(v, v->cache->rx + link->site);
-	return from && from->valid && from->mode == b->mode && from->cs_base == b->cs_base &&
+	const struct block *from = link->from;
+	return from->valid && from->mode == b->mode && from->cs_base == b->cs_base &&
 	       ((from->gpa ^ b->gpa) & PAGE_MASK) == 0 && b->gpa2 == ~0ull &&
 	       link->target + b->cs_base == b->linear;
 }

@@ -60,7 +60,8 @@ static u64 live_flags(const u8 *code, u64 rip, u32 mode, u64 open, u32 forks)
 	u64 live = 0;
 	for (u32 n = 0; n < LIVE_INSNS_MAX && open; n++) {
 		struct decoded d;
-		if (decode(NULL, code, 15, rip, mode, &d))
+		bool outside = (u64)code - CODE_BASE > CODE_SIZE - 15; /* a jump by 16 bits */
+		if (outside || decode(NULL, code, 15, rip, mode, &d))
 			break;
 		live |= d.flags_read & open;
 		open &= ~(u64)d.flags_written;

@@ -174,6 +174,7 @@ static void emit_exit_stub(struct translator *t, const struct side_exit *side)
 	struct emitter *e = &t->e;
 	const struct stubs *stubs = &t->v->cache->stubs;
 	struct block_exit *exit = &t->block->exits[t->block->exit_count++];
+	exit->from = t->block;
 	exit->target = side->target;
 	exit->parked = side->parked;
 	exit->site = (u32)(side->site - t->v->cache->rw);
