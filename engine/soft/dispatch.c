@@ -104,6 +104,13 @@ void *soft_miss(struct soft_vcpu *v, u64 address, u32 description, u64 *return_a
 	return bounce;
 }
 
+/* For several accesses at once, see groups.c. */
+void *soft_group(struct soft_vcpu *v, u64 address, u32 description)
+{
+	return tlb_try(v, address, GROUP_LENGTH(description), description & GROUP_WRITES,
+		       (enum mmu_index)GROUP_INDEX(description));
+}
+
 void soft_miss_attention(struct soft_vcpu *v, const void *pc)
 {
 	block_poke(v, pc);
@@ -410,9 +417,9 @@ static u64 jump_cache_find(const struct soft_vcpu *v, u32 mode, u64 linear)
 static bool may_link(struct soft_vcpu *v, const struct block_exit *link, const struct block *b)
 {
 	const struct block *from = link->from;
-	return from->valid && from->mode == b->mode && from->cs_base == b->cs_base &&
-	       ((from->gpa ^ b->gpa) & PAGE_MASK) == 0 && b->gpa2 == ~0ull &&
-	       link->target + b->cs_base == b->linear;
+	return from->valid && ((from->mode ^ b->mode) & ~MODE_PLAIN) == 0 &&
+	       from->cs_base == b->cs_base && ((from->gpa ^ b->gpa) & PAGE_MASK) == 0 &&
+	       b->gpa2 == ~0ull && link->target + b->cs_base == b->linear;
 }
 
 u64 soft_dispatch(struct soft_vcpu *v)
@@ -437,6 +444,7 @@ u64 soft_dispatch(struct soft_vcpu *v)
 			v->heeded = ~(u32)ATTENTION_IRQ;
 	}
 	u32 mode = next_mode(v);
+	bool plain = link && link->plain;
 	u64 linear = next_linear(v, mode);
 	if (unlikely(mode & MODE_STEP))
 		check_exec_breakpoint(v, linear);
@@ -444,6 +452,8 @@ u64 soft_dispatch(struct soft_vcpu *v)
 		return result;
 	if (!(mode & (MODE_ONE | MODE_STEP)))
 		use_jump_cache(v, mode);
+	if (plain)
+		mode |= MODE_PLAIN;
 	u64 gpa;
 	const u8 *host = fetch_page(v, linear, &gpa);
 	struct block *b = block_find(v, linear, gpa, mode);
@@ -455,7 +465,8 @@ u64 soft_dispatch(struct soft_vcpu *v)
 	if (likely(!v->running)) {
 		if (link && may_link(v, link, b))
 			block_link(v, link, b);
-		remember(v, b);
+		if (!plain)
+			remember(v, b);
 	}
 	return (u64)block_code(v->cache, b);
 }

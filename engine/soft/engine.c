@@ -85,8 +85,8 @@ static int soft_vm_create(struct engine_vm **out, struct error *err)
 	tuning_default(&vm->tune);
 	const char *tune = getenv(SOFT_TUNING_VARIABLE);
 	const char *code_cache = getenv(CODE_CACHE_VARIABLE);
-	r = tune ? tuning_parse(&vm->tune, tune, err) : 0;
-	if (!r && code_cache)
+	r = tune && *tune ? tuning_parse(&vm->tune, tune, err) : 0;
+	if (!r && code_cache && *code_cache)
 		r = set_code_cache(vm, code_cache, err);
 	if (r < 0) {
 		free(vm);

@@ -16,8 +16,7 @@ struct error;
 	X(groups, "one address check for several accesses by the same registers")                  \
 	X(liveness, "flags found dead by looking behind the end of a block")                       \
 	X(forms, "instructions decoded by comparing with earlier ones of the same form")           \
-	X(traces, "blocks that go on behind branches")                                             \
-	X(targets, "indirect branches checked by the block they reach")
+	X(traces, "blocks that go on behind branches")
 
 struct soft_tuning {
 #define X(name, what) bool name;

@@ -84,6 +84,9 @@ struct page_filter {
 	u64 word[PAGE_FILTER_BITS / 64];
 };
 
+/* Groups of accesses in a block, at most */
+#define GROUP_SLOTS 24
+
 /* Where to go on for a linear address: filled by the dispatcher, looked up by translated code. */
 #define JUMP_CACHE_BITS 10
 #define JUMP_CACHE_SIZE (1u << JUMP_CACHE_BITS)
@@ -163,12 +166,13 @@ struct soft_msrs {
 struct soft_vcpu {
 	/* ---- reached by translated code and the stubs through GS; offsets matter, see translate/
 	 * ---- */
-	u64 regs[16];	  /* in encoding order: rax rcx rdx rbx rsp rbp rsi rdi r8 .. r15 */
-	u64 rip;	  /* CS-relative; set before every helper call */
-	u64 next_rip;	  /* address after the current instruction, set before every op call */
-	u64 tmp[4];	  /* spill slots inside one instruction */
-	u64 host_rsp;	  /* host stack while inside the guest */
-	u64 pending_link; /* exit site that wants to be chained, or 0; the dispatcher's */
+	u64 regs[16]; /* in encoding order: rax rcx rdx rbx rsp rbp rsi rdi r8 .. r15 */
+	u64 rip;      /* CS-relative; set before every helper call */
+	u64 next_rip; /* address after the current instruction, set before every op call */
+	u64 tmp[4];   /* spill slots inside one instruction */
+	u64 group[GROUP_SLOTS]; /* hva of what a check covers, inside one block: groups.c */
+	u64 host_rsp;		/* host stack while inside the guest */
+	u64 pending_link;	/* exit site that wants to be chained, or 0; the dispatcher's */
 	u16 arith; /* guest arithmetic flags when parked: AH = SF ZF AF PF CF by LAHF, AL = OF */
 	_Alignas(2) u8
 	    int_shadow; /* STI or MOV SS shadow covers the next instruction (1 STI, 2 MOV SS) */

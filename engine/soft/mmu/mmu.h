@@ -79,6 +79,12 @@ void *tlb_fill(struct soft_vcpu *v, u64 linear, u32 size, enum access access, en
 	       bool stack);
 
 /**
+ * As tlb_fill() for what is not certain to be accessed: raises nothing and sets no D bit. NULL also
+ * where that would have been necessary.
+ */
+void *tlb_try(struct soft_vcpu *v, u64 linear, u32 size, bool write, enum mmu_index index);
+
+/**
  * Instruction fetch: physical page of @linear, through v->itlb. Returns the hva of the byte and its
  * *gpa, or NULL when the page is not RAM (*gpa valid). Raises #PF (I bit when NX or SMEP says so)
  * or #GP(0).

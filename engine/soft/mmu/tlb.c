@@ -197,10 +197,32 @@ static void enter(struct soft_vcpu *v, const struct walk *w, u8 *host, bool writ
 	v->tlb_state[number] = state;
 }
 
+/* Enters the page of a walk, for writing too if nothing stands against it. The hva of its address;
+ * NULL: an access, a write if @write, cannot simply be made. */
+static void *enter_walked(struct soft_vcpu *v, const struct walk *w, bool write,
+			  enum mmu_index index)
+{
+	struct memslot *slot = phys_slot(v->vm, w->gpa);
+	u64 in_page = w->linear & (PAGE_SIZE - 1);
+
+	if (unlikely(!slot || (debug_armed(v) && debug_page_watched(v, w->linear))))
+		return NULL;
+
+	u8 *host = slot->host + (w->gpa - in_page - slot->gpa);
+	bool may_write = w->writable || (index != MMU_USER && !(v->cr0 & CR0_WP));
+	bool enter_write = w->dirty && may_write && phys_plain_write(slot, w->gpa);
+
+	if (unlikely(w->page_size != PAGE_SIZE))
+		note_large(v, w);
+	enter(v, w, host, false, index);
+	if (enter_write)
+		enter(v, w, host, true, index);
+	return write && !enter_write ? NULL : host + in_page;
+}
+
 void *tlb_fill_page(struct soft_vcpu *v, u64 linear, enum access access, enum mmu_index index,
 		    bool stack, u64 *gpa)
 {
-	u64 in_page = linear & (PAGE_SIZE - 1);
 	struct walk w; /* all of it is mmu_walk()'s to fill in: this is the hot path */
 	bool write = access == ACCESS_WRITE;
 
@@ -212,22 +234,20 @@ void *tlb_fill_page(struct soft_vcpu *v, u64 linear, enum access access, enum mm
 	if (unlikely(mmu_walk(v, &w, access, index, true)))
 		raise_pf(v, linear, w.error);
 	*gpa = w.gpa;
+	return enter_walked(v, &w, write, index);
+}
 
-	struct memslot *slot = phys_slot(v->vm, w.gpa);
+void *tlb_try(struct soft_vcpu *v, u64 linear, u32 size, bool write, enum mmu_index index)
+{
+	struct walk w;
 
-	if (unlikely(!slot || (debug_armed(v) && debug_page_watched(v, linear))))
+	if ((linear & (PAGE_SIZE - 1)) + size > PAGE_SIZE || !is_canonical(linear))
 		return NULL;
-
-	u8 *host = slot->host + (w.gpa - in_page - slot->gpa);
-	bool may_write = w.writable || (index != MMU_USER && !(v->cr0 & CR0_WP));
-	bool enter_write = w.dirty && may_write && phys_plain_write(slot, w.gpa);
-
-	if (unlikely(w.page_size != PAGE_SIZE))
-		note_large(v, &w);
-	enter(v, &w, host, false, index);
-	if (enter_write)
-		enter(v, &w, host, true, index);
-	return write && !enter_write ? NULL : host + in_page;
+	v->stats.tlb_misses++;
+	w.linear = linear;
+	if (mmu_walk(v, &w, ACCESS_READ, index, true))
+		return NULL;
+	return enter_walked(v, &w, write, index);
 }
 
 void *tlb_fill(struct soft_vcpu *v, u64 linear, u32 size, enum access access, enum mmu_index index,

@@ -31,6 +31,7 @@ struct block_exit {
 	struct block_exit *next_incoming, **prev_incoming; /* of linked */
 	struct block *from;
 	bool parked; /* flags are in v->arith here, not in the host's */
+	bool plain;  /* leads to a MODE_PLAIN block */
 };
 
 /* Bytes that a translation depends on besides its own: offsets in its page, both inclusive. */
@@ -88,9 +89,10 @@ struct stubs {
 	const u8 *op;	  /* r15 = struct insn *, v->rip set, flags parked */
 	const u8 *op_end; /* the same, goes on in the dispatcher */
 	const u8 *miss;	  /* r14 = address, r15 = access description: r14 = hva */
+	const u8 *group;  /* r14 = address, r15 = access description: r14 = hva or 0 */
 	const u8 *commit; /* bounce buffer to guest memory; flags parked */
-	const u8 *check_begin[3]; /* attention checks that a kick rewinds to: [begin, end) */
-	const u8 *check_end[3];
+	const u8 *check_begin[4]; /* attention checks that a kick rewinds to: [begin, end) */
+	const u8 *check_end[4];
 };
 
 #define PAGE_HASH_SIZE (1u << 13)

@@ -124,6 +124,8 @@ static void take_operands(struct form *form, const ZydisDecodedInstruction *zi,
 		if (number == REG_NONE)
 			continue;
 		d->gpr_used |= (u16)(1u << number);
+		if (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+			d->gpr_written |= (u16)(1u << number);
 		u8 field;
 		switch (op->encoding) {
 		case ZYDIS_OPERAND_ENCODING_MODRM_REG:

@@ -53,7 +53,8 @@ struct decoded {
 	u8 tail_offset, tail; /* immediate bytes that follow the operand bytes */
 	struct reg_operand gpr[4];
 	u8 gpr_count;
-	u16 gpr_used; /* guest registers named or implied, for choosing spills */
+	u16 gpr_used;	 /* guest registers named or implied, for choosing spills */
+	u16 gpr_written; /* those of them that may change */
 
 	/* memory operand */
 	bool mem;

@@ -103,6 +103,17 @@ static inline void e_gs_base(struct emitter *e, int w, u32 opcode, int reg, int 
 	e32(e, (u32)disp);
 }
 
+/** ModRM byte and what follows for reg, [base + disp]; @base is not rsp or r12. */
+static inline void e_modrm_base(struct emitter *e, int reg, int base, s32 disp)
+{
+	int mod = disp == 0 && (base & 7) != 5 ? 0 : disp == (s8)disp ? 0x40 : 0x80;
+	e8(e, mod | (reg & 7) << 3 | (base & 7));
+	if (mod == 0x40)
+		e8(e, (u8)disp);
+	else if (mod == 0x80)
+		e32(e, (u32)disp);
+}
+
 /** op reg, [base + index * scale + disp]; base and index may be REG_NONE; index is not rsp. */
 static inline void e_mem(struct emitter *e, int w, u32 opcode, int reg, int base, int index,
 			 int scale, s32 disp)

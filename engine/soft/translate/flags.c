@@ -13,15 +13,21 @@
 
 void flags_to_host(struct translator *t, int tmp)
 {
-	if (t->parked)
+	if (t->parked) {
 		e_restore_flags(&t->e, tmp);
+		if (tmp == S0)
+			r14_changes(t);
+	}
 	t->parked = false;
 }
 
 void flags_to_memory(struct translator *t, int tmp)
 {
-	if (!t->parked)
+	if (!t->parked) {
 		e_park_flags(&t->e, tmp);
+		if (tmp == S0)
+			r14_changes(t);
+	}
 	t->parked = true;
 }
 
@@ -155,8 +161,8 @@ static bool prefers_parked(const struct translator *t)
 		if (d->class == CLASS_OP)
 			return true;
 		if (d->flags_read || d->flags_written)
-			return touches_memory(d) && !d->flags_read;
-		if (touches_memory(d) || d->class == CLASS_JMP_IND)
+			return looks_up(t, n) && !d->flags_read;
+		if (looks_up(t, n) || d->class == CLASS_JMP_IND || d->class == CLASS_RET)
 			return true;
 	}
 	return false;

@@ -35,6 +35,12 @@ static u32 push_size(const struct decoded *d)
 	return d->insn.opsize;
 }
 
+u32 stack_size(const struct translator *t, const struct decoded *d)
+{
+	bool branch = d->class >= CLASS_JMP;
+	return branch && (t->mode & 3) == MODE_CODE64 ? 8 : d->insn.opsize;
+}
+
 /* What to add to RSP if the target of branch @d turns out to be non-canonical. */
 static s32 undo_of(const struct decoded *d)
 {
@@ -136,6 +142,7 @@ static void emit_goto_far(struct translator *t, u64 target, u32 insn)
 		return;
 	}
 	flags_to_memory(t, S0);
+	r14_changes(t);
 	e_mov_imm(e, S0, target);
 	emit_jump_cache(t, target, insn);
 }
@@ -177,8 +184,10 @@ static void emit_exit_stub(struct translator *t, const struct side_exit *side)
 	exit->from = t->block;
 	exit->target = side->target;
 	exit->parked = side->parked;
+	exit->plain = side->plain;
 	exit->site = (u32)(side->site - t->v->cache->rw);
 	exit->stub = (u32)(e->p - t->v->cache->rw);
+	r14_changes(t);
 	e_store_gs_imm(e, GS(rip), exit->target, S0);
 	e_mov_imm(e, S1, (u64)exit);
 	e_jmp_to(e, (side->parked ? stubs->exit_parked : stubs->exit) - e->to_rx);
@@ -278,18 +287,20 @@ static void stack_move(struct translator *t, s32 delta)
 	e_lea(&t->e, (t->mode & 3) == MODE_CODE64, HOST_RSP, HOST_RSP, REG_NONE, 1, delta);
 }
 
-static void e_store_size(struct emitter *e, u32 size, int reg)
+static void e_store_size(struct translator *t, u32 size, int reg)
 {
+	struct emitter *e = &t->e;
 	if (size == 2)
 		e8(e, 0x66);
-	e_mem(e, size == 8, 0x89, reg, S0, REG_NONE, 1, 0);
+	e_mem(e, size == 8, 0x89, reg, S0, REG_NONE, 1, t->disp);
 }
 
-static void e_load_size(struct emitter *e, u32 size, int reg)
+static void e_load_size(struct translator *t, u32 size, int reg)
 {
+	struct emitter *e = &t->e;
 	if (size == 2)
 		e8(e, 0x66);
-	e_mem(e, size == 8, 0x8b, reg, S0, REG_NONE, 1, 0);
+	e_mem(e, size == 8, 0x8b, reg, S0, REG_NONE, 1, t->disp);
 }
 
 static void store_immediate(struct translator *t, u32 size, u64 value)
@@ -297,12 +308,12 @@ static void store_immediate(struct translator *t, u32 size, u64 value)
 	struct emitter *e = &t->e;
 	if (size == 8 && (s64)value != (s32)value) {
 		e_mov_imm(e, S1, value);
-		e_store_size(e, 8, S1);
+		e_store_size(t, 8, S1);
 		return;
 	}
 	if (size == 2)
 		e8(e, 0x66);
-	e_mem(e, size == 8, 0xc7, 0, S0, REG_NONE, 1, 0);
+	e_mem(e, size == 8, 0xc7, 0, S0, REG_NONE, 1, t->disp);
 	if (size == 2)
 		e16(e, (u32)value);
 	else
@@ -315,42 +326,33 @@ static void push_body(struct translator *t, const struct decoded *d)
 	u32 size = push_size(d);
 	if (d->mem) {
 		e_load_gs(e, W64, S1, GS(tmp[0]));
-		e_store_size(e, size, S1);
+		e_store_size(t, size, S1);
 	} else if (d->gpr_count) {
 		int host = host_reg(d->gpr[0].guest);
 		if (host == REG_NONE) {
 			e_load_gs(e, W64, S1, GS_REG(d->gpr[0].guest));
 			host = S1;
 		}
-		e_store_size(e, size, host);
+		e_store_size(t, size, host);
 	} else {
 		store_immediate(t, size, d->insn.imm);
 	}
 	stack_move(t, -(s32)size);
 }
 
-static void stack_address(struct translator *t, s32 offset)
-{
-	e_lea(&t->e, (t->mode & 3) == MODE_CODE64, S0, HOST_RSP, REG_NONE, 1, offset);
-}
-
 /* The value of a memory operand goes through v->tmp[0], so that r14 and r15 are free for the stack.
  */
 static void load_to_tmp(struct translator *t, const struct decoded *d)
 {
-	e_load_size(&t->e, push_size(d), S1);
+	e_load_size(t, push_size(d), S1);
 	e_store_gs(&t->e, W64, S1, GS(tmp[0]));
 }
 
 void emit_push(struct translator *t, const struct decoded *d)
 {
-	u32 size = push_size(d);
-	if (d->mem) {
-		emit_ea(t, d, 0);
-		emit_access(t, d, size, true, false, d->insn.seg, load_to_tmp);
-	}
-	stack_address(t, -(s32)size);
-	emit_access(t, d, size, false, true, SEG_SS, push_body);
+	if (d->mem)
+		emit_access(t, d, 0, load_to_tmp);
+	emit_access(t, d, d->mem, push_body);
 }
 
 static void pop_register(struct translator *t, const struct decoded *d)
@@ -361,16 +363,16 @@ static void pop_register(struct translator *t, const struct decoded *d)
 	if (guest == RSP) {
 		if (size == 2)
 			stack_move(t, 2);
-		e_load_size(e, size, HOST_RSP);
+		e_load_size(t, size, HOST_RSP);
 		return;
 	}
 	if (host == REG_NONE) {
 		if (size == 2)
 			e_load_gs(e, W64, S1, GS_REG(guest));
-		e_load_size(e, size, S1);
+		e_load_size(t, size, S1);
 		e_store_gs(e, W64, S1, GS_REG(guest));
 	} else {
-		e_load_size(e, size, host);
+		e_load_size(t, size, host);
 	}
 	stack_move(t, (s32)size);
 }
@@ -378,35 +380,27 @@ static void pop_register(struct translator *t, const struct decoded *d)
 static void pop_memory(struct translator *t, const struct decoded *d)
 {
 	e_load_gs(&t->e, W64, S1, GS(tmp[0]));
-	e_store_size(&t->e, push_size(d), S1);
+	e_store_size(t, push_size(d), S1);
 	stack_move(t, (s32)push_size(d));
 }
 
 void emit_pop(struct translator *t, const struct decoded *d)
 {
-	u32 size = push_size(d);
-	stack_address(t, 0);
-	if (!d->mem) {
-		emit_access(t, d, size, true, false, SEG_SS, pop_register);
-		return;
-	}
-	emit_access(t, d, size, true, false, SEG_SS, load_to_tmp);
-	/* RSP as base counts after the increment (SDM 2B POP). */
-	emit_ea(t, d, d->insn.base == RSP ? (s32)size : 0);
-	emit_access(t, d, size, false, true, d->insn.seg, pop_memory);
+	emit_access(t, d, 0, d->mem ? load_to_tmp : pop_register);
+	if (d->mem)
+		emit_access(t, d, 1, pop_memory);
 }
 
 static void leave_body(struct translator *t, const struct decoded *d)
 {
 	bool w = (t->mode & 3) == MODE_CODE64;
 	e_lea(&t->e, w, HOST_RSP, RBP, REG_NONE, 1, (s32)push_size(d));
-	e_load_size(&t->e, push_size(d), RBP);
+	e_load_size(t, push_size(d), RBP);
 }
 
 void emit_leave(struct translator *t, const struct decoded *d)
 {
-	e_mov(&t->e, (t->mode & 3) == MODE_CODE64, S0, RBP);
-	emit_access(t, d, push_size(d), true, false, SEG_SS, leave_body);
+	emit_access(t, d, 0, leave_body);
 }
 
 void emit_lea(struct translator *t, const struct decoded *d)
@@ -423,9 +417,14 @@ void emit_lea(struct translator *t, const struct decoded *d)
 		e_lea(e, i->opsize == 8, host_reg(i->reg), base, index, i->scale, (s32)i->disp);
 		return;
 	}
-	struct decoded plain = *d;
-	plain.insn.seg = SEG_DS; /* LEA knows no segment */
-	emit_ea(t, &plain, 0);
+	/* LEA knows no segment. */
+	const struct place where = {.base = i->base,
+				    .index = i->index,
+				    .scale = i->scale,
+				    .seg = SEG_DS,
+				    .addrsize = i->addrsize,
+				    .disp = i->disp};
+	emit_ea(t, &where, 0);
 	int guest = i->reg, host = host_reg(guest);
 	if (i->opsize == 2) {
 		if (host == REG_NONE) {
@@ -458,17 +457,6 @@ static void call_body(struct translator *t, const struct decoded *d)
 	stack_move(t, -(s32)size);
 }
 
-static u32 branch_size(const struct translator *t, const struct decoded *d)
-{
-	return (t->mode & 3) == MODE_CODE64 ? 8 : d->insn.opsize;
-}
-
-static void emit_push_return(struct translator *t, const struct decoded *d)
-{
-	stack_address(t, -(s32)push_size(d));
-	emit_access(t, d, push_size(d), false, true, SEG_SS, call_body);
-}
-
 /* A branch by 16 bits outside 64-bit mode clears the upper half of EIP (SDM 2A CALL, JMP; 2B RET).
  */
 static void e_cut_target(struct emitter *e, u32 size, int reg)
@@ -479,7 +467,7 @@ static void e_cut_target(struct emitter *e, u32 size, int reg)
 
 static void target_to_tmp(struct translator *t, const struct decoded *d)
 {
-	e_load_size(&t->e, push_size(d), S1);
+	e_load_size(t, push_size(d), S1);
 	e_cut_target(&t->e, push_size(d), S1);
 	e_store_gs(&t->e, W64, S1, GS(tmp[0]));
 }
@@ -489,8 +477,7 @@ static void emit_target_to_tmp(struct translator *t, const struct decoded *d)
 {
 	struct emitter *e = &t->e;
 	if (d->mem) {
-		emit_ea(t, d, 0);
-		emit_access(t, d, push_size(d), true, false, d->insn.seg, target_to_tmp);
+		emit_access(t, d, 0, target_to_tmp);
 		return;
 	}
 	e_get_guest(e, push_size(d) == 8, S1, d->gpr[0].guest);
@@ -500,23 +487,23 @@ static void emit_target_to_tmp(struct translator *t, const struct decoded *d)
 
 static void ret_body(struct translator *t, const struct decoded *d)
 {
-	e_load_size(&t->e, push_size(d), S0);
+	e_load_size(t, push_size(d), S0);
 	e_cut_target(&t->e, push_size(d), S0);
 	stack_move(t, (s32)(push_size(d) + (u16)d->insn.imm));
 }
 
 static void jmp_body(struct translator *t, const struct decoded *d)
 {
-	e_load_size(&t->e, push_size(d), S0);
+	e_load_size(t, push_size(d), S0);
 	e_cut_target(&t->e, push_size(d), S0);
 }
 
 static void emit_jmp_indirect(struct translator *t, const struct decoded *d)
 {
 	struct emitter *e = &t->e;
+	r14_changes(t);
 	if (d->mem) {
-		emit_ea(t, d, 0);
-		emit_access(t, d, push_size(d), true, false, d->insn.seg, jmp_body);
+		emit_access(t, d, 0, jmp_body);
 	} else {
 		e_get_guest(e, push_size(d) == 8, S0, d->gpr[0].guest);
 		e_cut_target(e, push_size(d), S0);
@@ -528,7 +515,7 @@ void emit_flow(struct translator *t, const struct decoded *d)
 {
 	/* Not a copy: bodies are emitted again for the cold path. */
 	struct decoded *kept = &t->insns[t->current];
-	kept->insn.opsize = (u8)branch_size(t, d);
+	kept->insn.opsize = (u8)stack_size(t, d);
 	switch (d->class) {
 	case CLASS_JMP:
 		if (beyond_limit(t, d->target))
@@ -543,12 +530,12 @@ void emit_flow(struct translator *t, const struct decoded *d)
 		emit_loop(t, d);
 		break;
 	case CLASS_CALL:
-		emit_push_return(t, kept);
+		emit_access(t, kept, 0, call_body);
 		emit_goto(t, d->target);
 		break;
 	case CLASS_CALL_IND:
 		emit_target_to_tmp(t, kept);
-		emit_push_return(t, kept);
+		emit_access(t, kept, d->mem, call_body);
 		e_load_gs(&t->e, W64, S0, GS(tmp[0]));
 		emit_goto_r14(t, push_size(kept));
 		break;
@@ -556,8 +543,7 @@ void emit_flow(struct translator *t, const struct decoded *d)
 		emit_jmp_indirect(t, kept);
 		break;
 	case CLASS_RET:
-		stack_address(t, 0);
-		emit_access(t, kept, push_size(kept), true, false, SEG_SS, ret_body);
+		emit_access(t, kept, 0, ret_body);
 		emit_goto_r14(t, push_size(kept));
 		break;
 	default:

@@ -19,7 +19,7 @@ static int address_reg(struct translator *t, int guest, int scratch)
 	return scratch;
 }
 
-static void emit_constant_address(struct translator *t, const struct insn *i, s32 extra,
+static void emit_constant_address(struct translator *t, const struct place *i, s64 extra,
 				  s32 base_gs)
 {
 	u64 address = (u64)(i->disp + extra);
@@ -40,11 +40,11 @@ static void emit_constant_address(struct translator *t, const struct insn *i, s3
 	}
 }
 
-void emit_ea(struct translator *t, const struct decoded *d, s32 extra)
+void emit_ea(struct translator *t, const struct place *i, s64 extra)
 {
-	const struct insn *i = &d->insn;
 	struct emitter *e = &t->e;
 	s32 base_gs = 0;
+	r14_changes(t);
 	if (is_64(t) && i->seg == SEG_FS)
 		base_gs = GS(seg_base_fs);
 	else if (is_64(t) && i->seg == SEG_GS)
@@ -119,41 +119,96 @@ static s32 tlb_table(const struct translator *t, bool write)
 	return table + (write ? (s32)offsetof(struct tlb, write) : (s32)offsetof(struct tlb, read));
 }
 
-void emit_access(struct translator *t, const struct decoded *d, u32 size, bool read, bool write,
-		 u8 seg, body_function *body)
+static u32 describe(const struct translator *t, const struct decoded *d, const struct place *p,
+		    bool segmented)
 {
-	struct emitter *e = &t->e;
-	bool stack = seg == SEG_SS;
-	bool align = t->mode & MODE_ALIGN;
-	bool call = write && (d->class == CLASS_CALL || d->class == CLASS_CALL_IND);
-	/* CS is never writable and may be unreadable (SDM 3A 3.4.5.1), so it counts as not flat. */
-	bool segmented = !(t->mode & MODE_FLAT) || (!is_64(t) && seg == SEG_CS) ||
-			 (!is_64(t) && seg >= SEG_FS && (t->mode & MODE_FS_BASE));
-	u32 description = size | (read ? ACCESS_READS : 0) | (write ? ACCESS_WRITES : 0) |
-			  (stack ? ACCESS_STACK : 0) | (segmented ? ACCESS_SEGMENTED : 0) |
-			  (align ? ACCESS_ALIGN : 0) | (call ? ACCESS_CALL : 0) |
-			  (d->mem_aligned ? ACCESS_ALIGNED : 0) |
-			  (u32)t->index << ACCESS_INDEX_SHIFT | (u32)seg << ACCESS_SEG_SHIFT;
-	s32 table = tlb_table(t, write);
-	struct cold_access *cold = &t->cold[t->cold_count++];
+	bool call = p->write && (d->class == CLASS_CALL || d->class == CLASS_CALL_IND);
+	return p->size | (p->read ? ACCESS_READS : 0) | (p->write ? ACCESS_WRITES : 0) |
+	       (p->seg == SEG_SS ? ACCESS_STACK : 0) | (segmented ? ACCESS_SEGMENTED : 0) |
+	       (t->mode & MODE_ALIGN ? ACCESS_ALIGN : 0) | (call ? ACCESS_CALL : 0) |
+	       (d->mem_aligned ? ACCESS_ALIGNED : 0) | (u32)t->index << ACCESS_INDEX_SHIFT |
+	       (u32)p->seg << ACCESS_SEG_SHIFT;
+}
 
-	*cold = (struct cold_access){.description = description,
-				     .body = body,
+/* CS is never writable and may be unreadable (SDM 3A 3.4.5.1), so it counts as not flat. */
+static bool is_segmented(const struct translator *t, u8 seg)
+{
+	return !(t->mode & MODE_FLAT) || (!is_64(t) && seg == SEG_CS) ||
+	       (!is_64(t) && seg >= SEG_FS && (t->mode & MODE_FS_BASE));
+}
+
+static struct cold_access *new_cold(struct translator *t, const struct decoded *d,
+				    body_function *body)
+{
+	struct cold_access *cold = &t->cold[t->cold_count++];
+	*cold = (struct cold_access){.body = body,
 				     .d = d,
 				     .insn = t->current,
 				     .acquire = t->body_acquire,
 				     .host_after = t->body_host_after};
-	if (segmented || align) {
+	return cold;
+}
+
+static void emit_body(struct translator *t, const struct decoded *d, s32 disp, body_function *body)
+{
+	if (t->body_acquire)
+		e_restore_flags(&t->e, S1);
+	t->disp = disp;
+	body(t, d);
+	t->disp = 0;
+}
+
+static void emit_single_access(struct translator *t, const struct decoded *d, const struct place *p,
+			       body_function *body)
+{
+	struct emitter *e = &t->e;
+	bool segmented = is_segmented(t, p->seg);
+	s32 table = tlb_table(t, p->write);
+	emit_ea(t, p, 0);
+	struct cold_access *cold = new_cold(t, d, body);
+	cold->description = describe(t, d, p, segmented);
+	if (segmented || (t->mode & MODE_ALIGN)) {
 		cold->site = e_jmp(e);
 	} else {
-		cold->site = emit_tlb_lookup(t, size, table);
+		cold->site = emit_tlb_lookup(t, p->size, table);
 		cold->tag = table;
 	}
 	cold->back = e->p;
-	if (t->body_acquire)
-		e_restore_flags(e, S1);
-	body(t, d);
+	emit_body(t, d, 0, body);
 	cold->after = e->p;
+}
+
+/* The first access of a group: one look-up for all that it covers. */
+static void emit_group_check(struct translator *t, const struct decoded *d, const struct place *p)
+{
+	struct emitter *e = &t->e;
+	const struct group *g = &t->groups[p->group];
+	u32 length = (u32)(g->high - g->low);
+	s32 table = tlb_table(t, g->write);
+	emit_ea(t, p, g->low);
+	struct cold_access *cold = new_cold(t, d, NULL);
+	cold->group = true;
+	cold->description =
+	    length | (g->write ? GROUP_WRITES : 0) | (u32)t->index << GROUP_INDEX_SHIFT;
+	cold->site = emit_tlb_lookup(t, length, table);
+	cold->tag = table;
+	cold->back = e->p;
+	e_store_gs(e, W64, S0, GS(group) + 8 * g->slot);
+}
+
+void emit_access(struct translator *t, const struct decoded *d, u32 k, body_function *body)
+{
+	const struct place *p = &t->places[t->current][k];
+	if (p->group == GROUP_NONE) {
+		emit_single_access(t, d, p, body);
+		return;
+	}
+	if (p->first)
+		emit_group_check(t, d, p);
+	else if (t->r14_group != p->group)
+		e_load_gs(&t->e, W64, S0, GS(group) + 8 * t->groups[p->group].slot);
+	t->r14_group = p->group;
+	emit_body(t, d, p->in_group, body);
 }
 
 /* Whether the instruction raises #MF for an exception that an earlier one left pending (SDM 1 8.6):
@@ -195,8 +250,36 @@ static void emit_one_cold(struct translator *t, struct cold_access *cold)
 	e_jmp_to(e, cold->after);
 }
 
+/*
+ * What a group's check did not find. C looks whether all of it can be had at once; if not, since it
+ * crosses a page, is no plain RAM, or would fault somewhere, the rest of the block runs with every
+ * access checked by itself: in a MODE_PLAIN block that begins with this instruction.
+ */
+static void emit_cold_group(struct translator *t, struct cold_access *cold)
+{
+	struct emitter *e = &t->e;
+	e_patch(e, cold->site, e->p);
+	map_here(t, cold->insn, true);
+	e_gs_base(e, W64, 0x33, S0, S1, cold->tag);
+	e_mov_imm(e, S1, cold->description);
+	e_call_to(e, t->v->cache->stubs.group - e->to_rx);
+	e_rr(e, W64, 0x85, S0, S0); /* test r14, r14 */
+	e_patch(e, e_jcc(e, CC_NE), cold->back);
+	t->side[t->side_count++] = (struct side_exit){
+	    .site = e_jmp(e),
+	    .target = cold->d->rip,
+	    .insn = cold->insn,
+	    .parked = true,
+	    .plain = true,
+	};
+}
+
 void emit_cold(struct translator *t)
 {
-	for (u32 n = 0; n < t->cold_count; n++)
-		emit_one_cold(t, &t->cold[n]);
+	for (u32 n = 0; n < t->cold_count; n++) {
+		if (t->cold[n].group)
+			emit_cold_group(t, &t->cold[n]);
+		else
+			emit_one_cold(t, &t->cold[n]);
+	}
 }

@@ -26,5 +26,6 @@
 #define MODE_ONE	  BIT(14) /* this block only: a single instruction, not chained (shadow, replay) */
 #define MODE_FS_BASE	  BIT(15) /* outside 64-bit mode: FS or GS is not flat */
 #define MODE_EM		  BIT(16) /* CR0.EM: MMX raises #UD */
+#define MODE_PLAIN	  BIT(17) /* this block only: every access checked by itself (groups.c) */
 
 #endif

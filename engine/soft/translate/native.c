@@ -112,6 +112,7 @@ static void rename_registers(struct translator *t, const struct decoded *d, stru
 			} else if (s0_free) {
 				host = S0;
 				s0_free = false;
+				r14_changes(t);
 			} else {
 				host = spill(t, d, r, false);
 			}
@@ -171,17 +172,12 @@ static struct fields choose_fields(const struct decoded *d, const struct renamin
 	return f;
 }
 
-static void emit_modrm(struct emitter *e, const struct fields *f)
+static void emit_modrm(struct emitter *e, const struct fields *f, s32 disp)
 {
-	/* [rsi], [rdi], [rbx], [rdx], [r14] need neither SIB nor displacement; [rbp] a zero one. */
-	if (!f->rm_is_mem) {
+	if (f->rm_is_mem)
+		e_modrm_base(e, f->reg, f->rm, disp);
+	else
 		e8(e, 0xc0 | (f->reg & 7) << 3 | (f->rm & 7));
-	} else if ((f->rm & 7) == RBP) {
-		e8(e, 0x40 | (f->reg & 7) << 3 | RBP);
-		e8(e, 0);
-	} else {
-		e8(e, (f->reg & 7) << 3 | (f->rm & 7));
-	}
 }
 
 static void emit_tail(struct emitter *e, const struct decoded *d)
@@ -190,14 +186,14 @@ static void emit_tail(struct emitter *e, const struct decoded *d)
 		e8(e, d->bytes[d->tail_offset + n]);
 }
 
-static void emit_vex(struct emitter *e, const struct decoded *d, const struct fields *f)
+static void emit_vex(struct emitter *e, const struct decoded *d, const struct fields *f, s32 disp)
 {
 	e8(e, 0xc4);
 	e8(e, (f->reg & 8 ? 0 : 0x80) | 0x40 | (f->rm & 8 ? 0 : 0x20) | d->insn.map);
 	e8(e, (d->wide ? 0x80 : 0) | (~f->vvvv & 15) << 3 | (d->vex_l ? 4 : 0) | d->vex_pp);
 	e8(e, d->insn.opcode);
 	if (d->has_modrm)
-		emit_modrm(e, f);
+		emit_modrm(e, f, disp);
 	emit_tail(e, d);
 }
 
@@ -211,7 +207,7 @@ static bool needs_rex_for_bytes(const struct decoded *d, const struct renaming *
 }
 
 static void emit_legacy(struct emitter *e, const struct decoded *d, const struct fields *f,
-			bool rex)
+			bool rex, s32 disp)
 {
 	u8 opcode = d->insn.opcode;
 	bool low_opcode_reg = false;
@@ -262,7 +258,7 @@ static void emit_legacy(struct emitter *e, const struct decoded *d, const struct
 		e8(e, 0x3a);
 	e8(e, opcode);
 	if (modrm)
-		emit_modrm(e, &fields);
+		emit_modrm(e, &fields, disp);
 	emit_tail(e, d);
 }
 
@@ -292,9 +288,9 @@ static void native_body(struct translator *t, const struct decoded *d)
 	if (d->vex && d->insn.map == 1 && d->insn.opcode == 0x77 && (t->mode & 3) != MODE_CODE64)
 		emit_zero_vectors(&t->e, d->vex_l);
 	else if (d->vex)
-		emit_vex(&t->e, d, &f);
+		emit_vex(&t->e, d, &f, t->disp);
 	else
-		emit_legacy(&t->e, d, &f, needs_rex_for_bytes(d, &r));
+		emit_legacy(&t->e, d, &f, needs_rex_for_bytes(d, &r), t->disp);
 	write_back(t, &r);
 }
 
@@ -306,6 +302,5 @@ void emit_native(struct translator *t, const struct decoded *d)
 		native_body(t, d);
 		return;
 	}
-	emit_ea(t, d, 0);
-	emit_access(t, d, d->mem_size, d->mem_read, d->mem_write, d->insn.seg, native_body);
+	emit_access(t, d, 0, native_body);
 }

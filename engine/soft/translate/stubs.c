@@ -259,6 +259,30 @@ static void emit_memory_stubs(struct emitter *e, struct stubs *s)
 	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
 	e_jmp_to(e, go_on);
 
+	s->group = here(e);
+	save_guest(e);
+	e_self(e);
+	e_mov(e, W64, RSI, S0);
+	e_mov(e, W32, RDX, S1);
+	e_alu_imm(e, W64, ALU_SUB, RSP, 8);
+	e_call_c(e, (void *)soft_group);
+	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
+	e_store_gs(e, W64, RAX, GS(tmp[3]));
+	s->check_begin[3] = here(e);
+	attention = e_check_attention(e);
+	go_on = e->p;
+	load_guest(e);
+	e_load_gs(e, W64, S0, GS(tmp[3]));
+	e_ret(e);
+	s->check_end[3] = here(e);
+	e_patch(e, attention, e->p);
+	e_self(e);
+	e_mem(e, W64, 0x8b, RSI, RSP, REG_NONE, 1, 0);
+	e_alu_imm(e, W64, ALU_SUB, RSP, 8);
+	e_call_c(e, (void *)soft_miss_attention);
+	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
+	e_jmp_to(e, go_on);
+
 	s->commit = here(e);
 	save_guest(e);
 	e_self(e);

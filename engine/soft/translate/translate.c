@@ -111,7 +111,8 @@ static bool beyond_cs_limit(const struct translator *t, const struct decoded *d)
 /* Whether the block goes on behind branch @d: forward ones are more often not taken than taken. */
 static bool goes_on_behind(struct translator *t, const struct decoded *d)
 {
-	if (!t->v->vm->tune.traces || d->class != CLASS_JCC || d->target <= d->rip)
+	if (!t->v->vm->tune.traces || (t->mode & MODE_PLAIN) || d->class != CLASS_JCC ||
+	    d->target <= d->rip)
 		return false;
 	return ++t->branches < BLOCK_BRANCHES_MAX;
 }
@@ -176,6 +177,7 @@ void emit_op(struct translator *t, const struct decoded *d)
 		return;
 	}
 	*insn = d->insn;
+	r14_changes(t);
 	flags_to_memory(t, S0);
 	if (d->mmx || insn->op == OP_ID_frstor) { /* #MF here (SDM 1 8.6), not in the C function */
 		map_here(t, t->current, true);
@@ -199,25 +201,6 @@ static void emit_direction_flag(struct translator *t, const struct decoded *d)
 	e32(e, set ? (u32)RFLAGS_DF : ~(u32)RFLAGS_DF);
 }
 
-bool touches_memory(const struct decoded *d)
-{
-	switch (d->class) {
-	case CLASS_NATIVE:
-		return d->mem;
-	case CLASS_PUSH:
-	case CLASS_POP:
-	case CLASS_LEAVE:
-	case CLASS_CALL:
-	case CLASS_CALL_IND:
-	case CLASS_RET:
-		return true;
-	case CLASS_JMP_IND:
-		return d->mem;
-	default:
-		return false;
-	}
-}
-
 /* A native instruction with its flags where they must be before and after it. */
 static void emit_native_with_flags(struct translator *t, const struct decoded *d)
 {
@@ -235,7 +218,7 @@ static void emit_native_with_flags(struct translator *t, const struct decoded *d
 static void emit_insn(struct translator *t, const struct decoded *d)
 {
 	map_here(t, t->current, t->parked);
-	if (touches_memory(d))
+	if (looks_up(t, t->current))
 		flags_release(t, d);
 	t->body_acquire = false;
 	t->body_host_after = !t->parked;
@@ -354,6 +337,8 @@ static int make_block(struct soft_vcpu *v, const struct code_source *source, u32
 	t->index = (enum mmu_index)MODE_MMU(t->mode);
 	t->page = source->linear & PAGE_MASK;
 	t->source = source;
+	t->r14_group = GROUP_NONE;
+	t->group_count = 0;
 	t->e = (struct emitter){
 	    .p = cache->rw + cache->used,
 	    .limit = cache->rw + cache->used + CODE_MAX,
@@ -362,8 +347,10 @@ static int make_block(struct soft_vcpu *v, const struct code_source *source, u32
 	int r = decode_block(t, source);
 	if (r)
 		return r;
+	find_groups(t);
 	u16 live_at_start = find_live_flags(t);
-	t->block->exits = cache_alloc(cache, (t->branches + 2) * sizeof(*t->block->exits));
+	u32 exits = t->branches + t->group_count + 2;
+	t->block->exits = cache_alloc(cache, exits * sizeof(*t->block->exits));
 	if (!t->block->exits)
 		return -ENOSPC;
 	emit_block(t, live_at_start);

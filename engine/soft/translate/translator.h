@@ -17,14 +17,40 @@
 
 #define BLOCK_INSNS_MAX	   64
 #define BLOCK_BRANCHES_MAX 8 /* conditional branches in a block */
-#define BLOCK_EXITS_MAX	   (BLOCK_BRANCHES_MAX + 2)
+#define BLOCK_EXITS_MAX	   (BLOCK_BRANCHES_MAX + GROUP_SLOTS + 2)
 
 struct translator;
 typedef void body_function(struct translator *t, const struct decoded *d);
 
+/* A memory operand, the stack's included: [base + index * scale + disp]. */
+struct place {
+	s8 base, index; /* guest registers or REG_NONE */
+	u8 scale, seg, addrsize;
+	bool read, write;
+	u16 size; /* bytes */
+	s64 disp;
+	u8 group;     /* number in t->groups[], or GROUP_NONE */
+	bool first;   /* of its group: makes the check for all */
+	s32 in_group; /* distance from the group's lowest byte */
+};
+
+#define GROUP_NONE	 0xff
+#define PLACES_MAX	 2    /* of an instruction */
+#define GROUP_LENGTH_MAX 1024 /* bytes that one check may cover */
+
+/* Places that lie at constant distances from each other, checked together by the first: groups.c.
+ */
+struct group {
+	s32 low, high; /* bytes covered, from the first place's address */
+	u16 members;
+	bool write;
+	u8 slot; /* of v->group[] */
+};
+
 /* Out-of-line part of a memory access, emitted after the block. */
 struct cold_access {
 	u8 *site;	 /* jump that leads here */
+	bool group;	 /* a group's check: all or nothing, see emit_cold_group() */
 	u8 *back;	 /* where the instruction proper starts */
 	u8 *after;	 /* where it ends */
 	u32 description; /* for the miss stub */
@@ -42,6 +68,7 @@ struct side_exit {
 	u64 target;	 /* CS-relative */
 	u32 insn;	 /* index of the branch */
 	bool parked;	 /* where the flags are */
+	bool plain;	 /* the way on is a MODE_PLAIN block */
 	bool cs_checked; /* the target has to be held against CS's limit */
 };
 
@@ -63,6 +90,11 @@ struct translator {
 	u32 branches; /* conditional branches that the block goes on behind */
 	struct decoded insns[BLOCK_INSNS_MAX];
 	u16 live_after[BLOCK_INSNS_MAX];
+	struct place places[BLOCK_INSNS_MAX][PLACES_MAX];
+	struct group groups[GROUP_SLOTS];
+	u32 group_count;
+	u8 r14_group; /* group whose lowest byte's hva is in r14, or GROUP_NONE */
+	s32 disp;     /* from r14 to the operand, while a body is emitted */
 	struct cold_access cold[3 * BLOCK_INSNS_MAX];
 	u32 cold_count;
 	struct side_exit
@@ -90,13 +122,19 @@ void flags_to_host(struct translator *t, int tmp);
 /** Parks them, whatever is live. */
 void flags_to_memory(struct translator *t, int tmp);
 
+/* ---- groups of accesses (groups.c) ---- */
+/** Fills places[] and forms groups. After decoding, before anything else. */
+void find_groups(struct translator *t);
+/** Whether instruction @n looks an address up, which destroys flags. */
+bool looks_up(const struct translator *t, u32 n);
+
 /* ---- memory (memory.c) ---- */
 /** r14 = effective address + @extra, before segmentation outside 64-bit mode; FS/GS base added in
  * 64-bit mode. */
-void emit_ea(struct translator *t, const struct decoded *d, s32 extra);
-/** A whole access: address in r14 to hva in r14, then @body, with everything that can go wrong. */
-void emit_access(struct translator *t, const struct decoded *d, u32 size, bool read, bool write,
-		 u8 seg, body_function *body);
+void emit_ea(struct translator *t, const struct place *where, s64 extra);
+/** The access to place @k of the current instruction: its hva less t->disp to r14, then @body, with
+ * everything that can go wrong. */
+void emit_access(struct translator *t, const struct decoded *d, u32 k, body_function *body);
 void emit_cold(struct translator *t);
 /** Appends to the map: from here on host code belongs to instruction @insn. */
 void map_here(struct translator *t, u32 insn, bool parked);
@@ -109,7 +147,8 @@ void emit_flow(struct translator *t, const struct decoded *d);
 /** Ends the block: go on at @target (CS-relative). */
 void emit_goto(struct translator *t, u64 target);
 void emit_exit_stubs(struct translator *t);
-bool touches_memory(const struct decoded *d);
+/** Operand size of near branch or stack instruction @d, bytes. */
+u32 stack_size(const struct translator *t, const struct decoded *d);
 bool ends_block(const struct decoded *d);
 void emit_push(struct translator *t, const struct decoded *d);
 void emit_pop(struct translator *t, const struct decoded *d);
@@ -133,6 +172,12 @@ static inline void e_get_guest(struct emitter *e, int w, int dst, int g)
 		e_mov(e, w, dst, host_reg(g));
 }
 
+/** r14 is about to change. */
+static inline void r14_changes(struct translator *t)
+{
+	t->r14_group = GROUP_NONE;
+}
+
 /* Access description for the miss stub */
 #define ACCESS_SIZE(d)	   ((d)&0xff)
 #define ACCESS_READS	   BIT(8)
@@ -146,5 +191,11 @@ static inline void e_get_guest(struct emitter *e, int w, int dst, int g)
 #define ACCESS_ALIGNED	   BIT(19) /* a vector that must be aligned to its size */
 #define ACCESS_SEG(d)	   (((d) >> 16) & 7)
 #define ACCESS_SEG_SHIFT   16
+
+/* Description for the group stub */
+#define GROUP_LENGTH(d)	  ((d)&0xffff)
+#define GROUP_WRITES	  BIT(16)
+#define GROUP_INDEX(d)	  ((d) >> 17)
+#define GROUP_INDEX_SHIFT 17
 
 #endif
