@@ -40,7 +40,7 @@ struct code_range {
 };
 
 #define BLOCK_LOOKS_MAX 6
-#define BLOCK_ALIGNMENT 64 /* of its metadata */
+#define BLOCK_ALIGNMENT 16 /* of its metadata */
 
 /* From which host offset on which guest instruction runs; sorted by host. */
 struct insn_map {
@@ -50,7 +50,7 @@ struct insn_map {
 };
 
 struct block {
-	/* What a search looks at comes first, in one cache line. */
+	/* What a search looks at comes first, near together. */
 	u64 linear;   /* key: linear address (CS base + RIP), */
 	u64 gpa;      /*      guest-physical address, */
 	u64 cs_base;  /*      CS base, */

@@ -195,6 +195,11 @@ static void emit_exit_stub(struct translator *t, const struct side_exit *side)
 
 void emit_exit_stubs(struct translator *t)
 {
+	t->block->exits = cache_alloc(t->v->cache, t->side_count * sizeof(*t->block->exits));
+	if (!t->block->exits) {
+		t->no_memory = true;
+		return;
+	}
 	for (u32 n = 0; n < t->side_count; n++) {
 		const struct side_exit *side = &t->side[n];
 		e_patch(&t->e, side->site, t->e.p);

@@ -349,10 +349,6 @@ static int make_block(struct soft_vcpu *v, const struct code_source *source, u32
 		return r;
 	find_groups(t);
 	u16 live_at_start = find_live_flags(t);
-	u32 exits = t->branches + t->group_count + 2;
-	t->block->exits = cache_alloc(cache, exits * sizeof(*t->block->exits));
-	if (!t->block->exits)
-		return -ENOSPC;
 	emit_block(t, live_at_start);
 
 	struct block *b = t->block;
