@@ -12,7 +12,7 @@ static struct block **bucket_of(struct block_cache *cache, u64 linear, u64 gpa, 
 	return &cache->hash[(u32)(h >> 32) & cache->hash_mask];
 }
 
-static struct block **page_chain(struct block_cache *cache, u64 gpa)
+static struct page_chain *page_chain(struct block_cache *cache, u64 gpa)
 {
 	return &cache->pages[(gpa >> 12) & (PAGE_HASH_SIZE - 1)];
 }
@@ -33,25 +33,92 @@ struct block *block_find(struct soft_vcpu *v, u64 linear, u64 gpa, u32 mode)
 }
 
 /* Which of its links @b has in @chain. */
-static u32 page_link(struct block_cache *cache, const struct block *b, struct block **chain)
+static u32 page_link(struct block_cache *cache, const struct block *b,
+		     const struct page_chain *chain)
 {
 	return page_chain(cache, b->gpa) == chain ? 0 : 1;
 }
 
+/* Bytes of @b in its first page, or its second: [*first, *last]. Both may be the same page, mapped
+ * twice. */
+static bool block_part(const struct block *b, bool second, u64 *first, u64 *last)
+{
+	u64 end = b->gpa + b->length - 1;
+	u64 page_end = b->gpa | ~PAGE_MASK;
+	if (second) {
+		*first = b->gpa2;
+		*last = b->gpa2 + (end & ~PAGE_MASK);
+		return b->gpa2 != ~0ull;
+	}
+	*first = b->gpa;
+	*last = end < page_end ? end : page_end;
+	return true;
+}
+
+/* Whether @b depends on bytes in [@gpa, @gpa + @size); *@near: in that page. */
+static bool block_touches(const struct block *b, u64 gpa, u32 size, bool *near)
+{
+	bool touches = false;
+	*near = false;
+	for (u32 part = 0; part < 2; part++) {
+		u64 first, last;
+		if (!block_part(b, part, &first, &last) || (first ^ gpa) & PAGE_MASK)
+			continue;
+		*near = true;
+		touches |= first < gpa + size && last >= gpa;
+	}
+	for (u32 n = 0; n < b->look_count && ((b->gpa ^ gpa) & PAGE_MASK) == 0; n++) {
+		u64 page = gpa & PAGE_MASK;
+		touches |= page + b->look[n].first < gpa + size && page + b->look[n].last >= gpa;
+	}
+	return touches;
+}
+
+#define LINE_SHIFT 5 /* of page_chain.lines */
+
+/* Bytes @first to @last of one page; only their places in it count. */
+static void mark_lines(struct page_chain *chain, u64 first, u64 last)
+{
+	u32 to = (u32)(last & ~PAGE_MASK) >> LINE_SHIFT;
+	for (u32 n = (u32)(first & ~PAGE_MASK) >> LINE_SHIFT; n <= to; n++)
+		chain->lines[n / 64] |= BIT(n % 64);
+}
+
+static bool has_lines(const struct page_chain *chain, u64 first, u64 last)
+{
+	u32 to = (u32)(last & ~PAGE_MASK) >> LINE_SHIFT;
+	for (u32 n = (u32)(first & ~PAGE_MASK) >> LINE_SHIFT; n <= to; n++)
+		if (chain->lines[n / 64] & BIT(n % 64))
+			return true;
+	return false;
+}
+
+/* Marks what @b depends on, in whichever page. */
+static void add_lines(struct page_chain *chain, const struct block *b)
+{
+	u64 first, last;
+	for (u32 part = 0; part < 2; part++)
+		if (block_part(b, part, &first, &last))
+			mark_lines(chain, first, last);
+	for (u32 n = 0; n < b->look_count; n++)
+		mark_lines(chain, b->look[n].first, b->look[n].last);
+}
+
 static void page_insert(struct block_cache *cache, struct block *b, u64 gpa)
 {
-	struct block **chain = page_chain(cache, gpa);
+	struct page_chain *chain = page_chain(cache, gpa);
 	u32 n = page_link(cache, b, chain);
 	b->page_prev[n] = NULL;
-	b->page_next[n] = *chain;
-	if (*chain)
-		(*chain)->page_prev[page_link(cache, *chain, chain)] = b;
-	*chain = b;
+	b->page_next[n] = chain->first;
+	if (chain->first)
+		chain->first->page_prev[page_link(cache, chain->first, chain)] = b;
+	chain->first = b;
+	add_lines(chain, b);
 }
 
 static void page_remove(struct block_cache *cache, struct block *b, u64 gpa)
 {
-	struct block **chain = page_chain(cache, gpa);
+	struct page_chain *chain = page_chain(cache, gpa);
 	u32 n = page_link(cache, b, chain);
 	struct block *next = b->page_next[n], *prev = b->page_prev[n];
 	if (next)
@@ -59,7 +126,7 @@ static void page_remove(struct block_cache *cache, struct block *b, u64 gpa)
 	if (prev)
 		prev->page_next[page_link(cache, prev, chain)] = next;
 	else
-		*chain = next;
+		chain->first = next;
 }
 
 /* Whether @b is in two page chains. Were both its pages in one, it would be its own successor: who
@@ -148,41 +215,6 @@ static void remove_block(struct soft_vcpu *v, struct block *b)
 		slot->rip = ~b->linear;
 }
 
-/* Bytes of @b in its first page, or its second: [*first, *last]. Both may be the same page, mapped
- * twice. */
-static bool block_part(const struct block *b, bool second, u64 *first, u64 *last)
-{
-	u64 end = b->gpa + b->length - 1;
-	u64 page_end = b->gpa | ~PAGE_MASK;
-	if (second) {
-		*first = b->gpa2;
-		*last = b->gpa2 + (end & ~PAGE_MASK);
-		return b->gpa2 != ~0ull;
-	}
-	*first = b->gpa;
-	*last = end < page_end ? end : page_end;
-	return true;
-}
-
-/* Whether @b depends on bytes in [@gpa, @gpa + @size); *@near: in that page. */
-static bool block_touches(const struct block *b, u64 gpa, u32 size, bool *near)
-{
-	bool touches = false;
-	*near = false;
-	for (u32 part = 0; part < 2; part++) {
-		u64 first, last;
-		if (!block_part(b, part, &first, &last) || (first ^ gpa) & PAGE_MASK)
-			continue;
-		*near = true;
-		touches |= first < gpa + size && last >= gpa;
-	}
-	for (u32 n = 0; n < b->look_count && ((b->gpa ^ gpa) & PAGE_MASK) == 0; n++) {
-		u64 page = gpa & PAGE_MASK;
-		touches |= page + b->look[n].first < gpa + size && page + b->look[n].last >= gpa;
-	}
-	return touches;
-}
-
 static void unmark_page(struct soft_vcpu *v, u64 gpa)
 {
 	struct memslot *slot = phys_slot(v->vm, gpa);
@@ -193,9 +225,12 @@ static void unmark_page(struct soft_vcpu *v, u64 gpa)
 void blocks_invalidate(struct soft_vcpu *v, u64 gpa, u32 size)
 {
 	struct block_cache *cache = v->cache;
-	struct block **chain = page_chain(cache, gpa);
+	struct page_chain *chain = page_chain(cache, gpa);
 	bool left = false;
-	for (struct block *b = *chain, *next; b; b = next) {
+	if (!has_lines(chain, gpa, gpa + size - 1))
+		return;
+	chain->lines[0] = chain->lines[1] = 0;
+	for (struct block *b = chain->first, *next; b; b = next) {
 		next = b->page_next[page_link(cache, b, chain)];
 		bool near;
 		if (block_touches(b, gpa, size, &near)) {
@@ -206,6 +241,7 @@ void blocks_invalidate(struct soft_vcpu *v, u64 gpa, u32 size)
 			vcpu_attention(v, ATTENTION_IRQ);
 		} else {
 			left |= near;
+			add_lines(chain, b);
 		}
 	}
 	if (!left)
@@ -215,9 +251,10 @@ void blocks_invalidate(struct soft_vcpu *v, u64 gpa, u32 size)
 static void unmark_page_without_code(struct soft_vcpu *v, u64 gpa)
 {
 	struct block_cache *cache = v->cache;
-	struct block **chain = page_chain(cache, gpa);
+	const struct page_chain *chain = page_chain(cache, gpa);
 	bool near = false;
-	for (struct block *b = *chain; b && !near; b = b->page_next[page_link(cache, b, chain)])
+	for (struct block *b = chain->first; b && !near;
+	     b = b->page_next[page_link(cache, b, chain)])
 		block_touches(b, gpa, 1, &near);
 	if (!near)
 		unmark_page(v, gpa);

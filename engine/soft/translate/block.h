@@ -97,6 +97,12 @@ struct stubs {
 
 #define PAGE_HASH_SIZE (1u << 13)
 
+/* Blocks with bytes in any of the pages that share a place of the hash table. */
+struct page_chain {
+	struct block *first;
+	u64 lines[2]; /* bit per 32 bytes of a page: no bit, no block depends on them */
+};
+
 struct block_cache {
 	u8 *rw, *rx;
 	u64 size;      /* bytes */
@@ -108,7 +114,7 @@ struct block_cache {
 	u32 age_mask, oldest, count;
 	struct block **hash; /* hash_mask + 1 */
 	u32 hash_mask;
-	struct block **pages; /* PAGE_HASH_SIZE */
+	struct page_chain *pages; /* PAGE_HASH_SIZE */
 	struct stubs stubs;
 	struct translator *translator; /* working memory of translate() */
 	struct decode_cache *decoded;
