@@ -108,10 +108,13 @@ void *soft_miss(struct soft_vcpu *v, u64 address, u32 description, u64 *return_a
 }
 
 /* For several accesses at once, see groups.c. */
-void *soft_group(struct soft_vcpu *v, u64 address, u32 description)
+void *soft_group(struct soft_vcpu *v, u64 address, u32 description, const u64 *return_address)
 {
-	return tlb_try(v, address, GROUP_LENGTH(description), description & GROUP_WRITES,
-		       (enum mmu_index)GROUP_INDEX(description));
+	void *p = tlb_try(v, address, GROUP_LENGTH(description), description & GROUP_WRITES,
+			  (enum mmu_index)GROUP_INDEX(description));
+	if (!p)
+		block_check_failed(v, (const void *)*return_address);
+	return p;
 }
 
 void soft_miss_attention(struct soft_vcpu *v, const void *pc)

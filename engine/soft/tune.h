@@ -17,6 +17,7 @@ struct error;
 	  "short system instructions (CLI, STI, SWAPGS, STAC, RDTSC...) without a call")           \
 	X(syscalls, "SYSCALL and SYSRET without the dispatcher")                                   \
 	X(groups, "one address check for several accesses by the same registers")                  \
+	X(loops, "address checks moved out of loops of one block")                                 \
 	X(liveness, "flags found dead by looking behind the end of a block")                       \
 	X(forms, "instructions decoded by comparing with earlier ones of the same form")           \
 	X(traces, "blocks that go on behind branches")                                             \

@@ -219,10 +219,11 @@ struct xstate_layout {
 struct soft_vcpu {
 	/* ---- reached by translated code and the stubs through GS; offsets matter, see translate/
 	 * ---- */
-	u64 regs[16]; /* in encoding order: rax rcx rdx rbx rsp rbp rsi rdi r8 .. r15 */
-	u64 rip;      /* CS-relative; set before every helper call */
-	u64 next_rip; /* address after the current instruction, set before every op call */
-	u64 tmp[4];   /* spill slots inside one instruction */
+	u64 regs[16];	/* in encoding order: rax rcx rdx rbx rsp rbp rsi rdi r8 .. r15 */
+	u64 rip;	/* CS-relative; set before every helper call */
+	u64 next_rip;	/* address after the current instruction, set before every op call */
+	u64 tmp[4];	/* spill slots inside one instruction */
+	u64 loop_limit; /* where a loop's register must not get without new checks: loops.c */
 	u64 group[GROUP_SLOTS]; /* hva of what a check covers, inside one block: groups.c */
 	u64 host_rsp;		/* host stack while inside the guest */
 	u64 pending_link;	/* exit site that wants to be chained, or 0; the dispatcher's */

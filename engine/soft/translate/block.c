@@ -165,7 +165,11 @@ void block_link(struct soft_vcpu *v, struct block_exit *exit, struct block *targ
 			target->incoming->prev_incoming = &exit->next_incoming;
 		target->incoming = exit;
 	}
-	if (exit->linked == target)
+	if (exit->linked != target)
+		return;
+	if (exit->inner && target == exit->from)
+		patch(v->cache, exit, target->code + target->loop_body);
+	else
 		patch(v->cache, exit,
 		      target->code + (exit->parked ? target->entry_parked : target->entry_host));
 }
@@ -314,6 +318,27 @@ const struct insn_map *block_insn(const struct soft_vcpu *v, const struct block 
 			high = mid;
 	}
 	return &b->map[low];
+}
+
+#define CHECK_FAILURES_MAX 32
+#define JMP_REL32	   0xe9
+
+void block_check_failed(struct soft_vcpu *v, const void *pc)
+{
+	struct block_cache *cache = v->cache;
+	struct block *b = block_of_host(v, pc);
+	u32 at = (u32)((const u8 *)pc - cache->rx);
+	for (u32 n = 0; b && n < b->exit_count; n++) {
+		struct block_exit *exit = &b->exits[n];
+		if (!exit->plain || at < exit->cold || at > exit->site)
+			continue;
+		if (++exit->failures == CHECK_FAILURES_MAX) {
+			s32 rel = (s32)(exit->site - 1 - (exit->cold + 5));
+			cache->rw[exit->cold] = JMP_REL32;
+			__builtin_memcpy(cache->rw + exit->cold + 1, &rel, 4);
+		}
+		return;
+	}
 }
 
 void block_poke(struct soft_vcpu *v, const void *pc)

@@ -282,6 +282,7 @@ static void emit_memory_stubs(struct emitter *e, struct stubs *s)
 	e_self(e);
 	e_mov(e, W64, RSI, S0);
 	e_mov(e, W32, RDX, S1);
+	e_mov(e, W64, RCX, RSP); /* where the return address is */
 	e_alu_imm(e, W64, ALU_SUB, RSP, 8);
 	e_call_c(e, (void *)soft_group);
 	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
