@@ -93,7 +93,7 @@
 	OP(frstor, 0) /* FRSTOR, FLDENV */                                                         \
 	OP(invlpg, OP_ENDS)                                                                        \
 	OP(invpcid, OP_ENDS | OP_EXIT)                                                             \
-	OP(wbinvd, 0)	       /* and INVD */                                                      \
+	OP(wbinvd, 0) /* and INVD */                                                               \
 	OP(movdir64b, 0)                                                                           \
 	OP(hypercall, OP_ENDS) /* VMCALL, VMMCALL */                                               \
 	OP(gp, 0)	       /* raises #GP(0) */                                                 \
