@@ -30,8 +30,11 @@ static void test_empty(void **state)
 				assert_false(has(high[k] | slot << 12, false, index));
 				assert_false(has(high[k] | slot << 12 | 0xfff, true, index));
 			}
-	for (u64 slot = 0; slot < JUMP_CACHE_SIZE; slot++)
-		assert_int_not_equal(jump_slot(fixture->v->jump[0][slot].rip), slot);
+	for (u32 slot = 0; slot < JUMP_CACHE_SIZE; slot++) {
+		u32 home = jump_slot(fixture->v->jump[0][slot].rip);
+
+		assert_true(home != slot && home != jump_second(slot));
+	}
 }
 
 static void test_fill(void **state)
@@ -269,14 +272,14 @@ static void test_fetch(void **state)
 
 static bool jumps(u64 linear, enum mmu_index index)
 {
-	const struct jump_entry *entry = &fixture->v->jump[index][jump_slot(linear)];
+	const struct jump_entry *entry = jump_cache_find(fixture->v, index, linear);
 
-	return entry->rip == linear && entry->code;
+	return entry && entry->code;
 }
 
 static void test_jump_cache(void **state)
 {
-	static const u8 code[1];
+	static const u8 code[3];
 	struct soft_vcpu *v = fixture->v;
 	u64 gpa, last = LINEAR | 0xff3; /* may cross into the next page */
 
@@ -305,6 +308,21 @@ static void test_jump_cache(void **state)
 	assert_false(jumps(last, MMU_USER));
 	tlb_flush_page(v, LINEAR);
 	assert_false(jumps(LINEAR | 5, MMU_USER));
+	/* Three of the same slot: the latest two are found, wherever they lie. */
+	u64 same[3] = {LINEAR | 0x40};
+
+	for (u32 k = 1; k < 3; k++)
+		for (same[k] = same[k - 1] + 1; jump_slot(same[k]) != jump_slot(same[0]);)
+			same[k]++;
+	for (u32 round = 0; round < 9; round++) {
+		jump_cache_put(v, MMU_USER, same[round % 3], code + round % 3);
+		assert_int_equal(jump_cache_find(v, MMU_USER, same[round % 3])->code,
+				 (u64)code + round % 3);
+		assert_true(round < 1 || jumps(same[(round - 1) % 3], MMU_USER));
+		assert_false(round > 1 && jumps(same[(round - 2) % 3], MMU_USER));
+	}
+	jump_cache_drop(v, MMU_USER, same[1]);
+	assert_true(!jumps(same[1], MMU_USER) && jumps(same[2], MMU_USER));
 	/* What is dropped is logged once. */
 	for (u32 round = 0; round < 2 * JUMP_CACHE_SIZE; round++) {
 		jump_cache_put(v, MMU_USER, LINEAR | 5, code);

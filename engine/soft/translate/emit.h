@@ -207,10 +207,30 @@ static inline void e_alu_imm(struct emitter *e, int w, int n, int reg, s32 imm)
 		e32(e, (u32)imm);
 }
 
+/** r15 = the offset of jump_slot(r14) in its jump cache; destroys flags. */
+static inline void e_jump_slot(struct emitter *e)
+{
+	e_mov(e, W64, S1, S0);
+	e_rex(e, W64, 0, 0, S1);
+	e8(e, 0xc1);
+	e8(e, 0xc0 | 5 << 3 | (S1 & 7));
+	e8(e, 12); /* shr r15, 12 */
+	e_rr(e, W32, 0x33, S1, S0);
+	e_rex(e, W32, 0, 0, S1);
+	e8(e, 0x81);
+	e8(e, 0xc0 | 4 << 3 | (S1 & 7));
+	e32(e, JUMP_CACHE_SIZE - 1); /* and r15d, slots - 1 */
+	e_rex(e, W32, 0, 0, S1);
+	e8(e, 0xc1);
+	e8(e, 0xc0 | 4 << 3 | (S1 & 7));
+	e8(e, 4); /* shl r15d, 4 */
+}
+
 #define ALU_ADD 0
 #define ALU_OR	1
 #define ALU_AND 4
 #define ALU_SUB 5
+#define ALU_XOR 6
 #define ALU_CMP 7
 
 /* Conditions of jcc */
