@@ -71,24 +71,23 @@ void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index)
 	filter_clear(&v->code_pages[index]);
 }
 
-/** Whether a block that begins at @linear may have bytes in @page: it may begin before it. */
-static bool may_touch(u64 linear, u64 page)
+/** Whether a block that begins at @linear may have bytes in @size bytes from @base on: it may begin
+ * before them. */
+static bool may_touch(u64 linear, u64 base, u64 size)
 {
 	u64 before = INSN_BYTES_MAX - 1;
 
 	/* 32-bit addresses wrap. */
-	return linear - (page - before) < PAGE_SIZE + before ||
-	       (!page && linear - (BIT(32) - before) < before);
+	return linear - (base - before) < size + before ||
+	       (!base && linear - (BIT(32) - before) < before);
 }
 
-void jump_cache_flush_page(struct soft_vcpu *v, enum mmu_index index, u64 page)
+void jump_cache_flush(struct soft_vcpu *v, enum mmu_index index, u64 base, u64 size)
 {
-	if (!filter_has(&v->code_pages[index], page / PAGE_SIZE))
-		return;
 	for (u32 k = 0; k < v->jump_logged[index]; k++) {
 		u32 slot = v->jump_log[index][k];
 
-		if (may_touch(v->jump[index][slot].rip, page))
+		if (may_touch(v->jump[index][slot].rip, base, size))
 			make_empty(v, index, slot);
 	}
 }
