@@ -108,10 +108,17 @@ static inline u32 jump_slot(u64 linear)
 	return (u32)(linear ^ linear >> 12) & (JUMP_CACHE_SIZE - 1);
 }
 
-/** An address that does not belong to @slot. */
+/** Where the entry of an address may be that is not in its own @slot: its neighbour, which the
+ * stubs look at (stubs.second). */
+static inline u32 jump_second(u32 slot)
+{
+	return slot ^ 1;
+}
+
+/** An address that belongs neither to @slot nor to its neighbour. */
 static inline u64 jump_empty(u32 slot)
 {
-	return slot == 0 ? 1 : 0;
+	return slot < 2 ? 2 : 0;
 }
 
 /* Code addresses: the page's translation for instruction fetch. */

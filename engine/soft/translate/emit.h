@@ -225,6 +225,7 @@ static inline void e_alu_imm(struct emitter *e, int w, int n, int reg, s32 imm)
 #define ALU_OR	1
 #define ALU_AND 4
 #define ALU_SUB 5
+#define ALU_XOR 6
 #define ALU_CMP 7
 
 /* Conditions of jcc */
