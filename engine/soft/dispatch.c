@@ -11,6 +11,7 @@
 #include "engine/soft/system/debug.h"
 #include "engine/soft/system/exception.h"
 #include "engine/soft/system/state.h"
+#include "engine/soft/translate/masked.h"
 #include "engine/soft/translate/mode.h"
 #include "engine/soft/translate/ops.h"
 #include "engine/soft/translate/stubs.h"
@@ -82,6 +83,8 @@ void *soft_miss(struct soft_vcpu *v, u64 address, u32 description, u64 *return_a
 	bool stack = description & ACCESS_STACK;
 	enum access access = description & ACCESS_WRITES ? ACCESS_WRITE : ACCESS_READ;
 
+	if (unlikely(ACCESS_MASK(description)))
+		return masked_miss(v, address, description, return_address);
 	v->fault_pc = *return_address;
 	u64 linear = linear_of(v, address, description);
 	void *p = tlb_fill(v, linear, size, access, index, stack);
@@ -119,6 +122,10 @@ void soft_miss_attention(struct soft_vcpu *v, const void *pc)
 void soft_commit(struct soft_vcpu *v)
 {
 	u32 description = v->commit_description;
+	if (unlikely(ACCESS_MASK(description))) {
+		masked_commit(v);
+		return;
+	}
 	mem_write_linear(v, v->commit_linear, v->bounce + (v->commit_linear & 63),
 			 ACCESS_SIZE(description), (enum mmu_index)ACCESS_INDEX(description),
 			 description & ACCESS_STACK);

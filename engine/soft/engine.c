@@ -13,6 +13,7 @@
 #include "engine/soft/run.h"
 #include "engine/soft/signals.h"
 #include "engine/soft/system/state.h"
+#include "engine/soft/system/xstate.h"
 #include "engine/soft/timer.h"
 #include "engine/soft/translate/block.h"
 
@@ -327,7 +328,9 @@ static int soft_get_supported_cpuid(struct engine_vm *vm, struct kvm_cpuid2 *cpu
 	/* A machine without interrupt chips has no timer either: its few instructions need not wait
 	 * for the clock. */
 	bool timeless = vm && !soft_vm_of(vm)->irqchip;
-	return cpuid_supported(cpuid, timeless ? 0 : clock_tsc_khz());
+	struct xstate_layout layout;
+	xstate_probe(&layout, vm ? soft_vm_of(vm)->tune.avx512 : true);
+	return cpuid_supported(cpuid, timeless ? 0 : clock_tsc_khz(), &layout);
 }
 
 /* ---- vCPUs ---- */
@@ -368,6 +371,7 @@ static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu *
 	v->self = v;
 	v->vm = vm;
 	v->host_mxcsr = HOST_MXCSR;
+	xstate_probe(&v->layout, vm->tune.avx512);
 	v->tsc_khz = vm->irqchip ? clock_tsc_khz() : 0; /* else: see soft_set_cpuid() */
 	v->base.engine = &engine_soft;
 	v->base.vm = base;

@@ -203,6 +203,19 @@ struct soft_msrs {
 
 #define CPUID_MAX 100
 
+/* Components of XSAVE's extended region have numbers below this (SDM 1 13.1). */
+#define XSTATE_COUNT 8
+
+/* Bytes of an area that holds all of them, in either format. */
+#define XSAVE_AREA_SIZE 2688u
+
+/* Where the host's processor puts them: it is the one that executes XSAVE. */
+struct xstate_layout {
+	u64 offered;		  /* XCR0 bits that the guest may set */
+	u16 offset[XSTATE_COUNT]; /* in the standard format, bytes */
+	bool xsaveopt;		  /* the host has it */
+};
+
 struct soft_vcpu {
 	/* ---- reached by translated code and the stubs through GS; offsets matter, see translate/
 	 * ---- */
@@ -260,6 +273,7 @@ struct soft_vcpu {
 	struct descriptor_table gdt, idt;
 	u64 cr0, cr2, cr3, cr4, cr8;
 	u64 xcr0;
+	struct xstate_layout layout; /* of extended state, and what of it the guest may enable */
 	u64 dr[4], dr6, dr7;
 	u64 pdptr[4]; /* PAE: loaded with CR3 (SDM 3A 4.4.1) */
 	struct soft_msrs msr;
@@ -310,6 +324,7 @@ struct soft_vcpu {
 	u32 jump_mode[MMU_COUNT];  /* mode that the jump cache's blocks have */
 	u64 commit_linear;	   /* where the bounce buffer goes, see soft_miss() */
 	u32 commit_description;
+	u64 commit_elements; /* of an access under an opmask: those that it writes, bit by bit */
 	struct {
 		u64 rip, linear, gpa, next_gpa;
 		const u8 *page, *next_page;
@@ -330,11 +345,10 @@ struct soft_vcpu {
 	_Atomic u32 wake;     /* futex: bumped when a halted vCPU must look again */
 	_Atomic u32 sleeping; /* it waits on the futex */
 
-	/* Guest x87/SSE/AVX state while outside, XSAVE standard format */
-	_Alignas(64) u8 fpu[1024];
-	_Alignas(64) u8 xstate[2][1024]; /* scratch of system/xstate.c */
-	_Alignas(
-	    32) u8 vec[16][32]; /* scratch of ops that need the vector registers, see base/gp.h */
+	/* Guest x87 and vector state while outside, XSAVE standard format */
+	_Alignas(64) u8 fpu[XSAVE_AREA_SIZE];
+	_Alignas(64) u8 xstate[2][XSAVE_AREA_SIZE]; /* scratch of system/xstate.c */
+	_Alignas(64) u8 vec[16][64]; /* scratch of ops that need the vector registers */
 };
 
 struct memslot {

@@ -30,7 +30,7 @@ static void list(const u8 *code, u32 size, u64 rip)
 	for (u32 n = 0; n < size;) {
 		struct decoded d;
 		char text[96] = "?";
-		if (decode(code + n, 15, rip + n, plan.mode, &d) || !d.insn.length) {
+		if (decode(NULL, code + n, 15, rip + n, plan.mode, &d) || !d.insn.length) {
 			printf("    %llx  %02x\n", (ull)(rip + n), code[n]);
 			n++;
 			continue;
@@ -74,7 +74,8 @@ static bool store_not_made(void)
 		return false;
 	if (linear < CODE_BASE || linear >= CODE_BASE + CODE_SIZE - 15)
 		return false;
-	return !decode((const u8 *)linear, 15, guest.rip, plan.mode, &d) && d.fpu && d.mem_write;
+	return !decode(NULL, (const u8 *)linear, 15, guest.rip, plan.mode, &d) && d.fpu &&
+	       d.mem_write;
 }
 
 static bool same(u64 at, u32 size, bool silently)

@@ -12,6 +12,7 @@
 #include "engine/soft/vcpu.h"
 
 struct block;
+struct decode_cache;
 struct error;
 struct perf_map;
 struct translator;
@@ -83,18 +84,18 @@ struct stubs {
 	const u8 *dispatch;	  /* guest state is in memory: ask the dispatcher where to go */
 	const u8 *dispatch_ready; /* from here to dispatch_end: rewind to dispatch on a kick */
 	const u8 *dispatch_end;
-	const u8 *leave;       /* back to the caller of enter */
-	const u8 *exit;	       /* r15 = struct block_exit *, v->rip set, flags in host */
-	const u8 *exit_parked; /* the same, flags parked */
+	const u8 *leave;	/* back to the caller of enter */
+	const u8 *exit;		/* r15 = struct block_exit *, v->rip set, flags in host */
+	const u8 *exit_parked;	/* the same, flags parked */
 	const u8 *plain_parked; /* v->rip set, flags parked, nothing to chain */
-	const u8 *plain_exit;  /* as exit, nothing to chain */
-	const u8 *indirect;    /* called: r14 = target, r15 = undo of RSP, flags parked */
-	const u8 *kicked; /* r15 = jump-cache offset, flags parked: entry was hit while kicked */
-	const u8 *op;	  /* r15 = struct insn *, v->rip set, flags parked */
-	const u8 *op_end; /* the same, goes on in the dispatcher */
-	const u8 *miss;	  /* r14 = address, r15 = access description: r14 = hva */
-	const u8 *group;  /* r14 = address, r15 = access description: r14 = hva or 0 */
-	const u8 *commit; /* bounce buffer to guest memory; flags parked */
+	const u8 *plain_exit;	/* as exit, nothing to chain */
+	const u8 *indirect;	/* called: r14 = target, r15 = undo of RSP, flags parked */
+	const u8 *kicked;  /* r15 = jump-cache offset, flags parked: entry was hit while kicked */
+	const u8 *op;	   /* r15 = struct insn *, v->rip set, flags parked */
+	const u8 *op_end;  /* the same, goes on in the dispatcher */
+	const u8 *miss;	   /* r14 = address, r15 = access description: r14 = hva */
+	const u8 *group;   /* r14 = address, r15 = access description: r14 = hva or 0 */
+	const u8 *commit;  /* bounce buffer to guest memory; flags parked */
 	const u8 *syscall; /* as op_end, v->next_rip set: SYSCALL from 64-bit code */
 	const u8 *sysret;  /* as op_end: SYSRET to 64-bit code at CPL 0 */
 	const u8 *check_begin[CHECK_COUNT]; /* attention checks that a kick rewinds to: [begin,
@@ -118,7 +119,8 @@ struct block_cache {
 	struct block **pages; /* PAGE_HASH_SIZE */
 	struct stubs stubs;
 	struct translator *translator; /* working memory of translate() */
-	struct perf_map *perf;	       /* told of all code; NULL: nobody asked */
+	struct decode_cache *decoded;
+	struct perf_map *perf; /* told of all code; NULL: nobody asked */
 };
 
 /* ---- cache.c, outside ---- */

@@ -56,6 +56,7 @@ void cache_destroy(struct block_cache *cache)
 		munmap(cache->pages, PAGE_HASH_SIZE * sizeof(*cache->pages));
 	if (cache->translator)
 		munmap(cache->translator, sizeof(*cache->translator));
+	decode_cache_destroy(cache->decoded);
 	perf_map_close(cache->perf);
 	free(cache);
 }
@@ -74,8 +75,9 @@ int cache_create(struct soft_vcpu *v, u64 code_size, struct error *err)
 	cache->hash = reserve(BLOCK_HASH_SIZE * sizeof(*cache->hash));
 	cache->pages = reserve(PAGE_HASH_SIZE * sizeof(*cache->pages));
 	cache->translator = reserve(sizeof(*cache->translator));
+	cache->decoded = v->vm->tune.forms ? decode_cache_create() : NULL;
 	if (!cache->arena || !cache->by_code || !cache->hash || !cache->pages ||
-	    !cache->translator) {
+	    !cache->translator || (v->vm->tune.forms && !cache->decoded)) {
 		r = error_set(err, ENOMEM, "no address space for the translator");
 		goto fail;
 	}

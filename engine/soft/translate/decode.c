@@ -1,9 +1,10 @@
-#include "engine/soft/translate/decode.h"
+#include "engine/soft/translate/form.h"
 
 #include <Zydis/Zydis.h>
 #include <errno.h>
 #include <string.h>
 
+#include "engine/soft/translate/evex.h"
 #include "engine/soft/translate/mode.h"
 #include "engine/soft/translate/ops.h"
 #include "engine/soft/translate/rules.h"
@@ -52,10 +53,12 @@ static s8 address_register(ZydisRegister reg)
 	bool high;
 	if (reg == ZYDIS_REGISTER_NONE)
 		return REG_NONE;
-	if (reg >= ZYDIS_REGISTER_XMM0 && reg <= ZYDIS_REGISTER_XMM15)
+	if (reg >= ZYDIS_REGISTER_XMM0 && reg <= ZYDIS_REGISTER_XMM31)
 		return (s8)(reg - ZYDIS_REGISTER_XMM0);
-	if (reg >= ZYDIS_REGISTER_YMM0 && reg <= ZYDIS_REGISTER_YMM15)
+	if (reg >= ZYDIS_REGISTER_YMM0 && reg <= ZYDIS_REGISTER_YMM31)
 		return (s8)(reg - ZYDIS_REGISTER_YMM0);
+	if (reg >= ZYDIS_REGISTER_ZMM0 && reg <= ZYDIS_REGISTER_ZMM31)
+		return (s8)(reg - ZYDIS_REGISTER_ZMM0);
 	return gpr_number(reg, &high);
 }
 
@@ -67,24 +70,24 @@ static bool is_baseless(const ZydisDecodedInstruction *zi)
 	       zi->raw.sib.base == 5;
 }
 
-static void take_memory(struct decoded *d, const ZydisDecodedInstruction *zi,
-			const ZydisDecodedOperand *op, u64 rip)
+static void take_memory(struct form *form, const ZydisDecodedInstruction *zi,
+			const ZydisDecodedOperand *op)
 {
+	struct decoded *d = &form->d;
 	struct insn *i = &d->insn;
 	i->is_mem = true;
 	i->seg = segment_number(op->mem.segment);
 	i->scale = op->mem.scale ? op->mem.scale : 1;
-	i->disp = op->mem.disp.has_displacement ? op->mem.disp.value : 0;
+	if (d->evex) /* scaled (SDM 2A 2.7.5), and such forms are not kept */
+		i->disp = op->mem.disp.has_displacement ? op->mem.disp.value : 0;
+	else
+		form->disp = (struct field){zi->raw.disp.offset, zi->raw.disp.size / 8, true};
 	i->base = REG_NONE;
 	i->index = address_register(op->mem.index);
 	if (op->mem.base == ZYDIS_REGISTER_RIP || op->mem.base == ZYDIS_REGISTER_EIP) {
 		i->rip_relative = true;
-		i->disp += (s64)(rip + zi->length);
-		if (op->mem.base == ZYDIS_REGISTER_EIP)
-			i->disp = (s64)(u32)i->disp;
-	} else if (is_baseless(zi)) {
-		i->disp = zi->raw.disp.value;
-	} else {
+		form->eip_relative = op->mem.base == ZYDIS_REGISTER_EIP;
+	} else if (!is_baseless(zi)) {
 		i->base = address_register(op->mem.base);
 	}
 	if (i->base != REG_NONE)
@@ -95,6 +98,8 @@ static void take_memory(struct decoded *d, const ZydisDecodedInstruction *zi,
 	d->mem_size = (u16)(op->size / 8);
 	d->mem_read = op->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
 	d->mem_write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+	if (d->evex)
+		d->mem_mask = evex_masked_access(zi, op);
 }
 
 /* A zero source leaves the destination as it was (SDM 2A BSF, BSR: undefined, but so on all
@@ -104,15 +109,16 @@ static bool keeps_destination(const ZydisDecodedInstruction *zi)
 	return zi->mnemonic == ZYDIS_MNEMONIC_BSF || zi->mnemonic == ZYDIS_MNEMONIC_BSR;
 }
 
-static void take_operands(struct decoded *d, const ZydisDecodedInstruction *zi,
-			  const ZydisDecodedOperand *ops, u64 rip)
+static void take_operands(struct form *form, const ZydisDecodedInstruction *zi,
+			  const ZydisDecodedOperand *ops)
 {
+	struct decoded *d = &form->d;
 	for (int n = 0; n < zi->operand_count; n++) {
 		const ZydisDecodedOperand *op = &ops[n];
 		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY &&
 		    op->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN) {
 			if (!d->insn.is_mem)
-				take_memory(d, zi, op, rip);
+				take_memory(form, zi, op);
 			continue;
 		}
 		/* Strings, XLAT, MASKMOV name no memory operand, but an override counts. */
@@ -194,8 +200,9 @@ static void take_flags(struct decoded *d, const ZydisDecodedInstruction *zi)
 }
 
 /* The instruction's bytes that must be told apart when it is encoded anew. */
-static void take_encoding(struct decoded *d, const ZydisDecodedInstruction *zi, u32 mode)
+static void take_encoding(struct form *form, const ZydisDecodedInstruction *zi, u32 mode)
 {
+	struct decoded *d = &form->d;
 	d->vex = zi->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
 	d->has_modrm = zi->attributes & ZYDIS_ATTRIB_HAS_MODRM;
 	d->need_lock = zi->attributes & ZYDIS_ATTRIB_HAS_LOCK;
@@ -205,6 +212,8 @@ static void take_encoding(struct decoded *d, const ZydisDecodedInstruction *zi, 
 		d->vex_pp = zi->raw.vex.pp;
 		/* Only eight registers outside 64-bit mode (SDM 2A 2.3.5.6) */
 		d->insn.vvvv = (u8)(~zi->raw.vex.vvvv & ((mode & 3) == MODE_CODE64 ? 15 : 7));
+	} else if (d->evex) {
+		d->vex_pp = zi->raw.evex.pp;
 	} else {
 		d->wide = (zi->attributes & ZYDIS_ATTRIB_HAS_REX) && zi->raw.rex.W;
 	}
@@ -219,32 +228,22 @@ static void take_encoding(struct decoded *d, const ZydisDecodedInstruction *zi, 
 	if (zi->mnemonic == ZYDIS_MNEMONIC_PAUSE)
 		d->need_rep = 0xf3;
 
-	u8 end = 0;
-	if (d->has_modrm)
-		end = (u8)(zi->raw.modrm.offset + 1);
-	if (zi->attributes & ZYDIS_ATTRIB_HAS_SIB)
-		end = (u8)(zi->raw.sib.offset + 1);
-	if (zi->raw.disp.size)
-		end = (u8)(zi->raw.disp.offset + zi->raw.disp.size / 8);
-	if (zi->raw.imm[0].size)
-		d->tail_offset = zi->raw.imm[0].offset;
-	else
-		d->tail_offset = end ? end : zi->length;
+	d->tail_offset = zi->raw.imm[0].size ? zi->raw.imm[0].offset : zi->length;
 	d->tail = (u8)(zi->length - d->tail_offset);
+	form->fixed = zi->raw.disp.size ? zi->raw.disp.offset : d->tail_offset;
 }
 
 /* Outside 64-bit mode VEX.W makes no general register wider (SDM 2A 2.3.5.5), and bit 7 of an
  * immediate that names a register is ignored (SDM 2A 2.3.10). */
-static void take_legacy_vex(struct decoded *d, const ZydisDecodedInstruction *zi,
+static void take_legacy_vex(struct form *form, const ZydisDecodedInstruction *zi,
 			    const ZydisDecodedOperand *ops, u32 mode)
 {
+	struct decoded *d = &form->d;
 	if (!d->vex || (mode & 3) == MODE_CODE64)
 		return;
 	d->insn.rm &= 7; /* VEX.B too is ignored */
-	for (int n = 0; n < zi->operand_count; n++) {
-		if (ops[n].encoding == ZYDIS_OPERAND_ENCODING_IS4)
-			d->bytes[d->tail_offset] &= 0x7f;
-	}
+	for (int n = 0; n < zi->operand_count; n++)
+		form->masks_is4 |= ops[n].encoding == ZYDIS_OPERAND_ENCODING_IS4;
 	u8 opcode = d->insn.opcode;
 	bool compares =
 	    d->insn.map == 3 && (opcode == 0x60 || opcode == 0x61); /* VPCMPESTRx: EAX, EDX */
@@ -265,13 +264,25 @@ static u8 opcode_map(ZydisOpcodeMap map)
 		return 2;
 	case ZYDIS_OPCODE_MAP_0F3A:
 		return 3;
+	case ZYDIS_OPCODE_MAP_MAP5:
+		return 5;
+	case ZYDIS_OPCODE_MAP_MAP6:
+		return 6;
 	default:
 		return 0;
 	}
 }
 
-static void take_insn(struct decoded *d, const ZydisDecodedInstruction *zi, u32 mode)
+static struct field immediate(const ZydisDecodedInstruction *zi, int n)
 {
+	return (struct field){zi->raw.imm[n].offset, zi->raw.imm[n].size / 8,
+			      zi->raw.imm[n].is_signed};
+}
+
+static void take_insn(struct form *form, const u8 *bytes, const ZydisDecodedInstruction *zi,
+		      u32 mode)
+{
+	struct decoded *d = &form->d;
 	struct insn *i = &d->insn;
 	i->length = zi->length;
 	i->opsize = (u8)(zi->operand_width / 8);
@@ -302,23 +313,26 @@ static void take_insn(struct decoded *d, const ZydisDecodedInstruction *zi, u32 
 		rex_b = (u8)(zi->raw.rex.B << 3);
 	}
 	if (d->has_modrm) {
-		i->modrm = d->bytes[zi->raw.modrm.offset];
+		i->modrm = bytes[zi->raw.modrm.offset];
 		i->reg |= i->modrm >> 3 & 7;
 		if (!i->is_mem)
 			i->rm = (i->modrm & 7) | rex_b;
 	} else {
 		i->rm = (zi->opcode & 7) | rex_b;
 	}
-	if (zi->raw.imm[0].size)
-		i->imm = zi->raw.imm[0].value.u;
-	if (zi->raw.imm[1].size)
-		i->imm2 = (u16)zi->raw.imm[1].value.u;
+	if (d->evex)
+		evex_take_prefix(d, zi, mode);
+	form->imm = immediate(zi, 0);
+	form->imm2 = immediate(zi, 1);
 }
 
 static void take_unit(struct decoded *d, const ZydisDecodedInstruction *zi,
 		      const ZydisDecodedOperand *ops)
 {
 	d->is_wait = zi->mnemonic == ZYDIS_MNEMONIC_FWAIT;
+	d->avx512 = d->evex || zi->meta.isa_ext == ZYDIS_ISA_EXT_AVX512VEX;
+	if (d->avx512)
+		return;
 	switch (zi->meta.isa_ext) {
 	case ZYDIS_ISA_EXT_X87:
 		d->fpu = !d->is_wait;
@@ -364,7 +378,10 @@ static void take_operand_size(struct decoded *d, const ZydisDecodedInstruction *
 	bool fence = d->insn.map == 1 && d->insn.opcode == 0xae;
 	bool movnti = d->insn.map == 1 && d->insn.opcode == 0xc3;
 	bool cmpxchg8b = zi->mnemonic == ZYDIS_MNEMONIC_CMPXCHG8B;
-	if (d->vex || d->sse || d->mmx || fence || movnti || cmpxchg8b)
+	bool serialize = zi->mnemonic == ZYDIS_MNEMONIC_SERIALIZE;
+	bool movdiri = zi->mnemonic == ZYDIS_MNEMONIC_MOVDIRI;
+	if (d->vex || d->evex || d->sse || d->mmx || fence || movnti || cmpxchg8b || serialize ||
+	    movdiri)
 		return;
 	if (zi->operand_width == 16)
 		d->need_66 = true;
@@ -374,12 +391,14 @@ static void take_operand_size(struct decoded *d, const ZydisDecodedInstruction *
  * moves and the string comparisons; of AVX only the aligned moves. */
 static bool must_be_aligned(const struct decoded *d, const ZydisDecodedInstruction *zi)
 {
-	if (!d->mem || d->mem_size < 16 || (!d->sse && !d->avx && !d->mmx))
+	if (!d->mem || d->mem_size < 16 || (!d->sse && !d->avx && !d->mmx && !d->avx512))
 		return false;
 	switch (zi->mnemonic) {
 	case ZYDIS_MNEMONIC_VMOVAPS:
 	case ZYDIS_MNEMONIC_VMOVAPD:
 	case ZYDIS_MNEMONIC_VMOVDQA:
+	case ZYDIS_MNEMONIC_VMOVDQA32:
+	case ZYDIS_MNEMONIC_VMOVDQA64:
 	case ZYDIS_MNEMONIC_VMOVNTPS:
 	case ZYDIS_MNEMONIC_VMOVNTPD:
 	case ZYDIS_MNEMONIC_VMOVNTDQ:
@@ -395,7 +414,7 @@ static bool must_be_aligned(const struct decoded *d, const ZydisDecodedInstructi
 	case ZYDIS_MNEMONIC_PCMPISTRM:
 		return false;
 	default:
-		return !d->vex;
+		return !d->vex && !d->evex;
 	}
 }
 
@@ -478,6 +497,8 @@ static void classify(struct decoded *d, const ZydisDecodedInstruction *zi,
 	const struct rule *rule = &decode_rules[zi->mnemonic];
 	d->class = rule->class;
 	d->insn.op = rule->op;
+	if (d->evex && rule->op == OP_ID_gather)
+		d->insn.op = OP_ID_gather_k;
 	switch (zi->mnemonic) {
 	case ZYDIS_MNEMONIC_MOV:
 		classify_mov(d, ops);
@@ -522,19 +543,16 @@ static void classify(struct decoded *d, const ZydisDecodedInstruction *zi,
 	classify_branch(d, zi);
 }
 
-static u64 truncate_rip(u64 rip, u32 bytes)
+static int undefined(struct decoded *out, enum op_id op)
 {
-	return bytes == 8 ? rip : bytes == 4 ? (u32)rip : (u16)rip;
-}
-
-static int undefined(struct decoded *out)
-{
+	memset(out, 0, sizeof(*out));
+	out->insn.base = out->insn.index = REG_NONE;
 	out->class = CLASS_OP;
-	out->insn.op = OP_ID_ud;
+	out->insn.op = op;
 	return -EINVAL;
 }
 
-int decode(const u8 *bytes, u32 available, u64 rip, u32 mode, struct decoded *out)
+int decode_form(const u8 *bytes, u32 available, u32 mode, struct form *form)
 {
 	static const ZydisMachineMode machine[] = {
 	    [MODE_CODE16] = ZYDIS_MACHINE_MODE_LEGACY_16,
@@ -546,49 +564,44 @@ int decode(const u8 *bytes, u32 available, u64 rip, u32 mode, struct decoded *ou
 	    [MODE_CODE32] = ZYDIS_STACK_WIDTH_32,
 	    [MODE_CODE64] = ZYDIS_STACK_WIDTH_64,
 	};
+	struct decoded *d = &form->d;
 	ZydisDecoder decoder;
 	ZydisDecodedInstruction zi;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 
-	memset(out, 0, sizeof(*out));
-	out->rip = rip;
-	out->insn.base = out->insn.index = REG_NONE;
+	memset(form, 0, sizeof(*form));
+	d->insn.base = d->insn.index = REG_NONE;
 	ZydisDecoderInit(&decoder, machine[mode & 3], width[mode & 3]);
 	/* Intel ignores 66 before near branches in 64-bit mode (SDM 2A, Jcc, CALL, JMP). */
 	ZyanStatus status = ZydisDecoderDecodeFull(&decoder, bytes, available, &zi, ops);
 	if (status == ZYDIS_STATUS_NO_MORE_DATA)
 		return -EFBIG;
-	if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG) {
-		out->class = CLASS_OP;
-		out->insn.op = OP_ID_gp; /* SDM 3A 6.15, #GP: more than 15 bytes */
-		return -EINVAL;
-	}
+	if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
+		return undefined(d, OP_ID_gp); /* SDM 3A 6.15, #GP: more than 15 bytes */
 	if (!ZYAN_SUCCESS(status) || !decode_allowed[zi.meta.isa_ext] ||
 	    (zi.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
-	     zi.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)) {
+	     zi.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX &&
+	     (zi.encoding != ZYDIS_INSTRUCTION_ENCODING_EVEX || !evex_known(&zi)))) {
 		/* INVPCID, ENDBR and the like are of extensions not allowed in general but have
 		 * rules. */
 		if (!ZYAN_SUCCESS(status) || (!decode_rules[zi.mnemonic].op &&
 					      decode_rules[zi.mnemonic].class == CLASS_NATIVE))
-			return undefined(out);
+			return undefined(d, OP_ID_ud);
 	}
-	memcpy(out->bytes, bytes, zi.length);
-	/* EIP does not wrap at 64 KiB: it passes the limit of a 16-bit segment. */
-	out->next_rip = (mode & 3) == MODE_CODE64 ? rip + zi.length : (u32)(rip + zi.length);
-	take_operands(out, &zi, ops, rip);
-	take_flags(out, &zi);
-	take_encoding(out, &zi, mode);
-	take_insn(out, &zi, mode);
-	take_legacy_vex(out, &zi, ops, mode);
-	take_unit(out, &zi, ops);
-	take_operand_size(out, &zi);
-	out->mem_aligned = must_be_aligned(out, &zi) || zi.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
-	classify(out, &zi, ops);
+	d->evex = zi.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX;
+	take_operands(form, &zi, ops);
+	take_flags(d, &zi);
+	take_encoding(form, &zi, mode);
+	take_insn(form, bytes, &zi, mode);
+	take_legacy_vex(form, &zi, ops, mode);
+	take_unit(d, &zi, ops);
+	take_operand_size(d, &zi);
+	d->mem_aligned = must_be_aligned(d, &zi) || zi.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
+	classify(d, &zi, ops);
 	if (zi.raw.imm[0].is_relative) {
-		u32 bytes_of_rip = MODE_CODE_SIZE(mode);
-		if (bytes_of_rip != 8 && out->class != CLASS_OP)
-			bytes_of_rip = zi.operand_width / 8;
-		out->target = truncate_rip(rip + zi.length + zi.raw.imm[0].value.u, bytes_of_rip);
+		form->branch_size = (u8)MODE_CODE_SIZE(mode);
+		if (form->branch_size != 8 && d->class != CLASS_OP)
+			form->branch_size = zi.operand_width / 8;
 	}
 	return 0;
 }

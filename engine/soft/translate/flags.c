@@ -86,8 +86,8 @@ static bool in_page(const struct translator *t, u64 linear)
 static bool peek(const struct translator *t, u64 rip, u64 linear, struct decoded *d)
 {
 	u32 room = (u32)(PAGE_SIZE - (linear & ~PAGE_MASK));
-	return decode(t->source->page + (linear & ~PAGE_MASK), room < 15 ? room : 15, rip, t->mode,
-		      d) == 0;
+	return decode(t->v->cache->decoded, t->source->page + (linear & ~PAGE_MASK),
+		      room < 15 ? room : 15, rip, t->mode, d) == 0;
 }
 
 /* Flags that may be read before they are written from @target on. */

@@ -162,9 +162,9 @@ static bool inline_pushf(struct translator *t, const struct decoded *d)
 	e_gs(e, W32, 0x0b, S0, GS(rflags_sys));
 	e_alu_imm(e, W32, ALU_AND, S0, ~(s32)(RFLAGS_RF | RFLAGS_VM));
 	e_store_gs(e, W64, S0, GS(tmp[0]));
-	e_lea(e, W64, S0, HOST_RSP, REG_NONE, 1, -8);
-	const struct place stack = {.seg = SEG_SS, .addrsize = 8, .write = true, .size = 8};
-	emit_access_r14(t, d, &stack, pushf_body);
+	const struct place where = stack_place(t, RSP, -8, 8, true);
+	emit_ea(t, &where, 0);
+	emit_access_r14(t, d, &where, pushf_body);
 	return true;
 }
 
@@ -235,8 +235,7 @@ static void need_fsgsbase(struct translator *t)
 static bool inline_read_base(struct translator *t, const struct decoded *d)
 {
 	need_fsgsbase(t);
-	e_load_gs(&t->e, W64, S0,
-		  d->insn.op == OP_ID_rdfsbase ? GS(seg_base_fs) : GS(seg_base_gs));
+	e_load_gs(&t->e, W64, S0, d->insn.op == OP_ID_rdfsbase ? GS(seg_base_fs) : GS(seg_base_gs));
 	e_put_guest(&t->e, d->insn.opsize, d->insn.rm, S0);
 	slow_back(t);
 	return true;
@@ -345,15 +344,7 @@ static bool inline_bit_string(struct translator *t, const struct decoded *d)
 	bool test = i->opcode == 0xa3, wide = i->opsize == 8;
 	if (i->addrsize != 8 || i->opsize < 4)
 		return false;
-	const struct place where = {.base = i->base,
-				    .index = i->index,
-				    .scale = i->scale,
-				    .seg = i->seg,
-				    .addrsize = i->addrsize,
-				    .read = true,
-				    .write = !test,
-				    .size = i->opsize,
-				    .disp = i->disp};
+	const struct place where = operand_place(d, i->opsize, true, !test);
 	flags_to_memory(t, S0);
 	emit_ea(t, &where, 0);
 	/* SDM 2A BT: the register is a signed offset in bits. */

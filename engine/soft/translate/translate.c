@@ -23,9 +23,10 @@ static u16 unit_fault(const struct decoded *d, u32 mode)
 		return OP_ID_ud;
 	if (d->is_wait && (mode & MODE_TS) && (mode & MODE_MP))
 		return OP_ID_nm;
-	if ((d->sse && (mode & MODE_NO_SSE)) || (d->avx && (mode & MODE_NO_AVX)))
+	if ((d->sse && (mode & MODE_NO_SSE)) || (d->avx && (mode & MODE_NO_AVX)) ||
+	    (d->avx512 && (mode & MODE_NO_AVX512)))
 		return OP_ID_ud;
-	if ((d->sse || d->avx || d->mmx) && (mode & MODE_TS))
+	if ((d->sse || d->avx || d->avx512 || d->mmx) && (mode & MODE_TS))
 		return OP_ID_nm;
 	return 0;
 }
@@ -128,7 +129,7 @@ static int decode_block(struct translator *t, const struct code_source *source)
 		if ((linear & PAGE_MASK) != t->page)
 			break;
 		u32 available = gather_bytes(source, linear, bytes);
-		int r = decode(bytes, available, rip, t->mode, d);
+		int r = decode(t->v->cache->decoded, bytes, available, rip, t->mode, d);
 		/* What is undefined may become defined by a change of any byte that was looked at.
 		 */
 		u32 span = d->insn.length ? d->insn.length : available;
@@ -231,6 +232,7 @@ static void emit_insn(struct translator *t, const struct decoded *d)
 		emit_native_with_flags(t, d);
 		break;
 	case CLASS_OP:
+		r14_changes(t);
 		if (!emit_inline_op(t, d))
 			emit_op(t, d);
 		break;

@@ -58,6 +58,7 @@ struct cold_access {
 	body_function *body;
 	const struct decoded *d;
 	u32 insn;	 /* index */
+	u32 mode;	 /* where the access stands: STAC and CLAC change it */
 	bool acquire;	 /* flags are wanted in the host before the body */
 	bool host_after; /* flags are in the host after it */
 };
@@ -112,7 +113,7 @@ struct translator {
 	struct {
 		u8 *site;
 		u32 insn;
-		s32 undo;	     /* for RSP, should the target turn out to be non-canonical */
+		s32 undo; /* for RSP, should the target turn out to be non-canonical */
 	} miss[2 * BLOCK_EXITS_MAX + 4]; /* jump-cache misses */
 	u32 miss_count;
 	struct insn_map map[7 * BLOCK_INSNS_MAX + 1];
@@ -132,6 +133,10 @@ void flags_to_host(struct translator *t, int tmp);
 void flags_to_memory(struct translator *t, int tmp);
 
 /* ---- groups of accesses (groups.c) ---- */
+/** The memory operand of @d, as an access of @size bytes. */
+struct place operand_place(const struct decoded *d, u32 size, bool read, bool write);
+/** @size bytes at guest register @base (RSP or RBP) + @disp, in the stack. */
+struct place stack_place(const struct translator *t, int base, s32 disp, u32 size, bool write);
 /** Fills places[] and forms groups. After decoding, before anything else. */
 void find_groups(struct translator *t);
 /** Whether instruction @n looks an address up, which destroys flags. */
@@ -144,7 +149,7 @@ void emit_ea(struct translator *t, const struct place *where, s64 extra);
 /** The access to place @k of the current instruction: its hva less t->disp to r14, then @body, with
  * everything that can go wrong. */
 void emit_access(struct translator *t, const struct decoded *d, u32 k, body_function *body);
-/** The same for a place that is in no group, with its address in r14. */
+/** The access whose address is in r14 already; of @where size, kind and segment count. */
 void emit_access_r14(struct translator *t, const struct decoded *d, const struct place *where,
 		     body_function *body);
 void emit_cold(struct translator *t);
@@ -205,6 +210,7 @@ static inline void r14_changes(struct translator *t)
 #define ACCESS_ALIGNED	   BIT(19) /* a vector that must be aligned to its size */
 #define ACCESS_SEG(d)	   (((d) >> 16) & 7)
 #define ACCESS_SEG_SHIFT   16
+/* bits 20 to 29: masked.h */
 
 /* Description for the group stub */
 #define GROUP_LENGTH(d)	  ((d)&0xffff)
