@@ -68,8 +68,7 @@ static void run(struct vcpu *vcpu)
 				continue;
 			}
 			/* A plain counter of this thread, read now and then by the watch. */
-			unsigned exits =
-			    atomic_load_explicit(&vcpu->exits, memory_order_relaxed);
+			unsigned exits = atomic_load_explicit(&vcpu->exits, memory_order_relaxed);
 			atomic_store_explicit(&vcpu->exits, exits + 1, memory_order_relaxed);
 			if (ret < 0) {
 				vm_end(vcpu->vm, VM_HOST_FAILED, vcpu,

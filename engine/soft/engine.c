@@ -20,9 +20,11 @@
 
 #define CODE_CACHE_SIZE (64ull << 20)
 #define CODE_CACHE_MIN	(1ull << 20)
-#define CODE_CACHE_MAX	(1ull << 30)	/* direct jumps reach 2 GiB */
-#define RUN_AREA_SIZE	(3 * PAGE_SIZE) /* struct kvm_run and the port data behind it */
-#define HOST_MXCSR	0x1f80
+#define CODE_CACHE_MAX	(1ull << 30) /* direct jumps reach 2 GiB */
+/* The environment's word for it, in bytes; for tests, as SOFT_TUNING_VARIABLE is. */
+#define CODE_CACHE_VARIABLE "GUISE_CODE_CACHE"
+#define RUN_AREA_SIZE	    (3 * PAGE_SIZE) /* struct kvm_run and the port data behind it */
+#define HOST_MXCSR	    0x1f80
 
 static struct soft_vm *soft_vm_of(struct engine_vm *vm)
 {
@@ -55,6 +57,19 @@ static void soft_probe(struct engine_probe *out)
 
 /* ---- VMs ---- */
 
+static int set_code_cache(struct soft_vm *vm, const char *value, struct error *err)
+{
+	char *end;
+	errno = 0;
+	unsigned long long bytes = strtoull(value, &end, 10);
+	if (errno || *end || bytes < CODE_CACHE_MIN || bytes > CODE_CACHE_MAX)
+		return error_set(err, EINVAL,
+				 "a code cache of '%s' bytes is not between %llu MiB and %llu MiB",
+				 value, CODE_CACHE_MIN >> 20, CODE_CACHE_MAX >> 20);
+	vm->code_cache = align_up(bytes, PAGE_SIZE);
+	return 0;
+}
+
 static int soft_vm_create(struct engine_vm **out, struct error *err)
 {
 	struct engine_probe probe;
@@ -71,26 +86,16 @@ static int soft_vm_create(struct engine_vm **out, struct error *err)
 	vm->code_cache = CODE_CACHE_SIZE;
 	tuning_default(&vm->tune);
 	const char *tune = getenv(SOFT_TUNING_VARIABLE);
+	const char *code_cache = getenv(CODE_CACHE_VARIABLE);
 	r = tune && *tune ? tuning_parse(&vm->tune, tune, err) : 0;
+	if (!r && code_cache && *code_cache)
+		r = set_code_cache(vm, code_cache, err);
 	if (r < 0) {
 		free(vm);
 		return r;
 	}
 	vm->clock_offset = -(s64)clock_now();
 	*out = &vm->base;
-	return 0;
-}
-
-static int set_code_cache(struct soft_vm *vm, const char *value, struct error *err)
-{
-	char *end;
-	errno = 0;
-	unsigned long long bytes = strtoull(value, &end, 10);
-	if (errno || *end || bytes < CODE_CACHE_MIN || bytes > CODE_CACHE_MAX)
-		return error_set(err, EINVAL,
-				 "a code cache of '%s' bytes is not between %llu MiB and %llu MiB",
-				 value, CODE_CACHE_MIN >> 20, CODE_CACHE_MAX >> 20);
-	vm->code_cache = align_up(bytes, PAGE_SIZE);
 	return 0;
 }
 
@@ -126,6 +131,7 @@ static void soft_vm_destroy(struct engine_vm *base)
 		irqchip_destroy(vm->irqchip);
 	for (u32 n = 0; n < vm->slot_count; n++) {
 		free(vm->slots[n].page_flags);
+		free(vm->slots[n].writers);
 		free(vm->slots[n].dirty);
 	}
 	free(vm);
@@ -195,6 +201,7 @@ static void forget_translations(struct soft_vm *vm)
 static void delete_slot(struct soft_vm *vm, struct memslot *slot)
 {
 	free(slot->page_flags);
+	free(slot->writers);
 	free(slot->dirty);
 	u32 at = (u32)(slot - vm->slots);
 	memmove(slot, slot + 1, (vm->slot_count - at - 1) * sizeof(*slot));
@@ -214,11 +221,14 @@ static int insert_slot(struct soft_vm *vm, const struct kvm_userspace_memory_reg
 	    .id = r->slot,
 	    .flags = r->flags,
 	    .page_flags = calloc(pages, 1),
+	    .writers = calloc(pages, sizeof(*slot.writers)),
 	};
 	if (r->flags & KVM_MEM_LOG_DIRTY_PAGES)
 		slot.dirty = calloc(pages / 64 + 1, sizeof(u64));
-	if (!slot.page_flags || ((r->flags & KVM_MEM_LOG_DIRTY_PAGES) && !slot.dirty)) {
+	if (!slot.page_flags || !slot.writers ||
+	    ((r->flags & KVM_MEM_LOG_DIRTY_PAGES) && !slot.dirty)) {
 		free(slot.page_flags);
+		free(slot.writers);
 		free(slot.dirty);
 		return -ENOMEM;
 	}

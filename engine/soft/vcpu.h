@@ -49,7 +49,7 @@ struct descriptor_table {
  * A write entry exists only if the page is RAM, writable, dirty in the guest's tables, holds no
  * translated code, is not dirty-logged and has no watchpoint.
  */
-#define TLB_BITS 10
+#define TLB_BITS 11
 #define TLB_SIZE (1u << TLB_BITS)
 
 struct tlb_entry {
@@ -364,6 +364,8 @@ struct memslot {
 	u8 *host;
 	u32 id, flags;
 	u8 *page_flags; /* a byte per page: PAGE_HAS_CODE */
+	u16 *writers;	/* a word per page: where in the TLB it may be entered for writing, see
+			   mmu/tlb.c. One vCPU only; NULL: not known */
 	u64 *dirty;	/* bitmap when KVM_MEM_LOG_DIRTY_PAGES */
 };
 

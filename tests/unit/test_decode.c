@@ -82,8 +82,8 @@ static void test_forms(void **state)
 /* What does not fit says so, also if its form is known. */
 static void test_short(void **state)
 {
-	static const u8 mov[] = {0x48, 0xc7, 0xc0, 1, 2, 3, 4, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90,
-				 0x90, 0x90};
+	static const u8 mov[] = {0x48, 0xc7, 0xc0, 1,	 2,    3,    4,	  0x90,
+				 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90};
 	struct decode_cache *cache = decode_cache_create();
 	struct decoded d;
 	assert_non_null(cache);

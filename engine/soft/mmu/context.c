@@ -85,17 +85,19 @@ static void context_save(struct soft_vcpu *v, struct mmu_context *c)
 	save_jumps(v, c);
 }
 
-/** Whether the page at @host may be written in place, as when the entry was made. */
-static bool still_plain(struct soft_vcpu *v, u64 host)
+/** Whether the page of write entry @number may be written in place, as when the entry was made. */
+static bool still_plain(struct soft_vcpu *v, u32 number, u64 host)
 {
-	for (u32 n = 0; n < v->vm->slot_count; n++) {
-		const struct memslot *slot = &v->vm->slots[n];
-		u64 offset = host - (u64)slot->host;
+	struct memslot *slot = phys_slot_of_host(v->vm, host);
 
-		if (offset < slot->size)
-			return phys_plain_write(slot, slot->gpa + offset);
-	}
-	return false;
+	if (!slot)
+		return false;
+
+	u64 gpa = slot->gpa + (host - (u64)slot->host);
+
+	/* What tlb_protect_host() knew of the entry it has forgotten. */
+	note_writer(slot, gpa, number % TLB_SIZE);
+	return phys_plain_write(slot, gpa);
 }
 
 static void restore_entries(struct soft_vcpu *v, const struct mmu_context *c)
@@ -105,7 +107,8 @@ static void restore_entries(struct soft_vcpu *v, const struct mmu_context *c)
 	for (u32 k = c->entries; k-- > 0;) {
 		u32 number = c->number[k];
 
-		if (unlikely(!same && entry_writes(number) && !still_plain(v, c->entry[k].host)))
+		if (unlikely(!same && entry_writes(number) &&
+			     !still_plain(v, number, c->entry[k].host)))
 			continue;
 		all_entries(v)[number] = c->entry[k];
 		v->tlb_state[number] =

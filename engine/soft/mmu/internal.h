@@ -49,6 +49,22 @@ static inline u64 empty_tag(u32 slot)
 	return slot == TLB_SIZE - 1 ? 0 : ~0ull;
 }
 
+/*
+ * memslot.writers: a bit for each group of neighbouring TLB slots that may hold a write entry for
+ * the page, in any MMU index.
+ */
+#define WRITER_GROUPS 16
+
+static inline void note_writer(struct memslot *slot, u64 gpa, u32 tlb_slot)
+{
+	if (slot->writers)
+		slot->writers[(gpa - slot->gpa) / PAGE_SIZE] |=
+		    (u16)BIT(tlb_slot / (TLB_SIZE / WRITER_GROUPS));
+}
+
+/** Slot whose memory is at @host, or NULL. */
+struct memslot *phys_slot_of_host(struct soft_vm *vm, u64 host);
+
 /** Forgets all that contexts other than the current one have. */
 void contexts_drop(struct soft_vcpu *v);
 

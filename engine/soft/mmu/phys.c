@@ -20,6 +20,14 @@ struct memslot *phys_slot_search(struct soft_vm *vm, u64 gpa)
 	return NULL;
 }
 
+struct memslot *phys_slot_of_host(struct soft_vm *vm, u64 host)
+{
+	for (u32 n = 0; n < vm->slot_count; n++)
+		if (host - (u64)vm->slots[n].host < vm->slots[n].size)
+			return &vm->slots[n];
+	return NULL;
+}
+
 u8 *phys_ram(struct soft_vm *vm, u64 gpa)
 {
 	struct memslot *slot = phys_slot(vm, gpa);

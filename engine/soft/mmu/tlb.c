@@ -149,16 +149,33 @@ void tlb_flush_page(struct soft_vcpu *v, u64 linear)
 	}
 }
 
-void tlb_protect_host(struct soft_vcpu *v, const u8 *host)
+/** Drops write entries for the page at @host from 1 / WRITER_GROUPS of the tables. */
+static void protect_group(struct soft_vcpu *v, u64 host, u32 group)
 {
-	v->protect_epoch++;
 	for (enum mmu_index index = 0; index < MMU_COUNT; index++)
-		for (u32 slot = 0; slot < TLB_SIZE; slot++) {
+		for (u32 k = 0; k < TLB_SIZE / WRITER_GROUPS; k++) {
+			u32 slot = group * (TLB_SIZE / WRITER_GROUPS) + k;
 			struct tlb_entry *entry = &v->tlb[index].write[slot];
 
-			if (entry->host == (u64)host)
+			if (entry->host == host)
 				entry->tag = empty_tag(slot);
 		}
+}
+
+void tlb_protect_host(struct soft_vcpu *v, const u8 *host)
+{
+	struct memslot *slot = phys_slot_of_host(v->vm, (u64)host);
+	u32 groups = BIT(WRITER_GROUPS) - 1;
+
+	v->protect_epoch++;
+	if (v->vm->tune.writers && slot && slot->writers && v->vm->vcpu_count <= 1) {
+		u64 page = (u64)(host - slot->host) / PAGE_SIZE;
+
+		groups = slot->writers[page];
+		slot->writers[page] = 0;
+	}
+	for (; groups; groups &= groups - 1)
+		protect_group(v, (u64)host, (u32)__builtin_ctz(groups));
 }
 
 /* ---- filling ---- */
@@ -225,6 +242,7 @@ static void *enter_walked(struct soft_vcpu *v, const struct walk *w, bool write,
 	if (enter_write) {
 		enter(v, w, host, true, index);
 		v->wp_ignored |= !w->writable;
+		note_writer(slot, w->gpa, tlb_slot(w->linear));
 	}
 	return write && !enter_write ? NULL : host + in_page;
 }

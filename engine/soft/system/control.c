@@ -209,8 +209,7 @@ bool set_xcr0(struct soft_vcpu *v, u64 value)
 		return false;
 	if ((value & XCR0_AVX) && !(value & XCR0_SSE))
 		return false;
-	if ((value & XCR0_AVX512) &&
-	    ((value & XCR0_AVX512) != XCR0_AVX512 || !(value & XCR0_AVX)))
+	if ((value & XCR0_AVX512) && ((value & XCR0_AVX512) != XCR0_AVX512 || !(value & XCR0_AVX)))
 		return false;
 	cpuid_query(v, 0xd, 0, leaf);
 	if (v->cpuid_count && (value & ~(u64)leaf[CPUID_EAX]))

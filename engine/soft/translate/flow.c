@@ -186,6 +186,7 @@ static void emit_exit_stub(struct translator *t, const struct side_exit *side)
 	struct emitter *e = &t->e;
 	const struct stubs *stubs = &t->v->cache->stubs;
 	struct block_exit *exit = &t->block->exits[t->block->exit_count++];
+	exit->from = t->block;
 	exit->target = side->target;
 	exit->parked = side->parked;
 	exit->plain = side->plain;
@@ -199,6 +200,11 @@ static void emit_exit_stub(struct translator *t, const struct side_exit *side)
 
 void emit_exit_stubs(struct translator *t)
 {
+	t->block->exits = cache_alloc(t->v->cache, t->side_count * sizeof(*t->block->exits));
+	if (!t->block->exits) {
+		t->no_memory = true;
+		return;
+	}
 	for (u32 n = 0; n < t->side_count; n++) {
 		const struct side_exit *side = &t->side[n];
 		e_patch(&t->e, side->site, t->e.p);

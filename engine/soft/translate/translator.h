@@ -93,7 +93,8 @@ struct translator {
 	u16 live;    /* flags live after the current instruction */
 	u32 current; /* index of the current instruction */
 	bool body_acquire, body_host_after;
-	bool no_memory; /* metadata exhausted: reset the cache */
+	bool no_memory; /* metadata exhausted: the block has to be shorter */
+	u32 insns_max;	/* instructions that the block may have */
 	u32 count;
 	u32 branches; /* conditional branches that the block goes on behind */
 	struct decoded insns[BLOCK_INSNS_MAX];
