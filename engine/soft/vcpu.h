@@ -340,14 +340,22 @@ struct soft_vcpu {
 		bool need_next;
 	} source;	    /* of the block that the dispatcher wants translated */
 	u8 leave;	    /* enum leave_reason */
-	u64 left_at;	    /* when vcpu_run() last returned, CLOCK_MONOTONIC ns */
 	bool window_wanted; /* run->request_interrupt_window, without irqchip */
 	bool read_pending;  /* base.run holds a read that the monitor answers */
 	u64 timer_deadline; /* CLOCK_MONOTONIC ns the host timer is armed for; 0: not */
-	struct engine_stats stats;
+	struct engine_stats stats; /* but for the times: */
+	struct {
+		u64 guest, translate, halted, monitor; /* host TSC, as are: */
+		u64 left_at;			       /* when vcpu_run() last returned */
+		u64 born;
+		u64 born_ns; /* CLOCK_MONOTONIC */
+	} ticks;
 
 	u64 signal_mask;      /* of that thread, outside signal handlers */
 	_Atomic int thread;   /* tid of the thread inside vcpu_run(), or 0 */
+	bool fsgsbase;	      /* the host's kernel lets programs use WRGSBASE */
+	u64 host_gs;	      /* that thread's GS base otherwise */
+	u32 timers_missed;    /* soft_timers_missed when last looked at */
 	int timer_thread;     /* tid that the timer signals; 0: no timer yet */
 	int timer;	      /* kernel timer id */
 	_Atomic u32 wake;     /* futex: bumped when a halted vCPU must look again */
@@ -436,6 +444,9 @@ enum leave_reason {
 
 /** The vCPU whose vcpu_run() this thread is in, or NULL. */
 extern __thread struct soft_vcpu *soft_current;
+
+/** Timers that fired on this thread while it was in no vcpu_run(). */
+extern __thread u32 soft_timers_missed;
 
 /* ---- implemented in engine/soft/vcpu.c ---- */
 
