@@ -139,6 +139,8 @@ struct block *block_find(struct soft_vcpu *v, u64 linear, u64 gpa, u32 mode);
 void block_insert(struct soft_vcpu *v, struct block *b);
 /** Throws away the oldest block; its memory is free then. There is one. */
 void block_evict_oldest(struct soft_vcpu *v);
+/** Throws all blocks away; their memory is free only when it is their turn. */
+void blocks_invalidate_all(struct soft_vcpu *v);
 /** Lets @exit jump straight to @target. */
 void block_link(struct soft_vcpu *v, struct block_exit *exit, struct block *target);
 /** Block whose code holds @pc (in rx), valid or not; NULL if none. */
