@@ -24,19 +24,22 @@ def arguments():
     parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller jobs: two minutes")
     parser.add_argument("--parts", default=",".join(PARTS), help="of " + ",".join(PARTS))
     parser.add_argument("--only", default="", help="these kernels, with commas")
-    parser.add_argument("--rounds", type=int, help="5, quick 2")
-    parser.add_argument("--qemu-job-rounds", type=int, help="2, quick 1")
-    parser.add_argument("--ms", type=int, help="time of a kernel in a round: 200, quick 50")
+    parser.add_argument("--jobs", default="", help="these jobs, with commas")
+    parser.add_argument("--rounds", type=int, help="7, quick 2")
+    parser.add_argument("--job-rounds", type=int, help="of the jobs: 3, quick 1, but not more than of the rest")
+    parser.add_argument("--qemu-job-rounds", type=int, help="of the jobs in QEMU: 2, quick 1")
+    parser.add_argument("--ms", type=int, help="time of a kernel in a round: 100, quick 50")
     parser.add_argument("--units", type=int, help="that many units of each kernel instead")
     parser.add_argument("--no-qemu", action="store_true")
     parser.add_argument("--no-qemu-jobs", action="store_true")
     parser.add_argument("--guise", action="append", default=[], metavar="OPTION", help="for guise run, repeatable")
     parser.add_argument("--json", metavar="FILE", help="default BUILD/bench/results.json")
     args = parser.parse_args()
-    args.rounds = args.rounds or (2 if args.quick else 5)
-    args.ms = args.ms or (50 if args.quick else 200)
+    args.rounds = args.rounds or (2 if args.quick else 7)
+    args.ms = args.ms or (50 if args.quick else 100)
+    args.job_rounds = args.job_rounds or min(args.rounds, 1 if args.quick else 3)
     if args.qemu_job_rounds is None:
-        args.qemu_job_rounds = 1 if args.quick else 2
+        args.qemu_job_rounds = min(args.job_rounds, 1 if args.quick else 2)
     unknown = set(args.parts.split(",")) - set(PARTS)
     if unknown:
         parser.error("no part " + ", ".join(sorted(unknown)))
@@ -48,15 +51,19 @@ def arguments():
     return args
 
 
+def names(text):
+    return [name for name in text.split(",") if name]
+
+
 def measure_part(part, args, results):
     guests = {"soft": args.rounds, "qemu": 0 if args.no_qemu else args.rounds}
     if part == "kernels":
-        only = [name for name in args.only.split(",") if name]
-        results["kernels"] = measure.kernels(args.build, {"native": args.rounds, **guests}, only, args.ms, args.units,
-                                             args.guise)
+        results["kernels"] = measure.kernels(args.build, {"native": args.rounds, **guests}, names(args.only), args.ms,
+                                             args.units, args.guise)
     elif part == "jobs":
-        rounds = {"native": args.rounds, "soft": args.rounds, "qemu": args.qemu_job_rounds}
-        results["jobs"] = measure.jobs(args.build, rounds, "quick" if args.quick else "full", args.guise)
+        rounds = {"native": args.job_rounds, "soft": args.job_rounds, "qemu": args.qemu_job_rounds}
+        results["jobs"] = measure.jobs(args.build, rounds, "quick" if args.quick else "full", names(args.jobs),
+                                       args.guise)
     elif part == "boot":
         results["boot"], results["memory"] = measure.boot(args.build, guests, args.guise)
     elif part == "tiny":
@@ -71,8 +78,8 @@ def main():
         "date": time.strftime("%Y-%m-%d"),
         "host": measure.host(),
         "programs": measure.programs(args.build, qemu_program()),
-        "settings": {"quick": args.quick, "rounds": args.rounds, "qemu_job_rounds": args.qemu_job_rounds,
-                     "kernel_ms": args.ms, "guise_options": args.guise},
+        "settings": {"quick": args.quick, "rounds": args.rounds, "job_rounds": args.job_rounds,
+                     "qemu_job_rounds": args.qemu_job_rounds, "kernel_ms": args.ms, "guise_options": args.guise},
         "failures": [],
     }
     path = args.json or os.path.join(args.build, "bench/results.json")

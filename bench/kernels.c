@@ -19,7 +19,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <nmmintrin.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,6 @@
 """The parts of the benchmark. Each returns plain values for the JSON file (see report.py for its form)."""
 import os
+import re
 import subprocess
 
 import jobfiles
@@ -66,15 +67,17 @@ def speed(fields):
     return 1e3 * sign if sign < 1 else 1e3 / sign
 
 
-def jobs(build, rounds, size, options=()):
+def jobs(build, rounds, size, only=(), options=()):
     """Returns {job: {side: [seconds (openssl: see speed()), a round each]}}; size is full or quick."""
     say("jobs: making their files")
     root, initrd = jobfiles.make(build)
+    words = [size] + list(only)
     collected = Collected()
     for n, side in interleaved(rounds):
         say("jobs, round %d: %s" % (n + 1, side))
-        command = jobfiles.native_command(root, [size]) if side == "native" else \
-            guest_command(side, build, initrd, "guise.script=jobs guise.jobs=" + size, JOBS_MEMORY_MIB, options)
+        command = jobfiles.native_command(root, words) if side == "native" else \
+            guest_command(side, build, initrd, "guise.script=jobs guise.jobs=" + ",".join(words), JOBS_MEMORY_MIB,
+                          options)
         output = run(command, JOBS_LIMIT_S)
         if not lines_of(output, "GUISE-JOBS"):
             raise Failure("the jobs did not come to their end on %s; its last line: %s" %
@@ -109,7 +112,7 @@ def tiny(build, rounds, options=()):
 def exits(build):
     """Returns what guise bench exits prints, or None where the program has no such command."""
     guise = os.path.join(build, "guise")
-    if "\n  bench " not in run([guise, "--help"], 10):
+    if not re.search(r"^\s+bench\b", run([guise, "--help"], 10), re.M):
         return None
     say("exits")
     return run([guise, "bench", "exits"], 120).strip()

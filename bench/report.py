@@ -143,8 +143,7 @@ def where(results):
         text += "; " + re.sub(r" \(.*", "", programs["qemu"])
     text += "; guest Linux %s; %s" % (programs["guest kernel"].replace("vmlinuz-", ""), results["date"])
     text += "; rounds: %d" % rounds
-    if settings["qemu_job_rounds"] != rounds:
-        text += " (QEMU's jobs: %d)" % settings["qemu_job_rounds"]
+    text += ", of the jobs %d, in QEMU %d" % (settings["job_rounds"], settings["qemu_job_rounds"])
     return text + ("; make bench QUICK=1" if settings["quick"] else "")
 
 

@@ -11,6 +11,7 @@
 #include "engine/soft/system/debug.h"
 #include "engine/soft/system/exception.h"
 #include "engine/soft/system/state.h"
+#include "engine/soft/translate/masked.h"
 #include "engine/soft/translate/mode.h"
 #include "engine/soft/translate/ops.h"
 #include "engine/soft/translate/stubs.h"
@@ -83,6 +84,8 @@ void *soft_miss(struct soft_vcpu *v, u64 address, u32 description, u64 *return_a
 	bool stack = description & ACCESS_STACK;
 	enum access access = description & ACCESS_WRITES ? ACCESS_WRITE : ACCESS_READ;
 
+	if (unlikely(ACCESS_MASK(description)))
+		return masked_miss(v, address, description, return_address);
 	v->fault_pc = *return_address;
 	u64 linear = linear_of(v, address, description);
 	void *p = tlb_fill(v, linear, size, access, index, stack);
@@ -120,6 +123,10 @@ void soft_miss_attention(struct soft_vcpu *v, const void *pc)
 void soft_commit(struct soft_vcpu *v)
 {
 	u32 description = v->commit_description;
+	if (unlikely(ACCESS_MASK(description))) {
+		masked_commit(v);
+		return;
+	}
 	mem_write_linear(v, v->commit_linear, v->bounce + (v->commit_linear & 63),
 			 ACCESS_SIZE(description), (enum mmu_index)ACCESS_INDEX(description),
 			 description & ACCESS_STACK);
@@ -396,10 +403,12 @@ static void use_jump_cache(struct soft_vcpu *v, u32 mode)
 static void remember(struct soft_vcpu *v, struct block *b)
 {
 	enum mmu_index index = v->mmu_index;
-	if (b->gpa2 != ~0ull || !(b->mode & MODE_FLAT))
+	bool crosses = b->gpa2 != ~0ull;
+	if (!(b->mode & MODE_FLAT) || (crosses && !v->vm->tune.crossings))
 		return;
-	jump_cache_put(v, b->linear, b);
-	if (!mmu_fetch_global(v, b->linear))
+	jump_cache_put(v, index, b->linear, block_code(v->cache, b));
+	if (!mmu_fetch_global(v, b->linear) ||
+	    (crosses && !mmu_fetch_global(v, next_page(b->linear, b->mode))))
 		v->jump_nonglobal[index]++;
 }
 
@@ -407,7 +416,7 @@ static void remember(struct soft_vcpu *v, struct block *b)
  */
 static u64 jump_cache_find(const struct soft_vcpu *v, u32 mode, u64 linear)
 {
-	const struct jump_entry *slot = &v->jump[v->mmu_index][linear & (JUMP_CACHE_SIZE - 1)];
+	const struct jump_entry *slot = &v->jump[v->mmu_index][jump_slot(linear)];
 	if (slot->rip != linear || v->jump_mode[v->mmu_index] != mode ||
 	    slot->code == (u64)v->cache->stubs.kicked)
 		return 0;
@@ -417,12 +426,15 @@ static u64 jump_cache_find(const struct soft_vcpu *v, u32 mode, u64 linear)
 /* Linked blocks follow each other unasked, whatever the page tables say then: so they lie in one
  * physical page, which the first one was found by. The guest may have remapped it on the way here.
  */
-static bool may_link(struct soft_vcpu *v, const struct block_exit *link, const struct block *b)
+static bool may_link(struct soft_vcpu *v, struct block_exit *link, const struct block *b)
 {
 	const struct block *from = link->from;
+	link->crosses = b->gpa2 != ~0ull;
+	if (link->crosses)
+		return false;
 	return from->valid && ((from->mode ^ b->mode) & ~MODE_PLAIN) == 0 &&
 	       from->cs_base == b->cs_base && ((from->gpa ^ b->gpa) & PAGE_MASK) == 0 &&
-	       b->gpa2 == ~0ull && link->target + b->cs_base == b->linear;
+	       link->target + b->cs_base == b->linear;
 }
 
 u64 soft_dispatch(struct soft_vcpu *v)
@@ -451,7 +463,7 @@ u64 soft_dispatch(struct soft_vcpu *v)
 	u64 linear = next_linear(v, mode);
 	if (unlikely(mode & MODE_STEP))
 		check_exec_breakpoint(v, linear);
-	if (!link && (result = jump_cache_find(v, mode, linear)))
+	if ((!link || link->crosses) && (result = jump_cache_find(v, mode, linear)))
 		return result;
 	if (!(mode & (MODE_ONE | MODE_STEP)))
 		use_jump_cache(v, mode);

@@ -13,6 +13,7 @@
 #include "engine/soft/run.h"
 #include "engine/soft/signals.h"
 #include "engine/soft/system/state.h"
+#include "engine/soft/system/xstate.h"
 #include "engine/soft/timer.h"
 #include "engine/soft/translate/block.h"
 #include "engine/soft/translate/written.h"
@@ -349,7 +350,9 @@ static int soft_get_supported_cpuid(struct engine_vm *vm, struct kvm_cpuid2 *cpu
 	/* A machine without interrupt chips has no timer either: its few instructions need not wait
 	 * for the clock. */
 	bool timeless = vm && !soft_vm_of(vm)->irqchip;
-	return cpuid_supported(cpuid, timeless ? 0 : clock_tsc_khz());
+	struct xstate_layout layout;
+	xstate_probe(&layout, vm ? soft_vm_of(vm)->tune.avx512 : true);
+	return cpuid_supported(cpuid, timeless ? 0 : clock_tsc_khz(), &layout);
 }
 
 /* ---- vCPUs ---- */
@@ -387,6 +390,7 @@ static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu *
 	v->self = v;
 	v->vm = vm;
 	v->host_mxcsr = HOST_MXCSR;
+	xstate_probe(&v->layout, vm->tune.avx512);
 	v->tsc_khz = vm->irqchip ? clock_tsc_khz() : 0; /* else: see soft_set_cpuid() */
 	v->base.engine = &engine_soft;
 	v->base.vm = base;
@@ -409,6 +413,16 @@ static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu *
 	return 0;
 fail:
 	free_vcpu(v);
+	return r;
+}
+
+/* Translations know what CPUID says. */
+static int set_cpuid(struct engine_vcpu *vcpu, const struct kvm_cpuid2 *cpuid)
+{
+	struct soft_vcpu *v = container_of(vcpu, struct soft_vcpu, base);
+	int r = soft_set_cpuid(vcpu, cpuid);
+	if (!r && v->cache->count)
+		cache_reset(v);
 	return r;
 }
 
@@ -505,7 +519,7 @@ const struct engine engine_soft = {
     .vcpu_set_xcrs = soft_set_xcrs,
     .vcpu_get_msrs = soft_get_msrs,
     .vcpu_set_msrs = soft_set_msrs,
-    .vcpu_set_cpuid = soft_set_cpuid,
+    .vcpu_set_cpuid = set_cpuid,
     .vcpu_get_lapic = soft_get_lapic,
     .vcpu_set_lapic = soft_set_lapic,
     .vcpu_get_events = soft_get_events,

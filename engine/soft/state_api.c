@@ -242,7 +242,7 @@ static u64 in_use(const struct soft_vcpu *v)
 	u64 bits;
 
 	memcpy(&bits, v->fpu + XSAVE_BV, sizeof(bits));
-	return bits & XCR0_HANDLED;
+	return bits & v->layout.offered;
 }
 
 /*
@@ -275,8 +275,10 @@ static void export_image(struct soft_vcpu *v, u8 image[XSAVE_AREA_SIZE])
 	memcpy(image + FX_MXCSR, &mxcsr, sizeof(mxcsr));
 	if (!(used & XCR0_SSE))
 		memset(image + FX_XMM, 0, FX_END - FX_XMM);
-	if (!(used & XCR0_AVX))
-		memset(image + XSAVE_AVX_OFFSET, 0, XSAVE_AVX_SIZE);
+	for_each_section(n, v->layout.offered & ~used)
+	{
+		memset(image + xstate_section_offset(&v->layout, 0, n), 0, xstate_section_size(n));
+	}
 }
 
 /* Bits of MXCSR that loading may set (SDM 1 11.6.6). */
@@ -347,12 +349,16 @@ int soft_set_xsave(struct engine_vcpu *vcpu, const struct kvm_xsave *xsave)
 	memcpy(&used, image + XSAVE_BV, sizeof(used));
 	memcpy(&layout, image + XSAVE_COMP_BV, sizeof(layout));
 	memcpy(&mxcsr, image + FX_MXCSR, sizeof(mxcsr));
-	if ((used & ~XCR0_HANDLED) || layout || (mxcsr & ~mxcsr_mask()))
+	if ((used & ~v->layout.offered) || layout || (mxcsr & ~mxcsr_mask()))
 		return -EINVAL;
 	memset(v->fpu, 0, sizeof(v->fpu));
 	memcpy(v->fpu, image, FX_END);
 	memcpy(v->fpu + XSAVE_BV, &used, sizeof(used));
-	memcpy(v->fpu + XSAVE_AVX_OFFSET, image + XSAVE_AVX_OFFSET, XSAVE_AVX_SIZE);
+	for_each_section(n, v->layout.offered)
+	{
+		u32 at = xstate_section_offset(&v->layout, 0, n);
+		memcpy(v->fpu + at, image + at, xstate_section_size(n));
+	}
 	return 0;
 }
 

@@ -13,10 +13,14 @@ struct error;
 
 /* name, what it does */
 #define SOFT_TUNINGS(X)                                                                            \
+	X(inline_ops,                                                                              \
+	  "short system instructions (CLI, STI, SWAPGS, STAC, RDTSC...) without a call")           \
 	X(groups, "one address check for several accesses by the same registers")                  \
 	X(liveness, "flags found dead by looking behind the end of a block")                       \
 	X(forms, "instructions decoded by comparing with earlier ones of the same form")           \
-	X(traces, "blocks that go on behind branches")
+	X(traces, "blocks that go on behind branches")                                             \
+	X(avx512, "AVX-512, if the host has it; off, guests are not told of it")                   \
+	X(crossings, "blocks across the end of a page found through the jump cache")
 
 struct soft_tuning {
 #define X(name, what) bool name;

@@ -40,6 +40,8 @@ static u32 fpu_mode(const struct soft_vcpu *v)
 	if (!(v->cr4 & CR4_OSXSAVE) || (v->xcr0 & (XCR0_SSE | XCR0_AVX)) != (XCR0_SSE | XCR0_AVX) ||
 	    !(v->cr0 & CR0_PE) || (v->rflags_sys & RFLAGS_VM))
 		mode |= MODE_NO_AVX;
+	if ((mode & MODE_NO_AVX) || (v->xcr0 & XCR0_AVX512) != XCR0_AVX512)
+		mode |= MODE_NO_AVX512;
 	if (v->cr0 & CR0_TS)
 		mode |= MODE_TS;
 	if (v->cr0 & CR0_MP)
@@ -80,6 +82,8 @@ void vcpu_update_mode(struct soft_vcpu *v)
 		mode |= MODE_STEP;
 	if ((v->cr0 & CR0_AM) && (v->rflags_sys & RFLAGS_AC) && v->cpl == 3)
 		mode |= MODE_ALIGN;
+	if (v->cpl == 0)
+		mode |= MODE_RING0;
 	v->mmu_index = index;
 	v->mode = mode;
 }

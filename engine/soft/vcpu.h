@@ -79,9 +79,10 @@ struct tlb {
 #define TLB_STATE_LOGGED 2 /* the entry's number is in tlb_log[] */
 
 /* A set of pages, hashed to one bit each; may say yes for pages that are not in it. */
-#define PAGE_FILTER_BITS 1024
+#define PAGE_FILTER_BITS 4096
 
 struct page_filter {
+	bool used; /* a bit is set */
 	u64 word[PAGE_FILTER_BITS / 64];
 };
 
@@ -89,13 +90,26 @@ struct page_filter {
 #define GROUP_SLOTS 24
 
 /* Where to go on for a linear address: filled by the dispatcher, looked up by translated code. */
-#define JUMP_CACHE_BITS 10
+#define JUMP_CACHE_BITS 12
 #define JUMP_CACHE_SIZE (1u << JUMP_CACHE_BITS)
 
 struct jump_entry {
-	u64 rip;  /* linear; ~0 with the slot's index complemented when empty */
-	u64 code; /* host code */
+	u64 rip;  /* linear; of another slot when empty */
+	u64 code; /* host code; 0: nothing was entered since the cache was emptied */
 };
+
+/** The slot of @linear. Calls lead to addresses that are multiples of 16, so the offset in the page
+ * alone would leave most slots unused. */
+static inline u32 jump_slot(u64 linear)
+{
+	return (u32)(linear ^ linear >> 12) & (JUMP_CACHE_SIZE - 1);
+}
+
+/** An address that does not belong to @slot. */
+static inline u64 jump_empty(u32 slot)
+{
+	return slot == 0 ? 1 : 0;
+}
 
 /* Code addresses: the page's translation for instruction fetch. */
 #define ITLB_SIZE 256
@@ -178,6 +192,19 @@ struct written {
 	bool all; /* there were more */
 };
 
+/* Components of XSAVE's extended region have numbers below this (SDM 1 13.1). */
+#define XSTATE_COUNT 8
+
+/* Bytes of an area that holds all of them, in either format. */
+#define XSAVE_AREA_SIZE 2688u
+
+/* Where the host's processor puts them: it is the one that executes XSAVE. */
+struct xstate_layout {
+	u64 offered;		  /* XCR0 bits that the guest may set */
+	u16 offset[XSTATE_COUNT]; /* in the standard format, bytes */
+	bool xsaveopt;		  /* the host has it */
+};
+
 struct soft_vcpu {
 	/* ---- reached by translated code and the stubs through GS; offsets matter, see translate/
 	 * ---- */
@@ -231,6 +258,7 @@ struct soft_vcpu {
 	struct descriptor_table gdt, idt;
 	u64 cr0, cr2, cr3, cr4, cr8;
 	u64 xcr0;
+	struct xstate_layout layout; /* of extended state, and what of it the guest may enable */
 	u64 dr[4], dr6, dr7;
 	u64 pdptr[4]; /* PAE: loaded with CR3 (SDM 3A 4.4.1) */
 	struct soft_msrs msr;
@@ -253,6 +281,10 @@ struct soft_vcpu {
 				     flush */
 	u32 tlb_logged;
 	struct page_filter large_2m[2], large_1g[2]; /* regions of large-page fills; [1]: global */
+
+	/* mmu/jump.c */
+	u16 jump_log[MMU_COUNT][JUMP_CACHE_SIZE]; /* slots of jump[] with .code */
+	u32 jump_logged[MMU_COUNT];
 	struct page_filter code_pages[MMU_COUNT]; /* pages fetched from since jump[] was cleared */
 	u32 jump_nonglobal[MMU_COUNT];		  /* entries of jump[] whose page is not global: the
 						     dispatcher's */
@@ -268,6 +300,7 @@ struct soft_vcpu {
 	u32 jump_mode[MMU_COUNT]; /* mode that the jump cache's blocks have */
 	u64 commit_linear;	  /* where the bounce buffer goes, see soft_miss() */
 	u32 commit_description;
+	u64 commit_elements; /* of an access under an opmask: those that it writes, bit by bit */
 	struct {
 		u64 rip, linear, gpa, next_gpa;
 		const u8 *page, *next_page;
@@ -288,11 +321,10 @@ struct soft_vcpu {
 	_Atomic u32 wake;     /* futex: bumped when a halted vCPU must look again */
 	_Atomic u32 sleeping; /* it waits on the futex */
 
-	/* Guest x87/SSE/AVX state while outside, XSAVE standard format */
-	_Alignas(64) u8 fpu[1024];
-	_Alignas(64) u8 xstate[2][1024]; /* scratch of system/xstate.c */
-	_Alignas(
-	    32) u8 vec[16][32]; /* scratch of ops that need the vector registers, see base/gp.h */
+	/* Guest x87 and vector state while outside, XSAVE standard format */
+	_Alignas(64) u8 fpu[XSAVE_AREA_SIZE];
+	_Alignas(64) u8 xstate[2][XSAVE_AREA_SIZE]; /* scratch of system/xstate.c */
+	_Alignas(64) u8 vec[16][64]; /* scratch of ops that need the vector registers */
 };
 
 struct memslot {

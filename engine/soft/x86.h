@@ -95,6 +95,10 @@ enum x86_seg { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS };
 #define XCR0_X87 BIT(0)
 #define XCR0_SSE BIT(1)
 #define XCR0_AVX BIT(2)
+#define XCR0_OPMASK    BIT(5)
+#define XCR0_ZMM_HI256 BIT(6) /* upper halves of ZMM0 to ZMM15 */
+#define XCR0_HI16_ZMM  BIT(7) /* ZMM16 to ZMM31 */
+#define XCR0_AVX512    (XCR0_OPMASK | XCR0_ZMM_HI256 | XCR0_HI16_ZMM)
 
 /* Exception vectors, SDM 3A table 6-1 */
 enum x86_exception {

@@ -68,7 +68,7 @@ def sample():
     return {
         "date": "2000-01-01", "host": {"processor": "P", "processors": 2, "kernel": "K"},
         "programs": {"guise": "guise 1", "commit": "", "qemu": None, "guest kernel": "vmlinuz-1"},
-        "settings": {"quick": True, "rounds": 3, "qemu_job_rounds": 1, "kernel_ms": 1, "guise_options": []},
+        "settings": {"quick": True, "rounds": 3, "job_rounds": 1, "qemu_job_rounds": 1, "kernel_ms": 1, "guise_options": []},
         "kernels": {"int": {"native": [10, 10, 10], "soft": [11, 10, 12], "qemu": [30, 30, 30]},
                     "pipe": {"native": [1, 1, 1], "soft": [3, 3, 3], "qemu": [2, 2, 2]}},
         "jobs": {"xz": {"native": [1], "soft": [1.5]}, "sha256": {"native": [1], "soft": [6]}},

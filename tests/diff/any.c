@@ -153,12 +153,43 @@ static void make_vex(struct gen *g, u8 p[40], u64 rip)
 	put_random(g->r, p + 4 + modrm_size, 8);
 }
 
+/* SDM 2A 2.7.1 */
+static void make_evex(struct gen *g, u8 p[40], u64 rip)
+{
+	static const u8 maps[] = {1, 1, 2, 2, 2, 3, 5, 6};
+	struct random *r = g->r;
+	bool has_rex = g->plan->kind == KIND_64;
+	u8 modrm[8], rex = has_rex ? (u8)below(r, 8) : 0;
+	u32 modrm_size = put_modrm(g, modrm, &rex, g->plan->size, rip);
+	bool sib = g->plan->kind != KIND_16 && (modrm[0] & 7) == 4;
+	if (modrm[0] >> 6 == 1) { /* the displacement counts operands: stay near */
+		s8 *disp = (s8 *)&modrm[sib ? 2 : 1];
+		*disp = (s8)(*disp / (1 << below(r, 5)));
+	}
+	p[0] = 0x62;
+	p[1] = (u8)((~rex & 7) << 5 | maps[below(r, sizeof(maps))]);
+	p[2] = (u8)(random_next(r) | 4 | (one_in(r, 2) ? 0x78 : 0));
+	p[3] = (u8)random_next(r);
+	if (!has_rex || one_in(r, 2))
+		p[1] |= 0x10;
+	if (!has_rex || one_in(r, 2))
+		p[3] |= 8;
+	if (!has_rex && one_in(r, 8)) /* B, R' and V' are ignored */
+		p[1] &= (u8)~(below(r, 4) << 4);
+	if (one_in(r, 3))
+		p[3] &= 0x6f;
+	p[4] = (u8)random_next(r);
+	memcpy(p + 5, modrm, modrm_size);
+	put_random(r, p + 5 + modrm_size, 8);
+}
+
 static bool op_is_fine(u16 op)
 {
 	switch (op) {
 	case OP_ID_bit_string:
 	case OP_ID_maskmov:
 	case OP_ID_gather:
+	case OP_ID_movdir64b:
 	case OP_ID_xlat:
 	case OP_ID_aaa:
 	case OP_ID_aas:
@@ -287,7 +318,8 @@ static u32 acceptable_length(const struct gen *g, const u8 *bytes, u64 rip)
 	ZydisDecoderInit(&decoder, modes[mode & 3], widths[mode & 3]);
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &zi, ops)))
 		return 0;
-	if (decode(NULL, bytes, 15, rip, mode, &d) || !class_is_fine(&d))
+	if (decode(NULL, bytes, 15, rip, mode, &d) || !class_is_fine(&d) ||
+	    (d.avx512 && !(xstate.offered & XCR0_AVX512)))
 		return 0;
 	return is_acceptable(g, &zi, ops, rip) ? zi.length : 0;
 }
@@ -296,10 +328,12 @@ u32 make_any(struct gen *g, u8 *out, u64 rip)
 {
 	for (;;) {
 		u8 bytes[40] = {0};
-		if (one_in(g->r, 3))
-			make_vex(g, bytes, rip);
-		else
+		if (!one_in(g->r, 3))
 			make_legacy(g, bytes, rip);
+		else if ((xstate.offered & XCR0_AVX512) && one_in(g->r, 2))
+			make_evex(g, bytes, rip);
+		else
+			make_vex(g, bytes, rip);
 		u32 length = acceptable_length(g, bytes, rip);
 		if (length) {
 			memcpy(out, bytes, length);

@@ -24,12 +24,12 @@ static void normalize(u8 *x)
 	}
 	if (!(present & 2))
 		memset(x + 160, 0, 256);
-	if (!(present & 4))
-		memset(x + 576, 0, 256);
+	for (u32 n = 2; n < XSTATE_COUNT; n++)
+		if (!(present & xstate.offered & BIT(n)) && xstate.offset[n])
+			memset(x + xstate.offset[n], 0, xstate_section_size(n));
 	memset(x + 6, 0, 18);
 	memset(x + 28, 0, 4);
 	memset(x + 416, 0, 160);
-	memset(x + 832, 0, 1088 - 832);
 	for (u32 n = 0; n < 8; n++) /* reserved bytes of the x87 registers */
 		memset(x + 32 + 16 * n + 10, 0, 6);
 }
@@ -52,6 +52,7 @@ static bool report(bool *same, const char *what, u64 native, u64 guest)
 
 #define LIVE_INSNS_MAX 200
 #define LIVE_FORKS_MAX 6
+#define LIVE_JUMP_MAX  0x1000 /* bytes; a branch by 16 bits may lead out of all code */
 
 /* Which of the flags in @open the instruction at @code, or one behind it on any way, may read
  * before it is overwritten. */
@@ -60,15 +61,18 @@ static u64 live_flags(const u8 *code, u64 rip, u32 mode, u64 open, u32 forks)
 	u64 live = 0;
 	for (u32 n = 0; n < LIVE_INSNS_MAX && open; n++) {
 		struct decoded d;
-		bool outside = (u64)code - CODE_BASE > CODE_SIZE - 15; /* a jump by 16 bits */
-		if (outside || decode(NULL, code, 15, rip, mode, &d))
+		/* A branch cut to 16 bits may lead anywhere. */
+		if ((u64)code < CODE_BASE || (u64)code >= CODE_BASE + CODE_SIZE - 15)
+			break;
+		if (decode(NULL, code, 15, rip, mode, &d))
 			break;
 		live |= d.flags_read & open;
 		open &= ~(u64)d.flags_written;
 		s64 jump = (s64)(d.target - rip);
-		if ((d.class == CLASS_JCC || d.class == CLASS_LOOP) && forks)
+		bool near = jump >= -LIVE_JUMP_MAX && jump <= LIVE_JUMP_MAX;
+		if ((d.class == CLASS_JCC || d.class == CLASS_LOOP) && forks && near)
 			live |= live_flags(code + jump, d.target, mode, open, --forks);
-		else if (d.class == CLASS_JMP || d.class == CLASS_CALL)
+		else if ((d.class == CLASS_JMP || d.class == CLASS_CALL) && near)
 			d.insn.length = 0;
 		else if (d.class == CLASS_OP || (d.class >= CLASS_JMP && d.class <= CLASS_RET))
 			break;
@@ -85,7 +89,8 @@ struct leeway leeway_at(const u8 *code, u64 rip, u32 mode)
 	    .live = live_flags(code, rip, mode, ARITHMETIC_FLAGS, LIVE_FORKS_MAX), .cr2 = ~0ull};
 	if (decode(NULL, code, 15, rip, mode, &d))
 		return leeway;
-	if (d.class == CLASS_OP && (d.insn.op == OP_ID_maskmov || d.insn.op == OP_ID_frstor))
+	if (d.mem_mask ||
+	    (d.class == CLASS_OP && (d.insn.op == OP_ID_maskmov || d.insn.op == OP_ID_frstor)))
 		leeway.cr2 = PAGE_MASK; /* which of the bytes is not defined */
 	leeway.x87 = d.mmx;		/* a store that faults has set TOP to 0 already */
 	leeway.mxcsr =
@@ -126,7 +131,11 @@ bool compare(struct state *native, struct state *guest, struct leeway leeway, bo
 	report(&same, "cr2", native->cr2 & leeway.cr2, guest->cr2 & leeway.cr2);
 	normalize(native->xsave);
 	normalize(guest->xsave);
-	for (u32 n = 0; n < 832; n += 8) {
+	u32 avx_end = XSAVE_AVX_OFFSET + XSAVE_AVX_SIZE;
+	u32 end = xstate_area_size(&xstate, xstate.offered, false);
+	for (u32 n = 0; n < end; n += 8) {
+		if (n == avx_end) /* what lies between is not ours */
+			n = xstate_section_offset(&xstate, 0, 5);
 		if (leeway.x87 && n < 160 && n != 24) /* MXCSR */
 			continue;
 		if (leeway.mxcsr && n == 24)

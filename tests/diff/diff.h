@@ -7,7 +7,7 @@
 #define GUISE_TESTS_DIFF_H
 
 #include "base/types.h"
-#include "engine/soft/x86.h"
+#include "engine/soft/system/xstate.h"
 
 /* Where things lie, natively and in the guest's linear addresses. */
 #define CODE_BASE 0x10000000ull
@@ -45,6 +45,9 @@ struct ldt_entry {
 	bool fixed;	  /* data: read-only; code: execute-only */
 };
 
+/** Where extended state lies, and what of it both sides have. */
+extern struct xstate_layout xstate;
+
 /* State at the start, and at the trap that ends a run. */
 struct state {
 	u64 regs[16]; /* encoding order */
@@ -55,7 +58,7 @@ struct state {
 	u64 vector;  /* exception that ended the run; 3: the INT3 behind the sequence */
 	u64 error;   /* error code, 0 if the exception has none */
 	u64 cr2;     /* address, if the vector is 14 */
-	_Alignas(64) u8 xsave[1088]; /* standard format: x87, SSE, AVX */
+	_Alignas(64) u8 xsave[XSAVE_AREA_SIZE]; /* standard format: x87, SSE, AVX, AVX-512 */
 	u8 data[DATA_SIZE];
 };
 

@@ -43,7 +43,9 @@ static const struct part {
 	void (*put)(struct gen *g);
 	u8 weight[KIND_COUNT]; /* 64, 32, 32 with segments, 16 */
 } parts[] = {
-    {put_any, {68, 58, 58, 58}},
+    {put_any, {63, 53, 53, 53}},
+    {put_masked, {3, 3, 3, 3}},
+    {put_gather, {2, 2, 2, 2}},
     {put_skip, {8, 8, 8, 8}},
     {put_loop, {3, 3, 3, 3}},
     {put_jump, {3, 3, 3, 3}},

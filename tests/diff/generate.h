@@ -89,6 +89,10 @@ void put_compare_exchange(struct gen *g);
 void put_table(struct gen *g);
 void put_gs(struct gen *g);
 
+/* ---- vector.c ---- */
+void put_masked(struct gen *g);
+void put_gather(struct gen *g);
+
 /* ---- stack.c ---- */
 void put_frame(struct gen *g);
 void put_all_registers(struct gen *g);

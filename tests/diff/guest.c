@@ -138,7 +138,7 @@ static int make_vcpu(void)
 	} cpuid = {.head.nent = 100};
 	engine->vm_get_supported_cpuid(vm, &cpuid.head);
 	engine->vcpu_set_cpuid(vcpu, &cpuid.head);
-	struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = 7}}};
+	struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = xstate.offered}}};
 	struct kvm_sregs *s = &start_sregs;
 	engine->vcpu_get_sregs(vcpu, s);
 	s->cs = segment(USER_CS64, NULL);
@@ -161,7 +161,12 @@ static int make_vcpu(void)
 	s->cr4 = 0x50620; /* OSXSAVE FSGSBASE OSXMMEXCPT OSFXSR PAE */
 	s->efer = 0xd00;  /* NXE LMA LME */
 	r = engine->vcpu_set_sregs(vcpu, s);
-	if (r < 0 || (r = engine->vcpu_set_xcrs(vcpu, &xcrs)) < 0)
+	if (r == 0 && engine->vcpu_set_xcrs(vcpu, &xcrs) < 0) { /* --tune avx512=off */
+		xstate.offered &= ~XCR0_AVX512;
+		xcrs.xcrs[0].value = xstate.offered;
+		r = engine->vcpu_set_xcrs(vcpu, &xcrs);
+	}
+	if (r < 0)
 		fprintf(stderr, "cannot set the vCPU's state: %d\n", r);
 	return r;
 }

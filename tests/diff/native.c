@@ -13,6 +13,7 @@
 
 #include <sys/auxv.h> /* behind x86.h: <elf.h> too has a PF_W */
 
+struct xstate_layout xstate;
 static struct state *result;
 static u64 resume_rsp, resume_rip, host_gs_base;
 static struct ldt_entry loaded[LDT_SIZE];
@@ -119,6 +120,7 @@ int native_init(u32 *kinds)
 	if (!(getauxval(AT_HWCAP2) & 2)) /* HWCAP2_FSGSBASE */
 		return -ENODEV;
 	find_kinds(kinds);
+	xstate_probe(&xstate, true);
 	return 0;
 }
 
@@ -145,7 +147,7 @@ static __attribute__((noinline)) void jump_into(const struct state *in)
 	    "push %%rbp\n push %%rbx\n"
 	    "lea 1f(%%rip), %%rax\n mov %%rax, %[rip]\n mov %%rsp, %[rsp]\n"
 	    "pushq $0x202\n popfq\n" /* IRETQ refuses NT (SDM 2A) */
-	    "mov $7, %%eax\n xor %%edx, %%edx\n xrstor64 %c[xsave](%%rdi)\n"
+	    "mov %[mask], %%eax\n xor %%edx, %%edx\n xrstor64 %c[xsave](%%rdi)\n"
 	    "movw %c[seg]+2*0(%%rdi), %%es\n movw %c[seg]+2*3(%%rdi), %%ds\n"
 	    "movw %c[seg]+2*5(%%rdi), %%gs\n"
 	    "cmpw %[cs64], %c[seg]+2*1(%%rdi)\n jne 2f\n"
@@ -164,7 +166,7 @@ static __attribute__((noinline)) void jump_into(const struct state *in)
 	    : [rip] "=m"(resume_rip), [rsp] "=m"(resume_rsp), "+D"(in)
 	    : [regs] "i"(offsetof(struct state, regs)), [seg] "i"(offsetof(struct state, seg)),
 	      [gs] "i"(offsetof(struct state, gs_base)), [xsave] "i"(offsetof(struct state, xsave)),
-	      [cs64] "i"(USER_CS64), [frame] "m"(entry_frame)
+	      [mask] "m"(xstate.offered), [cs64] "i"(USER_CS64), [frame] "m"(entry_frame)
 	    : "rax", "rcx", "rdx", "rsi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
 	      "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",
 	      "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");

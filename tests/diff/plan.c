@@ -164,6 +164,35 @@ void plan_make(struct plan *plan, u64 seed, u64 at, u32 kinds)
 	choose_addresses(&r, plan);
 }
 
+/* Few, many and no elements, at either end and in between. */
+static void random_opmasks(struct random *r, u8 *section)
+{
+	for (u32 n = 0; n < 8; n++) {
+		u64 value = random_next(r), *k = (u64 *)(section + 8 * n);
+		u32 bits = 1 + below(r, one_in(r, 2) ? 63 : 15);
+		switch (below(r, 8)) {
+		case 0:
+			value = 0;
+			break;
+		case 1:
+			value = ~0ull;
+			break;
+		case 2:
+			value = BIT(bits);
+			break;
+		case 3:
+			value = BIT(bits) - 1;
+			break;
+		case 4:
+			value = ~0ull << bits;
+			break;
+		default:
+			break;
+		}
+		*k = value;
+	}
+}
+
 static void random_vectors(struct random *r, struct state *s)
 {
 	/* Intel SDM 1 13.4: legacy region, header at 512, AVX state at 576. */
@@ -178,11 +207,16 @@ static void random_vectors(struct random *r, struct state *s)
 	} else {
 		put_random(r, s->xsave + 160, 256);
 	}
-	put_random(r, s->xsave + 576, 256);
+	for (u32 n = 2; n < XSTATE_COUNT; n++)
+		if (xstate.offered & BIT(n))
+			put_random(r, s->xsave + xstate_section_offset(&xstate, 0, n),
+				   xstate_section_size(n));
+	if (xstate.offered & XCR0_OPMASK)
+		random_opmasks(r, s->xsave + xstate_section_offset(&xstate, 0, 5));
 	for (u32 n = 0; n < 8; n++) /* x87: valid, empty or special by chance */
 		put_random(r, s->xsave + 32 + 16 * n, 10);
 	s->xsave[4] = (u8)random_next(r); /* abridged tag word */
-	*(u64 *)(s->xsave + 512) = 7;
+	*(u64 *)(s->xsave + 512) = xstate.offered;
 }
 
 void generate_state(struct random *r, const struct plan *plan, struct state *s)

@@ -32,7 +32,8 @@ struct soft_vcpu *vcpu_new(void)
 	vm.vcpus[0] = v;
 	atomic_store(&vm.vcpu_count, 1);
 	cpuid->nent = CPUID_MAX;
-	assert_int_equal(cpuid_supported(cpuid, clock_tsc_khz()), 0);
+	xstate_probe(&v->layout, true);
+	assert_int_equal(cpuid_supported(cpuid, clock_tsc_khz(), &v->layout), 0);
 	assert_int_equal(soft_set_cpuid(&v->base, cpuid), 0);
 	free(cpuid);
 	vcpu_reset(v, false);

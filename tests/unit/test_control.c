@@ -218,8 +218,12 @@ static void test_xcr0(void **state)
 	assert_int_equal(run_op(v, op_xsetbv, (struct insn){0}), EXC_GP); /* without x87 */
 	v->regs[RAX] = 5;
 	assert_int_equal(run_op(v, op_xsetbv, (struct insn){0}), EXC_GP); /* AVX without SSE */
-	v->regs[RAX] = 0xe7;
-	assert_int_equal(run_op(v, op_xsetbv, (struct insn){0}), EXC_GP); /* AVX-512 */
+	v->regs[RAX] = 0x67;
+	assert_int_equal(run_op(v, op_xsetbv, (struct insn){0}), EXC_GP); /* a part of AVX-512 */
+	v->regs[RAX] = 0xe3;
+	assert_int_equal(run_op(v, op_xsetbv, (struct insn){0}), EXC_GP); /* it without AVX */
+	v->regs[RAX] = 0x207;
+	assert_int_equal(run_op(v, op_xsetbv, (struct insn){0}), EXC_GP); /* PKRU */
 	v->regs[RAX] = 3;
 	v->regs[RCX] = 1;
 	assert_int_equal(run_op(v, op_xsetbv, (struct insn){0}), EXC_GP);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/soft/system/xstate.h"
+
 static int setup(void **state)
 {
 	*state = vcpu_new();
@@ -42,7 +44,8 @@ static void test_features_never_exceed_the_host(void **state)
 	for (u32 n = 0; n < FEATURE_COUNT; n++) {
 		const struct cpu_feature_row *f = &cpu_features[n];
 		u32 r[4] = {0};
-		if (f->source != FEATURE_HOST && f->source != FEATURE_YMM)
+		if (f->source != FEATURE_HOST && f->source != FEATURE_YMM &&
+		    f->source != FEATURE_ZMM)
 			continue;
 		__get_cpuid_count(f->leaf, f->subleaf, &r[0], &r[1], &r[2], &r[3]);
 		if (feature(v, n) && !(r[f->reg] >> f->bit & 1))
@@ -63,19 +66,19 @@ static void test_hidden(void **state)
 	    {.name = "HLE", .leaf = 7, .reg = CPUID_EBX, .bit = 4},
 	    {.name = "RTM", .leaf = 7, .reg = CPUID_EBX, .bit = 11},
 	    {.name = "MPX", .leaf = 7, .reg = CPUID_EBX, .bit = 14},
-	    {.name = "AVX512F", .leaf = 7, .reg = CPUID_EBX, .bit = 16},
+	    {.name = "AVX512PF", .leaf = 7, .reg = CPUID_EBX, .bit = 26},
 	    {.name = "PT", .leaf = 7, .reg = CPUID_EBX, .bit = 25},
 	    {.name = "PKU", .leaf = 7, .reg = CPUID_ECX, .bit = 3},
 	    {.name = "WAITPKG", .leaf = 7, .reg = CPUID_ECX, .bit = 5},
 	    {.name = "CET_SS", .leaf = 7, .reg = CPUID_ECX, .bit = 7},
 	    {.name = "LA57", .leaf = 7, .reg = CPUID_ECX, .bit = 16},
 	    {.name = "KL", .leaf = 7, .reg = CPUID_ECX, .bit = 23},
-	    {.name = "MOVDIRI", .leaf = 7, .reg = CPUID_ECX, .bit = 27},
+	    {.name = "ENQCMD", .leaf = 7, .reg = CPUID_ECX, .bit = 29},
 	    {.name = "UINTR", .leaf = 7, .reg = CPUID_EDX, .bit = 5},
-	    {.name = "SERIALIZE", .leaf = 7, .reg = CPUID_EDX, .bit = 14},
+	    {.name = "VP2INTERSECT", .leaf = 7, .reg = CPUID_EDX, .bit = 8},
 	    {.name = "AMX_TILE", .leaf = 7, .reg = CPUID_EDX, .bit = 24},
 	    {.name = "XSAVES", .leaf = 0xd, .subleaf = 1, .reg = CPUID_EAX, .bit = 3},
-	    {.name = "AVX512 state", .leaf = 0xd, .reg = CPUID_EAX, .bit = 5},
+	    {.name = "PKRU state", .leaf = 0xd, .reg = CPUID_EAX, .bit = 9},
 	    {.name = "SVM", .leaf = 0x80000001, .reg = CPUID_ECX, .bit = 2},
 	    {.name = "XOP", .leaf = 0x80000001, .reg = CPUID_ECX, .bit = 11},
 	    {.name = "3DNow!", .leaf = 0x80000001, .reg = CPUID_EDX, .bit = 31},
@@ -92,10 +95,11 @@ static void test_hidden(void **state)
 
 static void test_room(void **state)
 {
+	struct soft_vcpu *v = *state;
 	struct kvm_cpuid2 *cpuid = calloc(1, sizeof(*cpuid) + 3 * sizeof(cpuid->entries[0]));
 
 	cpuid->nent = 3;
-	assert_int_equal(cpuid_supported(cpuid, 0), -E2BIG);
+	assert_int_equal(cpuid_supported(cpuid, 0, &v->layout), -E2BIG);
 	free(cpuid);
 }
 
@@ -120,14 +124,58 @@ static void test_xsave_size_follows_xcr0(void **state)
 	assert_int_equal(r[CPUID_EBX], 576);
 	if (!feature(v, FEATURE_AVX))
 		skip();
-	assert_int_equal(r[CPUID_EAX], 7);
-	assert_int_equal(r[CPUID_ECX], 832);
+	assert_int_equal(r[CPUID_EAX] & 7, 7);
+	assert_true(r[CPUID_ECX] >= 832);
 	assert_true(set_xcr0(v, 7));
 	cpuid_query(v, 0xd, 0, r);
 	assert_int_equal(r[CPUID_EBX], 832);
 	cpuid_query(v, 0xd, 2, r);
 	assert_int_equal(r[CPUID_EAX], 256);
 	assert_int_equal(r[CPUID_EBX], 576);
+}
+
+/* Leaf 0DH with AVX-512: what the host says, as XSAVE is the host's. */
+static void test_xsave_of_avx512(void **state)
+{
+	struct soft_vcpu *v = *state;
+	u32 r[4], host[4];
+
+	if (!feature(v, FEATURE_AVX512F))
+		skip();
+	cpuid_query(v, 0xd, 0, r);
+	assert_int_equal(r[CPUID_EAX], 0xe7);
+	u32 all = r[CPUID_ECX];
+	assert_true(set_xcr0(v, 0xe7));
+	cpuid_query(v, 0xd, 0, r);
+	assert_int_equal(r[CPUID_EBX], all);
+	for (u32 n = 5; n < 8; n++) {
+		cpuid_query(v, 0xd, n, r);
+		__cpuid_count(0xd, n, host[0], host[1], host[2], host[3]);
+		assert_int_equal(r[CPUID_EAX], host[CPUID_EAX]);
+		assert_int_equal(r[CPUID_EBX], host[CPUID_EBX]);
+		assert_true(r[CPUID_EAX] + r[CPUID_EBX] <= all);
+	}
+	cpuid_query(v, 0xd, 1, r);
+	if (feature(v, FEATURE_XSAVEC))
+		assert_int_equal(r[CPUID_EBX], 576 + 256 + 64 + 512 + 1024);
+}
+
+/* Switched off, nothing of it is told, and XCR0 refuses it. */
+static void test_avx512_off(void **state)
+{
+	struct soft_vcpu *v = *state;
+	struct kvm_cpuid2 *cpuid =
+	    calloc(1, sizeof(*cpuid) + CPUID_MAX * sizeof(cpuid->entries[0]));
+
+	cpuid->nent = CPUID_MAX;
+	xstate_probe(&v->layout, false);
+	assert_int_equal(cpuid_supported(cpuid, 0, &v->layout), 0);
+	assert_int_equal(soft_set_cpuid(&v->base, cpuid), 0);
+	for (u32 n = 0; n < FEATURE_COUNT; n++)
+		if (cpu_features[n].source == FEATURE_ZMM && feature(v, n))
+			fail_msg("%s is offered", cpu_features[n].name);
+	assert_false(set_xcr0(v, 0xe7));
+	free(cpuid);
 }
 
 static void test_topology(void **state)
@@ -197,7 +245,7 @@ static void test_no_clock(void **state)
 	u32 r[4];
 
 	cpuid->nent = CPUID_MAX;
-	assert_int_equal(cpuid_supported(cpuid, 0), 0);
+	assert_int_equal(cpuid_supported(cpuid, 0, &v->layout), 0);
 	v->tsc_khz = 0;
 	assert_int_equal(soft_set_cpuid(&v->base, cpuid), 0);
 	assert_int_equal(v->tsc_khz, 0);
@@ -207,7 +255,7 @@ static void test_no_clock(void **state)
 	assert_int_equal(r[0] | r[1] | r[2] | r[3], 0);
 
 	cpuid->nent = CPUID_MAX;
-	assert_int_equal(cpuid_supported(cpuid, clock_tsc_khz()), 0);
+	assert_int_equal(cpuid_supported(cpuid, clock_tsc_khz(), &v->layout), 0);
 	assert_int_equal(soft_set_cpuid(&v->base, cpuid), 0);
 	assert_int_equal(v->tsc_khz, clock_tsc_khz());
 	free(cpuid);
@@ -249,6 +297,8 @@ int main(void)
 	    TEST(test_room),
 	    TEST(test_osxsave_and_apic_follow_the_state),
 	    TEST(test_xsave_size_follows_xcr0),
+	    TEST(test_xsave_of_avx512),
+	    TEST(test_avx512_off),
 	    TEST(test_topology),
 	    TEST(test_out_of_range),
 	    TEST(test_kvm_leaves_and_clock),

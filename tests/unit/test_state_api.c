@@ -187,8 +187,17 @@ static void test_xsave(void **state)
 	assert_int_equal(*(u64 *)((u8 *)got.region + FX_FIP), 0x1234567890);
 	assert_int_equal(*(u64 *)((u8 *)got.region + FX_FDP), 0);
 
-	*(u64 *)(image + XSAVE_BV) = 0x20;
+	*(u64 *)(image + XSAVE_BV) = 0x200;
 	assert_int_equal(soft_set_xsave(&v->base, &set), -EINVAL);
+	for_each_section(n, v->layout.offered)
+	{
+		u32 at = xstate_section_offset(&v->layout, 0, n);
+		memset(image + at, (int)n, xstate_section_size(n));
+	}
+	*(u64 *)(image + XSAVE_BV) = v->layout.offered & ~3ull;
+	assert_int_equal(soft_set_xsave(&v->base, &set), 0);
+	assert_int_equal(soft_get_xsave(&v->base, &got), 0);
+	assert_memory_equal(&got, &set, sizeof(set));
 	*(u64 *)(image + XSAVE_BV) = 4;
 	*(u64 *)(image + XSAVE_COMP_BV) = BIT(63) | 4;
 	assert_int_equal(soft_set_xsave(&v->base, &set), -EINVAL);

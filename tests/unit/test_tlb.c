@@ -31,7 +31,7 @@ static void test_empty(void **state)
 				assert_false(has(high[k] | slot << 12 | 0xfff, true, index));
 			}
 	for (u64 slot = 0; slot < JUMP_CACHE_SIZE; slot++)
-		assert_int_not_equal(fixture->v->jump[0][slot].rip % JUMP_CACHE_SIZE, slot);
+		assert_int_not_equal(jump_slot(fixture->v->jump[0][slot].rip), slot);
 }
 
 static void test_fill(void **state)
@@ -267,32 +267,52 @@ static void test_fetch(void **state)
 	ASSERT_RAISES(EXC_PF, PF_U | PF_I, mmu_fetch(fixture->v, LINEAR + 0x3000, &gpa));
 }
 
+static bool jumps(u64 linear, enum mmu_index index)
+{
+	const struct jump_entry *entry = &fixture->v->jump[index][jump_slot(linear)];
+
+	return entry->rip == linear && entry->code;
+}
+
 static void test_jump_cache(void **state)
 {
+	static const u8 code[1];
 	struct soft_vcpu *v = fixture->v;
-	struct jump_entry *user = &v->jump[MMU_USER][5], *kernel = &v->jump[MMU_KERNEL][5];
-	u64 gpa;
+	u64 gpa, last = LINEAR | 0xff3; /* may cross into the next page */
 
 	fixture_paging();
 	fixture_map(LINEAR, PAGE, P | U);
 	fixture_map(LINEAR + 0x1000, PAGE, P | U);
 	v->mmu_index = MMU_USER;
-	user->rip = LINEAR | 5;
-	kernel->rip = LINEAR | 5;
+	jump_cache_put(v, MMU_USER, LINEAR | 5, code);
+	jump_cache_put(v, MMU_KERNEL, LINEAR | 5, code);
 	tlb_flush(v, true);
-	assert_int_not_equal(user->rip, LINEAR | 5);
-	assert_int_equal(kernel->rip, LINEAR | 5);
+	assert_false(jumps(LINEAR | 5, MMU_USER));
+	assert_true(jumps(LINEAR | 5, MMU_KERNEL));
 	v->jump_nonglobal[MMU_KERNEL] = 1;
 	tlb_flush(v, true);
-	assert_int_not_equal(kernel->rip, LINEAR | 5);
+	assert_false(jumps(LINEAR | 5, MMU_KERNEL));
 	assert_int_equal(v->jump_nonglobal[MMU_KERNEL], 0);
-	/* INVLPG of a page without code leaves the cache alone. */
+	/* INVLPG drops what may lie in the page, and only that. */
 	mmu_fetch(v, LINEAR, &gpa);
-	user->rip = LINEAR | 5;
+	mmu_fetch(v, LINEAR + 0x1000, &gpa);
+	jump_cache_put(v, MMU_USER, LINEAR | 5, code);
+	jump_cache_put(v, MMU_USER, last, code);
+	tlb_flush_page(v, LINEAR + 0x2000);
+	assert_true(jumps(LINEAR | 5, MMU_USER) && jumps(last, MMU_USER));
 	tlb_flush_page(v, LINEAR + 0x1000);
-	assert_int_equal(user->rip, LINEAR | 5);
+	assert_true(jumps(LINEAR | 5, MMU_USER));
+	assert_false(jumps(last, MMU_USER));
 	tlb_flush_page(v, LINEAR);
-	assert_int_not_equal(user->rip, LINEAR | 5);
+	assert_false(jumps(LINEAR | 5, MMU_USER));
+	/* What is dropped is logged once. */
+	for (u32 round = 0; round < 2 * JUMP_CACHE_SIZE; round++) {
+		jump_cache_put(v, MMU_USER, LINEAR | 5, code);
+		jump_cache_drop(v, MMU_USER, LINEAR | 7);
+		assert_true(jumps(LINEAR | 5, MMU_USER));
+		jump_cache_drop(v, MMU_USER, LINEAR | 5);
+		assert_false(jumps(LINEAR | 5, MMU_USER));
+	}
 }
 
 /* Both pages are checked before the first byte moves. */

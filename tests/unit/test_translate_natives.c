@@ -1,11 +1,12 @@
 /*
  * What the translator lets the host's processor execute for the guest, over all encodings: every
- * opcode of the four maps with every prefix that matters, legacy and VEX, in 16-, 32- and 64-bit
+ * opcode of all maps with every prefix that matters, legacy, VEX and EVEX, in 16-, 32- and 64-bit
  * code. A native instruction
  *   - has at most one memory operand, named by its ModRM byte (or moffs): the one that is checked;
  *   - touches no register that the monitor keeps for itself, nothing privileged, no control flow;
  *   - is emitted as the same instruction with operands of the same sizes;
- *   - reaches no byte outside the memory operand that was checked;
+ *   - reaches no byte outside the memory operand that was checked, and of that one under an opmask
+ *     those elements that masked.h says;
  *   - reads and writes no arithmetic flags but those that the liveness pass believes it does.
  */
 #include <setjmp.h>
@@ -24,6 +25,8 @@
 #include "base/error.h"
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/translate/decode_text.h"
+#include "engine/soft/system/xstate.h"
+#include "engine/soft/translate/masked.h"
 #include "engine/soft/translate/translate.h"
 #include "engine/soft/translate/decode_text.h"
 #include "engine/soft/translate/translator.h"
@@ -108,6 +111,8 @@ static const char *register_problem(const ZydisDecodedOperand *op)
 	case ZYDIS_REGCLASS_MMX:
 	case ZYDIS_REGCLASS_XMM:
 	case ZYDIS_REGCLASS_YMM:
+	case ZYDIS_REGCLASS_ZMM:
+	case ZYDIS_REGCLASS_MASK:
 	case ZYDIS_REGCLASS_FLAGS:
 		return NULL;
 	default:
@@ -179,6 +184,9 @@ static bool same_instruction(const struct reading *guest, const struct reading *
 		return false;
 	if ((guest->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK) !=
 	    (host->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK))
+		return false;
+	if (guest->zi.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX &&
+	    memcmp(&guest->zi.avx, &host->zi.avx, sizeof(guest->zi.avx)) != 0)
 		return false;
 	for (int n = 0; n < count; n++) {
 		if (a[n]->type != b[n]->type || a[n]->size != b[n]->size)
@@ -257,6 +265,63 @@ static void check_reach(const u8 bytes[15], const struct reading *r, u32 size)
 		complain(MODE_CODE64, bytes, r, "reaches beyond its %u bytes", size);
 }
 
+/* Whether the operand's bytes from @from on are touched if opmask is @mask: by the description of the
+ * access. */
+static bool touches(const struct decoded *d, u64 mask, u32 from)
+{
+	u32 element = ACCESS_ELEMENT(d->mem_mask), count = d->mem_size / element, packed = 0;
+	if (!d->mem_mask || (d->mem_mask & ACCESS_FAULTS_WHOLE))
+		return true;
+	for (u32 bit = 0; bit < count << ACCESS_REPEAT(d->mem_mask); bit++) {
+		if (!(mask & BIT(bit)))
+			continue;
+		u32 k = d->mem_mask & ACCESS_PACKED ? packed++ : bit % count;
+		if ((k + 1) * element > from)
+			return true;
+	}
+	return false;
+}
+
+/* Whether the instruction, with opmask k3 and its operand at [rbx], reaches into the guard page. */
+static bool reaches(const u8 *operand, u64 mask)
+{
+	u8 *p = sandbox;
+	u64 c = 0, d = 0;
+	reached = false;
+	if (!sigsetjmp(back, 1))
+		__asm__ volatile("kmovq %[mask], %%k3; sub $128, %%rsp; push %%rbp; xor %%ebp, %%ebp; "
+				 "call *%0; pop %%rbp; add $128, %%rsp"
+				 : "+a"(p), "+b"(operand), "+c"(c), "+d"(d)
+				 : [mask] "r"(mask)
+				 : "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+				   "r15", "memory", "cc");
+	return reached;
+}
+
+/* Memory fault suppression (SDM 2A 2.7.5), as the processor has it. */
+static void check_masked(const u8 bytes[15], const struct reading *r, const struct decoded *d)
+{
+	static const u64 masks[] = {0, 1, 2, 0x80, 0x8000, 0x0001000100010100, ~0ull};
+	static const u32 mxcsr = 0x1f80;
+	u32 element = r->ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY ? r->ops[0].element_size / 8 : 4;
+	const u32 splits[] = {0, element, d->mem_size / 2u, d->mem_size - element};
+	memset((u8 *)guard - 256, 0, 256);
+	memcpy(sandbox, bytes, r->zi.length);
+	sandbox[r->zi.length] = 0xc3;
+	for (volatile u32 n = 0; n < ARRAY_SIZE(masks) * ARRAY_SIZE(splits); n++) {
+		u64 mask = masks[n / ARRAY_SIZE(splits)];
+		u32 from = splits[n % ARRAY_SIZE(splits)];
+		if (from >= d->mem_size || (d->mem_aligned && from % d->mem_size))
+			continue;
+		if (reaches(guard - from, mask) != touches(d, mask, from)) {
+			complain(MODE_CODE64, bytes, r, "with mask %#llx bytes from %u on: not so",
+				 (unsigned long long)mask, from);
+			break;
+		}
+	}
+	__asm__ volatile("ldmxcsr %0; vzeroupper" : : "m"(mxcsr));
+}
+
 static void sandbox_setup(void)
 {
 	static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
@@ -280,15 +345,19 @@ struct machine_state {
 };
 
 /* x87 and vectors before each run */
-static _Alignas(64) u8 vectors[1024];
+static _Alignas(64) u8 vectors[XSAVE_AREA_SIZE];
+static struct xstate_layout layout;
 
 static void vectors_setup(void)
 {
 	static const u16 fcw = 0x37f;
 	static const u32 mxcsr = 0x1f80;
-	static const u64 state = 7;
+	u64 state = layout.offered;
 	for (u32 n = 160; n < 160 + 8 * 16; n++) /* XMM0 to XMM7 (SDM 1 table 10-2) */
 		vectors[n] = (u8)(n * 37);
+	if (state & XCR0_OPMASK)
+		for (u32 n = 0; n < 64; n++)
+			vectors[xstate_section_offset(&layout, 0, 5) + n] = (u8)(n * 19);
 	memcpy(vectors, &fcw, sizeof(fcw));
 	memcpy(vectors + 24, &mxcsr, sizeof(mxcsr));
 	memcpy(vectors + 512, &state, sizeof(state));
@@ -296,7 +365,7 @@ static void vectors_setup(void)
 
 static void load_vectors(void)
 {
-	__asm__ volatile("xrstor %0" : : "m"(vectors), "a"(7), "d"(0) : "memory");
+	__asm__ volatile("xrstor %0" : : "m"(vectors), "a"((u32)layout.offered), "d"(0) : "memory");
 }
 
 /* Calls @code with state *in, arithmetic flags included; *out is what it leaves behind. */
@@ -397,6 +466,9 @@ static void check(u32 code, const u8 bytes[15])
 	if (code == MODE_CODE64 && d.mem && failures == before && d.has_modrm &&
 	    d.insn.base == RBX && !(d.gpr_used & BIT(RSP)))
 		check_reach(bytes, &r, d.mem_size);
+	if (code == MODE_CODE64 && d.mem && d.evex && (d.insn.mask == 3) && failures == before &&
+	    d.insn.base == RBX && !(d.gpr_used & BIT(RSP)))
+		check_masked(bytes, &r, &d);
 	bool random =
 	    r.zi.mnemonic == ZYDIS_MNEMONIC_RDRAND || r.zi.mnemonic == ZYDIS_MNEMONIC_RDSEED;
 	if (code == MODE_CODE64 && !d.mem && !random && !(d.gpr_used & (BIT(RSP) | BIT(15))) &&
@@ -458,6 +530,36 @@ static void vex(u32 code)
 				}
 }
 
+/* Lengths, broadcast or rounding, opmask with and without zeroing; which registers are named changes
+ * from one to the next. SDM 2A 2.7.1. */
+static void evex(u32 code)
+{
+	static const u8 maps[] = {1, 2, 3, 5, 6};
+	u32 turn = 0;
+	for (u32 variant = 0; variant < 2 * 4 * 2 * 3; variant++)
+		for (u32 map = 0; map < ARRAY_SIZE(maps); map++)
+			for (u32 pp = 0; pp < 4; pp++)
+				for (u32 opcode = 0; opcode < 512; opcode++) {
+					u32 w = variant & 1, ll = variant >> 1 & 3,
+					    b = variant >> 3 & 1, masking = variant >> 4;
+					bool vvvv = opcode & 256;
+					turn = turn * 1103515245 + 12345;
+					u8 bytes[15] = {
+					    0x62, (u8)(0xe0 | (turn >> 16 & 0x10) | maps[map]),
+					    (u8)(w << 7 | (vvvv ? turn >> 17 & 0x78 : 0x78) | 4 |
+						 pp),
+					    (u8)((masking == 2) << 7 | ll << 5 | b << 4 |
+						 (vvvv ? turn >> 21 & 8 : 8) | (masking ? 3 : 0)),
+					    (u8)opcode};
+					memset(bytes + 6, 0x91, 9);
+					check_modrm(code, bytes, 5, 1);
+					if (code != MODE_CODE64)
+						continue;
+					bytes[1] &= (u8)~(turn >> 19 & 0x60); /* X, B */
+					check_modrm(code, bytes, 5, 1);
+				}
+}
+
 static void all_natives(void **state)
 {
 	const struct engine *engine = engine_by_name("soft");
@@ -478,11 +580,14 @@ static void all_natives(void **state)
 	assert_int_equal(engine->vcpu_create(vm, 0, &vcpu, &err), 0);
 	v = container_of(vcpu, struct soft_vcpu, base);
 	v->seg[SEG_CS].base = 0;
+	xstate_probe(&layout, true);
 	sandbox_setup();
 	vectors_setup();
 	for (u32 code = MODE_CODE16; code <= MODE_CODE64; code++) {
 		legacy(code);
 		vex(code);
+		if (layout.offered & XCR0_AVX512)
+			evex(code);
 	}
 	print_message("%u native encodings\n", natives);
 	engine->vcpu_destroy(vcpu);

@@ -7,6 +7,8 @@
 
 #define AREA 0x1000
 
+static u32 components; /* all that the host has and the engine handles */
+
 static int setup(void **state)
 {
 	struct soft_vcpu *v = vcpu_new();
@@ -15,6 +17,7 @@ static int setup(void **state)
 		skip();
 	enter_long_mode(v);
 	assert_true(set_xcr0(v, 7));
+	components = (u32)v->layout.offered;
 	*state = v;
 	return 0;
 }
@@ -33,12 +36,12 @@ struct host_state {
 static void save_host(struct host_state *h)
 {
 	memset(h->area + XSAVE_BV, 0, XSAVE_HEADER_SIZE);
-	__asm__ volatile("xsave64 %0" : "+m"(h->area) : "a"(7), "d"(0));
+	__asm__ volatile("xsave64 %0" : "+m"(h->area) : "a"(components), "d"(0));
 }
 
 static void load_host(const struct host_state *h)
 {
-	__asm__ volatile("xrstor64 %0" : : "m"(h->area), "a"(7), "d"(0));
+	__asm__ volatile("xrstor64 %0" : : "m"(h->area), "a"(components), "d"(0));
 }
 
 /* A state in which every component is in use, and each register tells which it is. */
@@ -221,6 +224,159 @@ static void test_xsavec(void **state)
 	assert_memory_equal(guest.area + FX_XMM, before.area + FX_XMM, 256);
 	assert_memory_equal(guest.area + XSAVE_AVX_OFFSET, before.area + XSAVE_AVX_OFFSET, 256);
 	assert_int_equal(*(u16 *)(guest.area + FX_FCW), 0x37f);
+}
+
+/* ---- AVX-512, held against the host's own instructions ---- */
+
+/* make_guest(), with every byte of the extended region telling where it is. */
+static void make_guest_avx512(const struct soft_vcpu *v, struct host_state *h)
+{
+	make_guest(h);
+	for_each_section(n, v->layout.offered)
+	{
+		for (u32 k = 0; k < xstate_section_size(n); k++)
+			h->area[xstate_section_offset(&v->layout, 0, n) + k] = (u8)(n * 31 + k);
+	}
+	*(u64 *)(h->area + XSAVE_BV) = v->layout.offered;
+}
+
+static bool avx512_setup(struct soft_vcpu *v)
+{
+	return (v->layout.offered & XCR0_AVX512) && set_xcr0(v, v->layout.offered);
+}
+
+/* What XSAVE (@compact: XSAVEC) of the host writes over @image for the state @h. */
+static void host_xsave(const struct host_state *h, u64 rfbm, bool compact, struct host_state *image)
+{
+	struct host_state host;
+
+	save_host(&host);
+	load_host(h);
+	if (compact)
+		__asm__ volatile("xsavec64 %0" : "+m"(image->area) : "a"((u32)rfbm), "d"(0));
+	else
+		__asm__ volatile("xsave64 %0" : "+m"(image->area) : "a"((u32)rfbm), "d"(0));
+	load_host(&host);
+}
+
+/* The host's XRSTOR of @image on top of @h. */
+static void host_xrstor_onto(struct host_state *h, u64 rfbm, const struct host_state *image)
+{
+	struct host_state host;
+
+	save_host(&host);
+	load_host(h);
+	__asm__ volatile("xrstor64 %0" : : "m"(image->area), "a"((u32)rfbm), "d"(0));
+	save_host(h);
+	load_host(&host);
+}
+
+static void forget_pointers(u8 *image)
+{
+	memset(image + FX_FOP, 0, FX_MXCSR - FX_FOP);
+	memset(image + FX_MXCSR_MASK, 0, 4);
+}
+
+static const u64 avx512_masks[] = {0xe7, 0xe4, 0xe0, 0xe3, 0x80, 0x60, 0x47, 0xa2, 0x27};
+
+static void test_avx512_saved(void **state)
+{
+	struct soft_vcpu *v = *state;
+	struct host_state guest, given, image;
+
+	if (!avx512_setup(v))
+		skip();
+	for (u32 n = 0; n < ARRAY_SIZE(avx512_masks) * 4; n++) {
+		u64 rfbm = avx512_masks[n / 4];
+		bool compact = n & 1;
+		make_guest_avx512(v, &given);
+		if (n & 2) /* some in their initial state */
+			*(u64 *)(given.area + XSAVE_BV) &= 0x43;
+		memset(image.area, 0xee, sizeof(image.area));
+		memset(image.area + XSAVE_BV, 0, XSAVE_HEADER_SIZE);
+		memcpy(area(), image.area, XSAVE_AREA_SIZE);
+		host_xsave(&given, rfbm, compact, &image);
+		guest = given;
+		mask(v, rfbm);
+		assert_int_equal(run_live(v, op_xsave, compact ? XSAVEC64 : XSAVE64, &guest),
+				 NO_FAULT);
+		forget_pointers(image.area);
+		forget_pointers(area());
+		assert_memory_equal(area(), image.area, XSAVE_AREA_SIZE);
+	}
+}
+
+static void test_avx512_restored(void **state)
+{
+	struct soft_vcpu *v = *state;
+	struct host_state guest, given, wanted, image;
+
+	if (!avx512_setup(v))
+		skip();
+	for (u32 n = 0; n < ARRAY_SIZE(avx512_masks) * 2; n++) {
+		u64 saved = avx512_masks[n / 2];
+		make_guest_avx512(v, &given);
+		memset(&image, 0, sizeof(image));
+		host_xsave(&given, saved, n & 1, &image);
+		for (u32 k = 0; k < ARRAY_SIZE(avx512_masks); k++) {
+			memset(given.area + FX_XMM, 0x3c, FX_END - FX_XMM);
+			memset(given.area + XSAVE_AVX_OFFSET, 0xc3,
+			       XSAVE_AREA_SIZE - XSAVE_AVX_OFFSET);
+			*(u64 *)(given.area + XSAVE_BV) = v->layout.offered;
+			guest = wanted = given;
+			host_xrstor_onto(&wanted, avx512_masks[k], &image);
+			memcpy(area(), image.area, XSAVE_AREA_SIZE);
+			mask(v, avx512_masks[k]);
+			assert_int_equal(run_live(v, op_xrstor, XRSTOR64, &guest), NO_FAULT);
+			forget_pointers(guest.area);
+			forget_pointers(wanted.area);
+			assert_memory_equal(guest.area, wanted.area, XSAVE_AREA_SIZE);
+		}
+	}
+}
+
+/* Outside 64-bit mode: the first eight registers alone (SDM 1 13.5.4 to 13.5.6). */
+static void test_avx512_outside_64bit(void **state)
+{
+	struct soft_vcpu *v = *state;
+	struct host_state guest, before;
+
+	if (!avx512_setup(v))
+		skip();
+	u32 hi256 = xstate_section_offset(&v->layout, 0, 6);
+	u32 hi16 = xstate_section_offset(&v->layout, 0, 7);
+	make_guest_avx512(v, &guest);
+	before = guest;
+	memset(area(), 0xee, XSAVE_AREA_SIZE);
+	memset(area() + XSAVE_BV, 0, XSAVE_HEADER_SIZE);
+	v->seg[SEG_CS].access = 0xc09b;
+	mask(v, 0xe7);
+	struct insn i = XSAVE64;
+	i.addrsize = 4;
+	assert_int_equal(run_live(v, op_xsave, i, &guest), NO_FAULT);
+	assert_int_equal(*(u64 *)(area() + XSAVE_BV), 0x67);
+	assert_memory_equal(area() + hi256, before.area + hi256, 256);
+	assert_int_equal(area()[hi256 + 256], 0xee);
+	assert_int_equal(area()[hi16], 0xee);
+	/* Compacted, and loaded: what is behind stays in the registers. */
+	for (u32 compact = 0; compact < 2; compact++) {
+		struct host_state image;
+		memset(&image, 0, sizeof(image));
+		make_guest_avx512(v, &guest);
+		memset(guest.area + hi256, 0x11, 512);
+		memset(guest.area + hi16, 0x22, 1024);
+		host_xsave(&guest, 0xe7, compact, &image);
+		memcpy(area(), image.area, XSAVE_AREA_SIZE);
+		guest = before;
+		i = XRSTOR64;
+		i.addrsize = 4;
+		mask(v, 0xe7);
+		assert_int_equal(run_live(v, op_xrstor, i, &guest), NO_FAULT);
+		assert_int_equal(guest.area[hi256], 0x11);
+		assert_int_equal(guest.area[hi256 + 255], 0x11);
+		assert_memory_equal(guest.area + hi256 + 256, before.area + hi256 + 256, 256);
+		assert_memory_equal(guest.area + hi16, before.area + hi16, 1024);
+	}
 }
 
 /* SDM 1 13.10: to XSAVEC, an MXCSR other than 1F80H makes SSE used. */
@@ -470,6 +626,9 @@ int main(void)
 	    TEST(test_xsavec),
 	    TEST(test_xsavec_mxcsr),
 	    TEST(test_xrstor),
+	    TEST(test_avx512_saved),
+	    TEST(test_avx512_restored),
+	    TEST(test_avx512_outside_64bit),
 	    TEST(test_xrstor_checks),
 	    TEST(test_common_checks),
 	    TEST(test_fx),

@@ -512,6 +512,11 @@ bool irqchip_pending(const struct soft_vcpu *v)
 	return v->lapic && atomic_load_explicit(&v->lapic->ready, memory_order_acquire);
 }
 
+const _Atomic u32 *irqchip_pending_word(const struct soft_vcpu *v)
+{
+	return v->lapic ? &v->lapic->ready : NULL;
+}
+
 int irqchip_acknowledge(struct soft_vcpu *v)
 {
 	struct lapic *lapic = v->lapic;

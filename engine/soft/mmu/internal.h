@@ -29,6 +29,40 @@ static inline void ram_copy(void *dst, const void *src, u32 size)
 	}
 }
 
+/* ---- page filters ---- */
+
+static inline u32 filter_bit(u64 number)
+{
+	return (number ^ number >> 10) & (PAGE_FILTER_BITS - 1);
+}
+
+static inline void filter_add(struct page_filter *f, u64 number)
+{
+	u32 bit = filter_bit(number);
+
+	f->used = true;
+	f->word[bit / 64] |= BIT(bit % 64);
+}
+
+static inline bool filter_has(const struct page_filter *f, u64 number)
+{
+	u32 bit = filter_bit(number);
+
+	return f->word[bit / 64] & BIT(bit % 64);
+}
+
+static inline void filter_clear(struct page_filter *f)
+{
+	if (!f->used)
+		return;
+	f->used = false;
+	for (u32 k = 0; k < ARRAY_SIZE(f->word); k++)
+		f->word[k] = 0;
+}
+
+/** Drops what the jump cache of @index has of the page at @page. */
+void jump_cache_flush_page(struct soft_vcpu *v, enum mmu_index index, u64 page);
+
 /** Bookkeeping after the bytes [gpa, gpa+size) of one page of @slot were written: dirty log,
  * translated code. */
 void phys_written(struct soft_vcpu *v, struct memslot *slot, u64 gpa, u32 size);

@@ -64,8 +64,6 @@ static inline void *tlb_lookup(const struct soft_vcpu *v, u64 linear, u32 size, 
 void tlb_flush(struct soft_vcpu *v, bool keep_global);
 /** INVLPG: drops the page of @linear (all of a large page), global or not. */
 void tlb_flush_page(struct soft_vcpu *v, u64 linear);
-/** Empties the jump cache of @index and v->jump_nonglobal[@index]. */
-void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index);
 /** Drops write entries whose host page is @host (it now holds code, or is watched or logged). */
 void tlb_protect_host(struct soft_vcpu *v, const u8 *host);
 
@@ -92,6 +90,16 @@ void *tlb_try(struct soft_vcpu *v, u64 linear, u32 size, bool write, enum mmu_in
 const u8 *mmu_fetch(struct soft_vcpu *v, u64 linear, u64 *gpa);
 /** Whether the page of @linear, which mmu_fetch() has just seen, is global. */
 bool mmu_fetch_global(const struct soft_vcpu *v, u64 linear);
+
+/* ---- jump caches (mmu/jump.c) ---- */
+
+/** Enters @code as the way on for @linear. The pages that it depends on have been fetched from by
+ * mmu_fetch() since the cache was emptied. */
+void jump_cache_put(struct soft_vcpu *v, enum mmu_index index, u64 linear, const u8 *code);
+/** Drops the entry of @linear. */
+void jump_cache_drop(struct soft_vcpu *v, enum mmu_index index, u64 linear);
+/** Empties the jump cache of @index and v->jump_nonglobal[@index]. */
+void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index);
 
 /* ---- guest-physical memory (mmu/phys.c) ---- */
 

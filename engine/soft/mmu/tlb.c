@@ -31,43 +31,7 @@ static u64 empty_tag(u32 slot)
 	return slot == TLB_SIZE - 1 ? 0 : ~0ull;
 }
 
-/* ---- page filters ---- */
-
-static u32 filter_bit(u64 number)
-{
-	return (number ^ number >> 10) & (PAGE_FILTER_BITS - 1);
-}
-
-static void filter_add(struct page_filter *f, u64 number)
-{
-	u32 bit = filter_bit(number);
-
-	f->word[bit / 64] |= BIT(bit % 64);
-}
-
-static bool filter_has(const struct page_filter *f, u64 number)
-{
-	u32 bit = filter_bit(number);
-
-	return f->word[bit / 64] & BIT(bit % 64);
-}
-
-static void filter_clear(struct page_filter *f)
-{
-	for (u32 k = 0; k < ARRAY_SIZE(f->word); k++)
-		f->word[k] = 0;
-}
-
 /* ---- flushing ---- */
-
-void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index)
-{
-	gp_fill(v->jump[index], 0xff, sizeof(v->jump[index]));
-	/* The slot that an address of all ones belongs to. */
-	v->jump[index][JUMP_CACHE_SIZE - 1].rip = 0;
-	v->jump_nonglobal[index] = 0;
-	filter_clear(&v->code_pages[index]);
-}
 
 static void flush_all_entries(struct soft_vcpu *v)
 {
@@ -140,8 +104,7 @@ void tlb_flush_page(struct soft_vcpu *v, u64 linear)
 
 		if (entry->tag == (page | 1))
 			entry->tag = 0;
-		if (filter_has(&v->code_pages[index], linear / PAGE_SIZE))
-			jump_cache_clear(v, index);
+		jump_cache_flush_page(v, index, page);
 	}
 }
 

@@ -9,19 +9,26 @@
 #define VECTOR_REGISTERS(X)                                                                        \
 	X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
 
-#define STORE_YMM(n) "vmovdqa %%ymm" #n ", " #n "*32(%0)\n\t"
-#define LOAD_YMM(n)  "vmovdqa " #n "*32(%0), %%ymm" #n "\n\t"
-#define STORE_XMM(n) "movdqa %%xmm" #n ", " #n "*32(%0)\n\t"
-#define STORE_MM(n)  "movq %%mm" #n ", " #n "*32(%0)\n\t"
+#define STORE_YMM(n) "vmovdqa %%ymm" #n ", " #n "*64(%0)\n\t"
+#define STORE_XMM(n) "movdqa %%xmm" #n ", " #n "*64(%0)\n\t"
+#define STORE_MM(n)  "movq %%mm" #n ", " #n "*64(%0)\n\t"
+#define LOAD_YMM(n)                                                                                \
+	case n:                                                                                    \
+		__asm__ volatile("vmovdqa %0, %%ymm" #n : : "m"(v->vec[n]));                       \
+		break;
 
 static void store_ymm(struct soft_vcpu *v)
 {
 	__asm__ volatile(VECTOR_REGISTERS(STORE_YMM) : : "r"(v->vec) : "memory");
 }
 
-static void load_ymm(struct soft_vcpu *v)
+/* Clears what a wider register has above, as every VEX instruction does with its destination; so
+ * only those that the instruction writes may be loaded. */
+static void load_ymm(struct soft_vcpu *v, u32 number)
 {
-	__asm__ volatile(VECTOR_REGISTERS(LOAD_YMM) : : "r"(v->vec) : "memory");
+	switch (number) {
+		VECTOR_REGISTERS(LOAD_YMM)
+	}
 }
 
 static void store_xmm(struct soft_vcpu *v)
@@ -107,7 +114,7 @@ static void masked_load(struct soft_vcpu *v, const struct insn *i, const u8 *mas
 	for (u32 k = 0; k < count; k++)
 		element_set(dst, k, size, value[k]);
 	clear_above(dst, i->opsize);
-	load_ymm(v);
+	load_ymm(v, i->reg & 15);
 }
 
 /** MASKMOVQ, MASKMOVDQU: bytes to DS:rDI. The MMX form has an operand size of 8. SDM 2B. */
@@ -164,6 +171,7 @@ struct gather {
 	u8 *dst, *mask;
 	const u8 *index;
 	u32 data_size, index_size, count;
+	bool changed; /* an element is complete */
 };
 
 static u64 gather_offset(const struct soft_vcpu *v, const struct insn *i, const struct gather *g,
@@ -179,8 +187,10 @@ static u64 gather_offset(const struct soft_vcpu *v, const struct insn *i, const 
 
 /** One element. Where it may fault or leave, the elements before it are completed in the registers
  * first. */
-static u64 gather_element(struct soft_vcpu *v, const struct insn *i, u64 offset, u32 size)
+static u64 gather_element(struct soft_vcpu *v, const struct insn *i, const struct gather *g,
+			  u64 offset)
 {
+	u32 size = g->data_size;
 	enum x86_seg seg = (enum x86_seg)i->seg;
 
 	if (likely(seg_check(v, seg, offset, size, ACCESS_READ))) {
@@ -192,8 +202,11 @@ static u64 gather_element(struct soft_vcpu *v, const struct insn *i, u64 offset,
 	}
 	/* But not what the I/O log answered: its reads come again, in their order, if this one
 	 * leaves. */
-	if (!v->io_cursor)
-		load_ymm(v);
+	if (!v->io_cursor) {
+		if (g->changed)
+			load_ymm(v, i->reg & 15);
+		load_ymm(v, i->vvvv & 15);
+	}
 	return mem_read(v, seg, offset, size);
 }
 
@@ -223,12 +236,14 @@ void op_gather(struct soft_vcpu *v, const struct insn *i)
 			continue;
 		u64 offset = gather_offset(v, i, &g, k);
 
-		element_set(g.dst, k, g.data_size, gather_element(v, i, offset, g.data_size));
+		element_set(g.dst, k, g.data_size, gather_element(v, i, &g, offset));
+		g.changed = true;
 		clear_above(g.dst, i->opsize); /* from the first element on */
 		element_set(g.mask, k, g.data_size, 0);
 		clear_above(g.dst, i->opsize);
 	}
 	clear_above(g.dst, g.count * g.data_size);
 	clear_above(g.mask, 0);
-	load_ymm(v);
+	load_ymm(v, dst);
+	load_ymm(v, mask);
 }

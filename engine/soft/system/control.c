@@ -200,15 +200,19 @@ bool set_xcr0(struct soft_vcpu *v, u64 value)
 {
 	u32 leaf[4];
 
-	/* SDM 1 13.3: x87 always; AVX needs SSE; nothing that leaf 0DH does not list. */
+	/* SDM 1 13.3: x87 always; AVX needs SSE; AVX-512's three come together and need AVX;
+	 * nothing that leaf 0DH does not list. */
 	if (!(value & XCR0_X87))
 		return false;
 	if ((value & XCR0_AVX) && !(value & XCR0_SSE))
 		return false;
+	if ((value & XCR0_AVX512) &&
+	    ((value & XCR0_AVX512) != XCR0_AVX512 || !(value & XCR0_AVX)))
+		return false;
 	cpuid_query(v, 0xd, 0, leaf);
 	if (v->cpuid_count && (value & ~(u64)leaf[CPUID_EAX]))
 		return false;
-	if (value & ~XCR0_HANDLED)
+	if (value & ~v->layout.offered)
 		return false;
 
 	v->xcr0 = value;

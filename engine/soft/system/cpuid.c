@@ -4,6 +4,7 @@
  */
 #include "debug/trace.h"
 #include "engine/soft/system/features.h"
+#include "engine/soft/system/xstate.h"
 #include "engine/soft/translate/ops.h"
 
 const struct cpu_feature_row cpu_features[FEATURE_COUNT] = {
@@ -38,12 +39,6 @@ bool cpuid_has(struct soft_vcpu *v, u32 leaf, u32 subleaf, int reg, int bit)
 		return false;
 	const u32 regs[4] = {e->eax, e->ebx, e->ecx, e->edx};
 	return regs[reg] & (1u << bit);
-}
-
-/* Bytes of an XSAVE area for the components of @mask. */
-static u32 xsave_size(u64 mask)
-{
-	return mask & XCR0_AVX ? XSAVE_AREA_SIZE : XSAVE_LEGACY_SIZE + XSAVE_HEADER_SIZE;
 }
 
 static u32 bits_for(u32 count)
@@ -137,9 +132,11 @@ void cpuid_query(struct soft_vcpu *v, u32 leaf, u32 subleaf, u32 out[4])
 		/* EBX: size for what is enabled now (subleaf 1: compacted, no supervisor state
 		 * here). */
 		if (subleaf == 0)
-			out[CPUID_EBX] = xsave_size(v->xcr0);
+			out[CPUID_EBX] = xstate_area_size(&v->layout, v->xcr0, false);
 		else if (subleaf == 1)
-			out[CPUID_EBX] = out[CPUID_EAX] & 2 ? xsave_size(v->xcr0) : 0;
+			out[CPUID_EBX] = out[CPUID_EAX] & 2
+					     ? xstate_area_size(&v->layout, v->xcr0, true)
+					     : 0;
 		break;
 	}
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "engine/soft/system/features.h"
+#include "engine/soft/system/xstate.h"
 
 #define BASIC_MAX	    0x16u
 #define KVM_MAX		    0x40000001u
@@ -18,7 +19,8 @@
 struct host {
 	u32 max_basic, max_extended;
 	bool amd; /* AMD or Hygon */
-	bool ymm; /* the host's system enabled AVX state */
+	bool ymm, zmm; /* AVX state, AVX-512 state are offered */
+	const struct xstate_layout *layout;
 };
 
 static void host_leaf(const struct host *h, u32 leaf, u32 subleaf, u32 out[4])
@@ -30,24 +32,17 @@ static void host_leaf(const struct host *h, u32 leaf, u32 subleaf, u32 out[4])
 		__cpuid_count(leaf, subleaf, out[0], out[1], out[2], out[3]);
 }
 
-static u64 host_xcr0(void)
+static struct host host_probe(const struct xstate_layout *layout)
 {
-	u32 low, high;
-
-	__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-	return (u64)high << 32 | low;
-}
-
-static struct host host_probe(void)
-{
-	struct host h = {.max_basic = __get_cpuid_max(0, NULL),
+	struct host h = {.layout = layout,
+			 .ymm = layout->offered & XCR0_AVX,
+			 .zmm = layout->offered & XCR0_AVX512,
+			 .max_basic = __get_cpuid_max(0, NULL),
 			 .max_extended = __get_cpuid_max(0x80000000, NULL)};
 	u32 r[4];
 
 	host_leaf(&h, 0, 0, r);
 	h.amd = r[CPUID_EBX] == signature_AMD_ebx || r[CPUID_EBX] == SIGNATURE_HYGON_EBX;
-	host_leaf(&h, 1, 0, r);
-	h.ymm = (r[CPUID_ECX] & bit_OSXSAVE) && (host_xcr0() & XCR0_HANDLED) == XCR0_HANDLED;
 	return h;
 }
 
@@ -68,6 +63,9 @@ static u32 feature_bits(const struct host *h, u32 leaf, u32 subleaf, u32 reg, u3
 			break;
 		case FEATURE_YMM:
 			there = (host_value & bit) && h->ymm;
+			break;
+		case FEATURE_ZMM:
+			there = (host_value & bit) && h->zmm;
 			break;
 		case FEATURE_OURS:
 			there = true;
@@ -142,6 +140,24 @@ static void add_caches(struct out *o, const struct host *h)
 	}
 }
 
+/* Leaf 0DH; what is enabled now is cpuid_query()'s. */
+static void add_xstate(struct out *o, const struct host *h)
+{
+	u32 size = xstate_area_size(h->layout, h->layout->offered, false);
+
+	add(o, 0xd, 0, true,
+	    (u32[4]){[CPUID_EAX] = (u32)h->layout->offered,
+		     [CPUID_EBX] = size,
+		     [CPUID_ECX] = size});
+	add_features(o, h, 0xd, 1, true, 0);
+	for_each_section(n, h->layout->offered)
+	{
+		add(o, 0xd, n, true,
+		    (u32[4]){[CPUID_EAX] = xstate_section_size(n),
+			     [CPUID_EBX] = xstate_section_offset(h->layout, 0, n)});
+	}
+}
+
 static void add_basic(struct out *o, const struct host *h, u32 khz)
 {
 	u32 r[4];
@@ -176,16 +192,8 @@ static void add_basic(struct out *o, const struct host *h, u32 khz)
 		add(o, 0xb, level, true, (u32[4]){[CPUID_ECX] = (level + 1) << 8 | level});
 
 	host_leaf(h, 1, 0, r);
-	if (feature_bits(h, 1, 0, CPUID_ECX, r[CPUID_ECX]) & bit_XSAVE) {
-		u32 size = h->ymm ? XSAVE_AREA_SIZE : XSAVE_LEGACY_SIZE + XSAVE_HEADER_SIZE;
-		u32 xcr0 = h->ymm ? XCR0_HANDLED : XCR0_X87 | XCR0_SSE;
-		add(o, 0xd, 0, true,
-		    (u32[4]){[CPUID_EAX] = xcr0, [CPUID_EBX] = size, [CPUID_ECX] = size});
-		add_features(o, h, 0xd, 1, true, 0);
-		if (h->ymm)
-			add(o, 0xd, 2, true,
-			    (u32[4]){[CPUID_EAX] = XSAVE_AVX_SIZE, [CPUID_EBX] = XSAVE_AVX_OFFSET});
-	}
+	if (feature_bits(h, 1, 0, CPUID_ECX, r[CPUID_ECX]) & bit_XSAVE)
+		add_xstate(o, h);
 
 	if (!khz)
 		return;
@@ -253,9 +261,9 @@ static void add_extended(struct out *o, const struct host *h)
 		add_features(o, h, 0x80000021, 0, false, 0);
 }
 
-int cpuid_supported(struct kvm_cpuid2 *cpuid, u32 tsc_khz)
+int cpuid_supported(struct kvm_cpuid2 *cpuid, u32 tsc_khz, const struct xstate_layout *layout)
 {
-	struct host h = host_probe();
+	struct host h = host_probe(layout);
 	struct out o = {.cpuid = cpuid, .room = cpuid->nent};
 
 	cpuid->nent = 0;

@@ -2,15 +2,16 @@
  * The processor features a guest can be told of: one list feeds the enum, CPUID's filter
  * (cpuid_supported.c) and every check of the form "#UD if CPUID says no".
  *
- * A feature that is not in this list does not exist for guests: AVX-512, AMX, MPX, PKU, CET,
- * HLE/RTM, MONITOR/MWAIT, VMX/SVM, LA57, WAITPKG, MOVDIRI/MOVDIR64B, SERIALIZE, ENQCMD, PTWRITE,
- * Key Locker, UINTR, XSAVES, performance monitoring, thermal and power management, DCA, LWP, XOP,
+ * A feature that is not in this list does not exist for guests: AMX, MPX, PKU, CET, HLE/RTM,
+ * MONITOR/MWAIT, VMX/SVM, LA57, WAITPKG, ENQCMD, PTWRITE, Key Locker, UINTR, XSAVES, AVX-512 of the
+ * Xeon Phi and VP2INTERSECT, performance monitoring, thermal and power management, DCA, LWP, XOP,
  * FMA4, TBM and 3DNow! are left out on purpose.
  *
  *   X(name, leaf, subleaf, register, bit, whose)
  * whose
  *   HOST  guest code runs the host's instructions: offered if the host has it
  *   YMM   as HOST, and the host's system enabled AVX state (XCR0[2:1])
+ *   ZMM   as HOST, and AVX-512 as a whole is offered (xstate_probe())
  *   OURS  done by the engine in software: always there
  *   AMD   OURS, told only where the vendor is AMD or Hygon (the bit means something else or nothing
  * on Intel) SDM 2A CPUID, APM 3 appendix E, Documentation/virt/kvm/x86/cpuid.rst.
@@ -22,7 +23,7 @@
 
 enum cpuid_reg { CPUID_EAX, CPUID_EBX, CPUID_ECX, CPUID_EDX };
 
-enum feature_source { FEATURE_HOST, FEATURE_YMM, FEATURE_OURS, FEATURE_AMD };
+enum feature_source { FEATURE_HOST, FEATURE_YMM, FEATURE_ZMM, FEATURE_OURS, FEATURE_AMD };
 
 /* clang-format off */
 #define CPU_FEATURES(X)                                \
@@ -78,20 +79,38 @@ enum feature_source { FEATURE_HOST, FEATURE_YMM, FEATURE_OURS, FEATURE_AMD };
 	X(ERMS,           0x00000007, 0, EBX,  9, HOST) \
 	X(INVPCID,        0x00000007, 0, EBX, 10, OURS) \
 	X(NO_FPU_CS_DS,   0x00000007, 0, EBX, 13, OURS) \
+	X(AVX512F,        0x00000007, 0, EBX, 16, ZMM)  \
+	X(AVX512DQ,       0x00000007, 0, EBX, 17, ZMM)  \
 	X(RDSEED,         0x00000007, 0, EBX, 18, HOST) \
 	X(ADX,            0x00000007, 0, EBX, 19, HOST) \
 	X(SMAP,           0x00000007, 0, EBX, 20, OURS) \
+	X(AVX512_IFMA,    0x00000007, 0, EBX, 21, ZMM)  \
 	X(CLFLUSHOPT,     0x00000007, 0, EBX, 23, HOST) \
 	X(CLWB,           0x00000007, 0, EBX, 24, HOST) \
+	X(AVX512CD,       0x00000007, 0, EBX, 28, ZMM)  \
 	X(SHA,            0x00000007, 0, EBX, 29, HOST) \
+	X(AVX512BW,       0x00000007, 0, EBX, 30, ZMM)  \
+	X(AVX512VL,       0x00000007, 0, EBX, 31, ZMM)  \
+	X(AVX512_VBMI,    0x00000007, 0, ECX,  1, ZMM)  \
 	X(UMIP,           0x00000007, 0, ECX,  2, OURS) \
+	X(AVX512_VBMI2,   0x00000007, 0, ECX,  6, ZMM)  \
 	X(GFNI,           0x00000007, 0, ECX,  8, HOST) \
 	X(VAES,           0x00000007, 0, ECX,  9, YMM)  \
 	X(VPCLMULQDQ,     0x00000007, 0, ECX, 10, YMM)  \
+	X(AVX512_VNNI,    0x00000007, 0, ECX, 11, ZMM)  \
+	X(AVX512_BITALG,  0x00000007, 0, ECX, 12, ZMM)  \
+	X(AVX512_VPOPCNT, 0x00000007, 0, ECX, 14, ZMM)  \
 	X(RDPID,          0x00000007, 0, ECX, 22, OURS) \
+	X(CLDEMOTE,       0x00000007, 0, ECX, 25, HOST) \
+	X(MOVDIRI,        0x00000007, 0, ECX, 27, HOST) \
+	X(MOVDIR64B,      0x00000007, 0, ECX, 28, HOST) \
 	X(FSRM,           0x00000007, 0, EDX,  4, HOST) \
+	X(SERIALIZE,      0x00000007, 0, EDX, 14, HOST) \
+	X(AVX512_FP16,    0x00000007, 0, EDX, 23, ZMM)  \
 	X(SPEC_CTRL,      0x00000007, 0, EDX, 26, OURS) \
 	X(ARCH_CAPS,      0x00000007, 0, EDX, 29, OURS) \
+	X(AVX_VNNI,       0x00000007, 1, EAX,  4, YMM)  \
+	X(AVX512_BF16,    0x00000007, 1, EAX,  5, ZMM)  \
 	X(BHI_CTRL,       0x00000007, 2, EDX,  4, OURS) \
 	X(XSAVEOPT,       0x0000000d, 1, EAX,  0, HOST) \
 	X(XSAVEC,         0x0000000d, 1, EAX,  1, HOST) \
@@ -143,14 +162,11 @@ static inline bool feature(struct soft_vcpu *v, enum cpu_feature feature)
 	return !v->cpuid_count || cpuid_has(v, row->leaf, row->subleaf, row->reg, row->bit);
 }
 
-/** Extended state components the engine handles (SDM 1 13.1). */
-#define XCR0_HANDLED (XCR0_X87 | XCR0_SSE | XCR0_AVX)
-
-/* Layout of the XSAVE area for XCR0_HANDLED, standard and compacted form alike (SDM 1 13.4). */
+/* Layout of the XSAVE area, standard and compacted form alike (SDM 1 13.4); what comes behind is
+ * xstate.h's. */
 #define XSAVE_LEGACY_SIZE 512u
 #define XSAVE_HEADER_SIZE 64u
 #define XSAVE_AVX_OFFSET  576u
 #define XSAVE_AVX_SIZE	  256u
-#define XSAVE_AREA_SIZE	  (XSAVE_AVX_OFFSET + XSAVE_AVX_SIZE)
 
 #endif

@@ -25,9 +25,9 @@ int msr_write(struct soft_vcpu *v, u32 index, u64 value, bool host);
 void cpuid_query(struct soft_vcpu *v, u32 leaf, u32 subleaf, u32 out[4]);
 /** Whether the guest was told of a feature: @reg 0-3 = EAX..EDX of @leaf.@subleaf. */
 bool cpuid_has(struct soft_vcpu *v, u32 leaf, u32 subleaf, int reg, int bit);
-/** Fills @cpuid with what the engine can offer on this host. @tsc_khz 0: nothing about the TSC's
- * frequency and no kvmclock. Outside. 0 or -E2BIG. */
-int cpuid_supported(struct kvm_cpuid2 *cpuid, u32 tsc_khz);
+/** Fills @cpuid with what the engine can offer on this host, which has @layout (xstate_probe()).
+ * @tsc_khz 0: nothing about the TSC's frequency and no kvmclock. Outside. 0 or -E2BIG. */
+int cpuid_supported(struct kvm_cpuid2 *cpuid, u32 tsc_khz, const struct xstate_layout *layout);
 
 /* ---- time (engine/soft/clock.c) ---- */
 /** Host TSC frequency in kHz: from the kernel's conversion data or CPUID 15H, else measured (2 ms).

@@ -1,7 +1,7 @@
 /*
  * Extended state: XSAVE and XRSTOR with their kin, FXSAVE, FNSAVE, XCR0.
  *
- * The guest's x87, SSE and AVX state is live in the host's registers while these run. They store it
+ * The guest's x87 and vector state is live in the host's registers while these run. They store it
  * into v->fpu (used only outside the guest) with the host's XSAVE, and copy what the guest's
  * instruction would have written from there; the other way for loads. The x87 pointers in the
  * host's state are host addresses: the data pointer is stored as 0 (FDP_EXCPTN and NO_FPU_CS_DS of
@@ -114,6 +114,12 @@ static u32 xmm_bytes(const struct soft_vcpu *v)
 	return in_64bit(v) ? 256 : 128;
 }
 
+/* Bytes of a section of the extended region that an instruction deals with, likewise. */
+static u32 section_bytes(const struct soft_vcpu *v, u32 n)
+{
+	return in_64bit(v) ? xstate_section_size(n) : xstate_section_legacy_size(n);
+}
+
 /* ---- FXSAVE, FXRSTOR ---- */
 
 static void check_fx(struct soft_vcpu *v, const struct insn *i)
@@ -132,15 +138,19 @@ void op_fxsave(struct soft_vcpu *v, const struct insn *i)
 	store(v, i, linear, 0, FX_XMM + xmm_bytes(v));
 }
 
-/* XMM8 and above, which the memory image has no say in, from the registers. */
+/* XMM8 and above, which the memory image (of the standard form) has no say in, from the registers. */
 static void keep_upper_registers(struct soft_vcpu *v, u64 mask)
 {
 	u8 *memory = memory_image(v), *live = register_image(v);
 
 	capture(v, mask, true);
 	gp_copy(memory + FX_XMM + 128, live + FX_XMM + 128, 128);
-	if (mask & XCR0_AVX)
-		gp_copy(memory + XSAVE_AVX_OFFSET + 128, live + XSAVE_AVX_OFFSET + 128, 128);
+	for_each_section(n, mask)
+	{
+		u32 kept = xstate_section_legacy_size(n);
+		u32 at = xstate_section_offset(&v->layout, 0, n) + kept;
+		gp_copy(memory + at, live + at, xstate_section_size(n) - kept);
+	}
 }
 
 void op_fxrstor(struct soft_vcpu *v, const struct insn *i)
@@ -174,11 +184,6 @@ static void check_xsave(struct soft_vcpu *v, const struct insn *i)
 		raise(v, EXC_NM);
 }
 
-static u32 area_size(u64 mask)
-{
-	return mask & XCR0_AVX ? XSAVE_AREA_SIZE : XSAVE_LEGACY_SIZE + XSAVE_HEADER_SIZE;
-}
-
 enum xsave_form { FORM_XSAVE, FORM_XSAVEOPT, FORM_XSAVEC };
 
 /* 0F AE /4 XSAVE, /6 XSAVEOPT; 0F C7 /4 XSAVEC, /5 XSAVES (which no guest is told of). */
@@ -202,11 +207,16 @@ void op_xsave(struct soft_vcpu *v, const struct insn *i)
 
 	check_xsave(v, i);
 	u64 mask = edx_eax(v) & v->xcr0; /* RFBM */
-	u64 linear = area_linear(v, i, area_size(mask), 64, ACCESS_WRITE);
+	bool compact = form == FORM_XSAVEC;
+	u32 size = xstate_area_size(&v->layout, mask, compact);
+	u64 linear = area_linear(v, i, size, 64, ACCESS_WRITE);
 	u64 used = capture(v, mask, i->opsize == 8);
 
+	if (!in_64bit(v)) /* SDM 1 13.6: there Hi16_ZMM is in its initial configuration */
+		used &= ~XCR0_HI16_ZMM;
+
 	/* SDM 1 13.10: XSAVEC counts SSE as used when MXCSR is not at its initial value. */
-	if (form == FORM_XSAVEC && (mask & XCR0_SSE) && image_u32(image, FX_MXCSR) != 0x1f80)
+	if (compact && (mask & XCR0_SSE) && image_u32(image, FX_MXCSR) != 0x1f80)
 		used |= XCR0_SSE;
 	/* XSAVEOPT and XSAVEC leave the memory of unused components alone. */
 	u64 written = form == FORM_XSAVE ? mask : used;
@@ -216,14 +226,20 @@ void op_xsave(struct soft_vcpu *v, const struct insn *i)
 		store(v, i, linear, FX_ST, FX_XMM - FX_ST);
 	}
 	/* MXCSR belongs to SSE and AVX both (SDM 1 13.7); in the compacted form to SSE alone. */
-	if (form == FORM_XSAVEC ? written & XCR0_SSE : mask & (XCR0_SSE | XCR0_AVX))
+	if (compact ? written & XCR0_SSE : mask & (XCR0_SSE | XCR0_AVX))
 		store(v, i, linear, FX_MXCSR, FX_ST - FX_MXCSR);
 	if (written & XCR0_SSE)
 		store(v, i, linear, FX_XMM, xmm_bytes(v));
-	if (written & XCR0_AVX)
-		store(v, i, linear, XSAVE_AVX_OFFSET, xmm_bytes(v));
+	for_each_section(n, written)
+	{
+		u32 to = xstate_section_offset(&v->layout, compact ? mask : 0, n);
+		u32 from = xstate_section_offset(&v->layout, 0, n), bytes = section_bytes(v, n);
+		if (bytes)
+			mem_write_linear(v, linear + to, image + from, bytes, v->mmu_index,
+					 i->seg == SEG_SS);
+	}
 
-	if (form == FORM_XSAVEC) {
+	if (compact) {
 		set_u64(image, XSAVE_BV, used);
 		set_u64(image, XSAVE_COMP_BV, mask | BIT(63));
 		store(v, i, linear, XSAVE_BV, 16);
@@ -264,13 +280,22 @@ static void keep_upper_half(struct soft_vcpu *v, u64 mask)
 {
 	u8 *image = memory_image(v);
 	u64 used = image_u64(image, XSAVE_BV);
-	u64 vectors = mask & (XCR0_SSE | XCR0_AVX);
+	u64 compacted = image_u64(image, XSAVE_COMP_BV);
+	u64 vectors = mask & ~XCR0_X87;
 	u32 mxcsr = 0x1f80;
 
 	if (!(used & XCR0_SSE))
 		gp_fill(image + FX_XMM, 0, 128);
-	if (!(used & XCR0_AVX))
-		gp_fill(image + XSAVE_AVX_OFFSET, 0, 128);
+	for (u32 n = XSTATE_COUNT; n-- > 2;) { /* downward: sections move upward */
+		u32 from = xstate_section_offset(&v->layout, compacted, n);
+		u32 to = xstate_section_offset(&v->layout, 0, n);
+		if (!(mask & BIT(n)))
+			continue;
+		if (!(used & BIT(n)))
+			gp_fill(image + to, 0, xstate_section_legacy_size(n));
+		else if (from != to)
+			gp_copy(image + to, image + from, xstate_section_legacy_size(n));
+	}
 	keep_upper_registers(v, vectors);
 	/* The compacted form leaves MXCSR alone unless it loads or initializes SSE (SDM 1 13.8.2).
 	 */
@@ -292,17 +317,21 @@ void op_xrstor(struct soft_vcpu *v, const struct insn *i)
 		raise_ud(v);
 	check_xsave(v, i);
 	u64 mask = edx_eax(v) & v->xcr0;
-	u64 linear = area_linear(v, i, area_size(mask), 64, ACCESS_READ);
+	/* At least this much, whichever the form. */
+	u64 linear =
+	    area_linear(v, i, xstate_area_size(&v->layout, mask, true), 64, ACCESS_READ);
 
 	load(v, i, linear, 0, XSAVE_LEGACY_SIZE + XSAVE_HEADER_SIZE);
 	if (!valid_header(v, image))
 		raise_gp(v, 0);
 	u64 used = image_u64(image, XSAVE_BV) & mask;
-	bool compact = image_u64(image, XSAVE_COMP_BV);
-	/* In the compacted form components outside XCOMP_BV take their initial state; no gap before
-	 * AVX, as nothing lies between the header and it. */
-	if (used & XCR0_AVX)
-		load(v, i, linear, XSAVE_AVX_OFFSET, XSAVE_AVX_SIZE);
+	u64 compact = image_u64(image, XSAVE_COMP_BV);
+	/* In the compacted form components outside XCOMP_BV take their initial state. */
+	for_each_section(n, used)
+	{
+		load(v, i, linear, xstate_section_offset(&v->layout, compact, n),
+		     xstate_section_size(n));
+	}
 	bool loads_mxcsr = compact ? used & XCR0_SSE : mask & (XCR0_SSE | XCR0_AVX);
 	if (loads_mxcsr && (image_u32(image, FX_MXCSR) & ~mxcsr_mask(v)))
 		raise_gp(v, 0);
@@ -310,7 +339,7 @@ void op_xrstor(struct soft_vcpu *v, const struct insn *i)
 	set_u64(image, FX_FIP,
 		i->opsize == 8 ? image_u64(image, FX_FIP) : image_u32(image, FX_FIP));
 	set_u64(image, FX_FDP, 0);
-	if (!in_64bit(v) && (mask & (XCR0_SSE | XCR0_AVX)))
+	if (!in_64bit(v) && (mask & ~XCR0_X87))
 		keep_upper_half(v, mask);
 	host_xrstor(image, mask);
 }
@@ -430,6 +459,8 @@ void op_xgetbv(struct soft_vcpu *v, const struct insn *i)
 	if (index != 1 || !feature(v, FEATURE_XGETBV1))
 		raise_gp(v, 0);
 	__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(1));
+	if (!in_64bit(v))
+		low &= ~(u32)XCR0_HI16_ZMM;
 	set_edx_eax(v, low & v->xcr0);
 }
 

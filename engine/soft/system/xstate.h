@@ -2,7 +2,7 @@
 #ifndef GUISE_SOFT_XSTATE_H
 #define GUISE_SOFT_XSTATE_H
 
-#include "engine/soft/vcpu.h"
+#include "engine/soft/system/features.h"
 
 /* Offsets in the legacy region of FXSAVE and XSAVE (SDM 1 table 10-2). */
 #define FX_FCW	      0
@@ -18,6 +18,28 @@
 #define FX_END	      416
 #define XSAVE_BV      512 /* header: XSTATE_BV, XCOMP_BV */
 #define XSAVE_COMP_BV 520
+
+/* ---- xstate_layout.c: inside, and outside ---- */
+
+/**
+ * What extended state guests can have on this host. AVX-512 is offered as a whole, F with CD, BW, DQ
+ * and VL, if the host has that and @avx512.
+ */
+void xstate_probe(struct xstate_layout *out, bool avx512);
+
+/** Bytes of the section of component @n (2 and up); in either format. */
+u32 xstate_section_size(u32 n);
+/** Of them, those that hold registers that exist outside 64-bit mode (SDM 1 13.5). */
+u32 xstate_section_legacy_size(u32 n);
+/** Where the section is in an area; @compacted: the components of a compacted one, 0: standard. */
+u32 xstate_section_offset(const struct xstate_layout *layout, u64 compacted, u32 n);
+/** Bytes of an area for the components of @mask. */
+u32 xstate_area_size(const struct xstate_layout *layout, u64 mask, bool compacted);
+
+/** for (each component of the extended region that @mask has) */
+#define for_each_section(n, mask)                                                                  \
+	for (u32 n = 2; n < XSTATE_COUNT; n++)                                                     \
+		if ((mask)&BIT(n))
 
 /**
  * What the guest may be told of @host, the instruction pointer in the host's x87 state: the guest's

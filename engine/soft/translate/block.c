@@ -210,9 +210,7 @@ static void remove_block(struct soft_vcpu *v, struct block *b)
 		unlink_outgoing(cache, &b->exits[n]);
 	b->valid = false;
 
-	struct jump_entry *slot = &v->jump[MODE_MMU(b->mode)][b->linear & (JUMP_CACHE_SIZE - 1)];
-	if (slot->rip == b->linear)
-		slot->rip = ~b->linear;
+	jump_cache_drop(v, MODE_MMU(b->mode), b->linear);
 }
 
 /* No block is of the page at @gpa. There may be some of the same memory at another address. */
@@ -359,17 +357,12 @@ void block_poke(struct soft_vcpu *v, const void *pc)
 		return;
 	for (u32 n = 0; n < b->exit_count; n++)
 		patch(v->cache, &b->exits[n], b->exits[n].stub);
-	struct jump_entry *jump = v->jump[MODE_MMU(b->mode)];
-	for (u32 n = 0; n < JUMP_CACHE_SIZE; n++)
-		jump[n].code = (u64)v->cache->stubs.kicked;
-}
-
-void jump_cache_put(struct soft_vcpu *v, u64 linear, const struct block *b)
-{
-	enum mmu_index index = MODE_MMU(b->mode);
-	struct jump_entry *slot = &v->jump[index][linear & (JUMP_CACHE_SIZE - 1)];
-	slot->rip = linear;
-	slot->code = (u64)block_code(v->cache, b);
+	/* STAC and CLAC may let it leave by the other kernel index. */
+	bool user = MODE_MMU(b->mode) == MMU_USER;
+	u32 first = user ? MMU_USER : MMU_KERNEL, last = user ? MMU_USER : MMU_KERNEL_AC;
+	for (u32 index = first; index <= last; index++)
+		for (u32 n = 0; n < v->jump_logged[index]; n++)
+			v->jump[index][v->jump_log[index][n]].code = (u64)v->cache->stubs.kicked;
 }
 
 u64 guest_rip_of_host(struct soft_vcpu *v, u64 host)

@@ -30,8 +30,9 @@ struct block_exit {
 	struct block *linked;
 	struct block_exit *next_incoming, **prev_incoming; /* of linked */
 	struct block *from;
-	bool parked; /* flags are in v->arith here, not in the host's */
-	bool plain;  /* leads to a MODE_PLAIN block */
+	bool parked;  /* flags are in v->arith here, not in the host's */
+	bool plain;   /* leads to a MODE_PLAIN block */
+	bool crosses; /* led to a block of two pages, which is not linked: ask the jump cache */
 };
 
 /* Bytes that a translation depends on besides its own: offsets in its page, both inclusive. */
@@ -109,7 +110,7 @@ struct block_cache {
 	u64 stubs_end; /* where the ring of blocks starts */
 	u64 used;      /* where the next block goes */
 	u8 *arena;     /* metadata */
-	u64 arena_size, arena_used;
+	u64 arena_size, arena_used, arena_limit;
 	struct block **by_age; /* a ring too: @count blocks, valid or not, from @oldest on */
 	u32 age_mask, oldest, count;
 	struct block **hash; /* hash_mask + 1 */
@@ -151,8 +152,6 @@ const struct insn_map *block_insn(const struct soft_vcpu *v, const struct block 
  * jump-cache entries of the current MMU index to the `kicked` stub. Async-signal-safe on the vCPU's
  * own thread while it runs translated code. */
 void block_poke(struct soft_vcpu *v, const void *pc);
-/** Enters @b as the way on for @linear. The jump caches are emptied by mmu/tlb.c. */
-void jump_cache_put(struct soft_vcpu *v, u64 linear, const struct block *b);
 
 /** What to add to RIP for a linear address in @mode: in 64-bit mode CS has no base, whatever its
  * descriptor says (SDM 3A 3.2.4). */

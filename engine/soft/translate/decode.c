@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "engine/soft/translate/evex.h"
 #include "engine/soft/translate/mode.h"
 #include "engine/soft/translate/ops.h"
 #include "engine/soft/translate/rules.h"
@@ -52,10 +53,12 @@ static s8 address_register(ZydisRegister reg)
 	bool high;
 	if (reg == ZYDIS_REGISTER_NONE)
 		return REG_NONE;
-	if (reg >= ZYDIS_REGISTER_XMM0 && reg <= ZYDIS_REGISTER_XMM15)
+	if (reg >= ZYDIS_REGISTER_XMM0 && reg <= ZYDIS_REGISTER_XMM31)
 		return (s8)(reg - ZYDIS_REGISTER_XMM0);
-	if (reg >= ZYDIS_REGISTER_YMM0 && reg <= ZYDIS_REGISTER_YMM15)
+	if (reg >= ZYDIS_REGISTER_YMM0 && reg <= ZYDIS_REGISTER_YMM31)
 		return (s8)(reg - ZYDIS_REGISTER_YMM0);
+	if (reg >= ZYDIS_REGISTER_ZMM0 && reg <= ZYDIS_REGISTER_ZMM31)
+		return (s8)(reg - ZYDIS_REGISTER_ZMM0);
 	return gpr_number(reg, &high);
 }
 
@@ -75,7 +78,10 @@ static void take_memory(struct form *form, const ZydisDecodedInstruction *zi,
 	i->is_mem = true;
 	i->seg = segment_number(op->mem.segment);
 	i->scale = op->mem.scale ? op->mem.scale : 1;
-	form->disp = (struct field){zi->raw.disp.offset, zi->raw.disp.size / 8, true};
+	if (d->evex) /* scaled (SDM 2A 2.7.5), and such forms are not kept */
+		i->disp = op->mem.disp.has_displacement ? op->mem.disp.value : 0;
+	else
+		form->disp = (struct field){zi->raw.disp.offset, zi->raw.disp.size / 8, true};
 	i->base = REG_NONE;
 	i->index = address_register(op->mem.index);
 	if (op->mem.base == ZYDIS_REGISTER_RIP || op->mem.base == ZYDIS_REGISTER_EIP) {
@@ -92,6 +98,8 @@ static void take_memory(struct form *form, const ZydisDecodedInstruction *zi,
 	d->mem_size = (u16)(op->size / 8);
 	d->mem_read = op->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
 	d->mem_write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+	if (d->evex)
+		d->mem_mask = evex_masked_access(zi, op);
 }
 
 /* A zero source leaves the destination as it was (SDM 2A BSF, BSR: undefined, but so on all
@@ -204,6 +212,8 @@ static void take_encoding(struct form *form, const ZydisDecodedInstruction *zi, 
 		d->vex_pp = zi->raw.vex.pp;
 		/* Only eight registers outside 64-bit mode (SDM 2A 2.3.5.6) */
 		d->insn.vvvv = (u8)(~zi->raw.vex.vvvv & ((mode & 3) == MODE_CODE64 ? 15 : 7));
+	} else if (d->evex) {
+		d->vex_pp = zi->raw.evex.pp;
 	} else {
 		d->wide = (zi->attributes & ZYDIS_ATTRIB_HAS_REX) && zi->raw.rex.W;
 	}
@@ -254,6 +264,10 @@ static u8 opcode_map(ZydisOpcodeMap map)
 		return 2;
 	case ZYDIS_OPCODE_MAP_0F3A:
 		return 3;
+	case ZYDIS_OPCODE_MAP_MAP5:
+		return 5;
+	case ZYDIS_OPCODE_MAP_MAP6:
+		return 6;
 	default:
 		return 0;
 	}
@@ -306,6 +320,8 @@ static void take_insn(struct form *form, const u8 *bytes, const ZydisDecodedInst
 	} else {
 		i->rm = (zi->opcode & 7) | rex_b;
 	}
+	if (d->evex)
+		evex_take_prefix(d, zi, mode);
 	form->imm = immediate(zi, 0);
 	form->imm2 = immediate(zi, 1);
 }
@@ -314,6 +330,9 @@ static void take_unit(struct decoded *d, const ZydisDecodedInstruction *zi,
 		      const ZydisDecodedOperand *ops)
 {
 	d->is_wait = zi->mnemonic == ZYDIS_MNEMONIC_FWAIT;
+	d->avx512 = d->evex || zi->meta.isa_ext == ZYDIS_ISA_EXT_AVX512VEX;
+	if (d->avx512)
+		return;
 	switch (zi->meta.isa_ext) {
 	case ZYDIS_ISA_EXT_X87:
 		d->fpu = !d->is_wait;
@@ -359,7 +378,10 @@ static void take_operand_size(struct decoded *d, const ZydisDecodedInstruction *
 	bool fence = d->insn.map == 1 && d->insn.opcode == 0xae;
 	bool movnti = d->insn.map == 1 && d->insn.opcode == 0xc3;
 	bool cmpxchg8b = zi->mnemonic == ZYDIS_MNEMONIC_CMPXCHG8B;
-	if (d->vex || d->sse || d->mmx || fence || movnti || cmpxchg8b)
+	bool serialize = zi->mnemonic == ZYDIS_MNEMONIC_SERIALIZE;
+	bool movdiri = zi->mnemonic == ZYDIS_MNEMONIC_MOVDIRI;
+	if (d->vex || d->evex || d->sse || d->mmx || fence || movnti || cmpxchg8b || serialize ||
+	    movdiri)
 		return;
 	if (zi->operand_width == 16)
 		d->need_66 = true;
@@ -369,12 +391,14 @@ static void take_operand_size(struct decoded *d, const ZydisDecodedInstruction *
  * moves and the string comparisons; of AVX only the aligned moves. */
 static bool must_be_aligned(const struct decoded *d, const ZydisDecodedInstruction *zi)
 {
-	if (!d->mem || d->mem_size < 16 || (!d->sse && !d->avx && !d->mmx))
+	if (!d->mem || d->mem_size < 16 || (!d->sse && !d->avx && !d->mmx && !d->avx512))
 		return false;
 	switch (zi->mnemonic) {
 	case ZYDIS_MNEMONIC_VMOVAPS:
 	case ZYDIS_MNEMONIC_VMOVAPD:
 	case ZYDIS_MNEMONIC_VMOVDQA:
+	case ZYDIS_MNEMONIC_VMOVDQA32:
+	case ZYDIS_MNEMONIC_VMOVDQA64:
 	case ZYDIS_MNEMONIC_VMOVNTPS:
 	case ZYDIS_MNEMONIC_VMOVNTPD:
 	case ZYDIS_MNEMONIC_VMOVNTDQ:
@@ -390,7 +414,7 @@ static bool must_be_aligned(const struct decoded *d, const ZydisDecodedInstructi
 	case ZYDIS_MNEMONIC_PCMPISTRM:
 		return false;
 	default:
-		return !d->vex;
+		return !d->vex && !d->evex;
 	}
 }
 
@@ -473,6 +497,8 @@ static void classify(struct decoded *d, const ZydisDecodedInstruction *zi,
 	const struct rule *rule = &decode_rules[zi->mnemonic];
 	d->class = rule->class;
 	d->insn.op = rule->op;
+	if (d->evex && rule->op == OP_ID_gather)
+		d->insn.op = OP_ID_gather_k;
 	switch (zi->mnemonic) {
 	case ZYDIS_MNEMONIC_MOV:
 		classify_mov(d, ops);
@@ -554,13 +580,15 @@ int decode_form(const u8 *bytes, u32 available, u32 mode, struct form *form)
 		return undefined(d, OP_ID_gp); /* SDM 3A 6.15, #GP: more than 15 bytes */
 	if (!ZYAN_SUCCESS(status) || !decode_allowed[zi.meta.isa_ext] ||
 	    (zi.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
-	     zi.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)) {
+	     zi.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX &&
+	     (zi.encoding != ZYDIS_INSTRUCTION_ENCODING_EVEX || !evex_known(&zi)))) {
 		/* INVPCID, ENDBR and the like are of extensions not allowed in general but have
 		 * rules. */
 		if (!ZYAN_SUCCESS(status) || (!decode_rules[zi.mnemonic].op &&
 					      decode_rules[zi.mnemonic].class == CLASS_NATIVE))
 			return undefined(d, OP_ID_ud);
 	}
+	d->evex = zi.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX;
 	take_operands(form, &zi, ops);
 	take_flags(d, &zi);
 	take_encoding(form, &zi, mode);

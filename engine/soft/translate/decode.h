@@ -45,8 +45,10 @@ struct decoded {
 	u16 flags_written; /* certainly overwritten */
 
 	/* the native form */
-	bool vex, vex_l, wide; /* wide: REX.W or VEX.W */
-	u8 vex_pp;
+	bool vex, vex_l, wide; /* wide: REX.W, VEX.W or EVEX.W */
+	u8 vex_pp;	       /* of EVEX too */
+	bool evex;
+	u8 evex_tail; /* the prefix's last byte, without V' */
 	bool need_66, need_lock;
 	u8 need_rep; /* mandatory or meaningful F2/F3, else 0 */
 	bool has_modrm;
@@ -60,12 +62,15 @@ struct decoded {
 	bool mem;
 	u16 mem_size; /* bytes */
 	bool mem_read, mem_write;
+	u32 mem_mask;	  /* under an opmask: bits of the access's description (masked.h); else 0 */
 	bool mem_aligned; /* #GP(0) unless aligned to its size, before any page fault */
 
 	u64 target;		 /* direct branches: destination, CS-relative */
 	u8 cond;		 /* condition of JCC */
 	bool fpu, mmx, sse, avx; /* which unit, for #NM and #UD by mode */
+	bool avx512;		 /* EVEX, and VEX with opmasks */
 	bool is_wait;		 /* WAIT/FWAIT */
+	bool goes_on;		 /* done in the block although its C function would end it */
 };
 
 struct decode_cache;

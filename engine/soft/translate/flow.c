@@ -72,15 +72,26 @@ static void emit_misses(struct translator *t)
 	}
 }
 
-/* r14 = target, flags parked: through the jump cache. @known: its constant target, or ~0. */
+/* r14 = target, flags parked: through the jump cache. @known: its constant target, or ~0. Where the
+ * block has changed its mode, that cache may hold blocks of another one. */
 static void emit_jump_cache(struct translator *t, u64 known, u32 insn)
 {
 	struct emitter *e = &t->e;
 	s32 table = GS(jump) + (s32)sizeof(t->v->jump[0]) * (s32)t->index;
+	if (t->mode != t->block->mode) {
+		e_gs(e, W32, 0x81, ALU_CMP, GS(jump_mode) + 4 * (s32)t->index);
+		e32(e, t->mode);
+		add_miss(t, e_jcc(e, CC_NE), insn);
+	}
 	if (known != ~0ull) {
-		e_mov_imm(e, S1, (known & (JUMP_CACHE_SIZE - 1)) * sizeof(struct jump_entry));
+		e_mov_imm(e, S1, (u64)jump_slot(known) * sizeof(struct jump_entry));
 	} else {
-		e_mov(e, W32, S1, S0);
+		e_mov(e, W64, S1, S0); /* jump_slot() */
+		e_rex(e, W64, 0, 0, S1);
+		e8(e, 0xc1);
+		e8(e, 0xc0 | 5 << 3 | (S1 & 7));
+		e8(e, 12); /* shr r15, 12 */
+		e_rr(e, W32, 0x33, S1, S0);
 		e_rex(e, W32, 0, 0, S1);
 		e8(e, 0x81);
 		e8(e, 0xc0 | ALU_AND << 3 | (S1 & 7));
@@ -115,7 +126,8 @@ static void emit_goto_r14(struct translator *t, u32 size)
 static bool chainable(const struct translator *t, u64 target)
 {
 	u64 linear = target + t->block->cs_base;
-	return !single(t) && t->block->gpa2 == ~0ull && (linear & PAGE_MASK) == t->page;
+	return !single(t) && t->mode == t->block->mode && t->block->gpa2 == ~0ull &&
+	       (linear & PAGE_MASK) == t->page;
 }
 
 /* The jump at @site leaves for @target; flags are where t->parked says. Its way is emitted last. */
@@ -125,6 +137,7 @@ static void add_side_exit(struct translator *t, u8 *site, u64 target, u32 insn, 
 	    .site = site,
 	    .target = target,
 	    .insn = insn,
+	    .mode = t->mode,
 	    .parked = t->parked,
 	    .cs_checked = cs_checked,
 	};
@@ -206,9 +219,11 @@ void emit_exit_stubs(struct translator *t)
 		t->current = side->insn;
 		t->live = t->live_after[side->insn];
 		t->parked = side->parked;
+		t->mode = side->mode;
+		t->index = (enum mmu_index)MODE_MMU(side->mode);
 		if (side->cs_checked && beyond_limit(t, side->target))
 			emit_limit_fault(t, &t->insns[side->insn]);
-		else if (chainable(t, side->target))
+		else if (side->plain || chainable(t, side->target))
 			emit_exit_stub(t, side);
 		else
 			emit_goto_far(t, side->target, side->insn);

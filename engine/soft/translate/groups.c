@@ -52,7 +52,7 @@ static u8 address_size(const struct translator *t)
 	return (t->mode & 3) == MODE_CODE64 ? 8 : (t->mode & 3) == MODE_CODE32 ? 4 : 2;
 }
 
-static struct place operand_place(const struct decoded *d, u32 size, bool read, bool write)
+struct place operand_place(const struct decoded *d, u32 size, bool read, bool write)
 {
 	const struct insn *i = &d->insn;
 	return (struct place){.base = i->base,
@@ -67,8 +67,7 @@ static struct place operand_place(const struct decoded *d, u32 size, bool read, 
 			      .group = GROUP_NONE};
 }
 
-static struct place stack_place(const struct translator *t, int base, s32 disp, u32 size,
-				bool write)
+struct place stack_place(const struct translator *t, int base, s32 disp, u32 size, bool write)
 {
 	return (struct place){.base = (s8)base,
 			      .index = REG_NONE,
@@ -356,7 +355,8 @@ void find_groups(struct translator *t)
 		/* The second access comes when the first is done: a check that failed then would
 		 * do it twice. */
 		for (u32 k = 0; k < count; k++)
-			add_place(&g, &t->places[n][k], k == 0);
+			if (!d->mem_mask) /* what an opmask leaves out must not be checked */
+				add_place(&g, &t->places[n][k], k == 0);
 		if (d->class == CLASS_OP)
 			close_all(&g);
 		step(&g, d);

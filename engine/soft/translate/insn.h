@@ -10,17 +10,18 @@
 struct insn {
 	u16 op;	      /* enum op_id */
 	u8 length;    /* bytes */
-	u8 opsize;    /* operand size in bytes: 1 (byte forms), 2, 4, 8; vectors: 16, 32 */
+	u8 opsize;    /* operand size in bytes: 1 (byte forms), 2, 4, 8; vectors: 16, 32, 64 */
 	u8 addrsize;  /* 2, 4, 8 */
 	u8 stacksize; /* 2, 4, 8: how stack pointer arithmetic is done (SS.B, 64-bit mode) */
 	u8 seg;	      /* enum x86_seg of the memory operand, override applied */
-	u8 map;	      /* 0: one byte, 1: 0F, 2: 0F38, 3: 0F3A (legacy and VEX) */
+	u8 map;	      /* 0: one byte, 1: 0F, 2: 0F38, 3: 0F3A; EVEX: 5, 6 too */
 	u8 opcode;
 	u8 modrm; /* raw byte, if any */
-	u8 reg;	  /* ModRM.reg with REX.R / VEX.R */
+	u8 reg;	  /* ModRM.reg with REX.R / VEX.R / EVEX.R, R' */
 	u8 rm; /* ModRM.rm with REX.B if a register; for opcodes with a register in their low bits:
 		  that */
-	u8 vvvv;  /* VEX.vvvv, uninverted */
+	u8 vvvv;  /* VEX.vvvv, EVEX.vvvv with V', uninverted */
+	u8 mask;  /* EVEX.aaa */
 	bool rex; /* a REX prefix was there (byte registers 4-7 are SPL..DIL) */
 	bool vex;
 	bool w;		   /* REX.W or VEX.W */

@@ -139,7 +139,7 @@ void listing_trace_block(const struct translator *t)
 	const struct block *b = t->block;
 	trace_line(TRACE_translate,
 		   "block %#llx gpa %#llx mode %#x: %u instructions, %u -> %u bytes",
-		   (unsigned long long)b->linear, (unsigned long long)b->gpa, t->mode, t->count,
+		   (unsigned long long)b->linear, (unsigned long long)b->gpa, b->mode, t->count,
 		   b->length, b->code_size);
 	if (trace_on(translate, 3)) {
 		side_by_side(t);

@@ -126,8 +126,8 @@ static u32 describe(const struct translator *t, const struct decoded *d, const s
 	return p->size | (p->read ? ACCESS_READS : 0) | (p->write ? ACCESS_WRITES : 0) |
 	       (p->seg == SEG_SS ? ACCESS_STACK : 0) | (segmented ? ACCESS_SEGMENTED : 0) |
 	       (t->mode & MODE_ALIGN ? ACCESS_ALIGN : 0) | (call ? ACCESS_CALL : 0) |
-	       (d->mem_aligned ? ACCESS_ALIGNED : 0) | (u32)t->index << ACCESS_INDEX_SHIFT |
-	       (u32)p->seg << ACCESS_SEG_SHIFT;
+	       (d->mem_aligned ? ACCESS_ALIGNED : 0) | d->mem_mask |
+	       (u32)t->index << ACCESS_INDEX_SHIFT | (u32)p->seg << ACCESS_SEG_SHIFT;
 }
 
 /* CS is never writable and may be unreadable (SDM 3A 3.4.5.1), so it counts as not flat. */
@@ -144,6 +144,7 @@ static struct cold_access *new_cold(struct translator *t, const struct decoded *
 	*cold = (struct cold_access){.body = body,
 				     .d = d,
 				     .insn = t->current,
+				     .mode = t->mode,
 				     .acquire = t->body_acquire,
 				     .host_after = t->body_host_after};
 	return cold;
@@ -158,13 +159,13 @@ static void emit_body(struct translator *t, const struct decoded *d, s32 disp, b
 	t->disp = 0;
 }
 
-static void emit_single_access(struct translator *t, const struct decoded *d, const struct place *p,
-			       body_function *body)
+void emit_access_r14(struct translator *t, const struct decoded *d, const struct place *p,
+		     body_function *body)
 {
 	struct emitter *e = &t->e;
 	bool segmented = is_segmented(t, p->seg);
 	s32 table = tlb_table(t, p->write);
-	emit_ea(t, p, 0);
+	r14_changes(t);
 	struct cold_access *cold = new_cold(t, d, body);
 	cold->description = describe(t, d, p, segmented);
 	if (segmented || (t->mode & MODE_ALIGN)) {
@@ -200,7 +201,8 @@ void emit_access(struct translator *t, const struct decoded *d, u32 k, body_func
 {
 	const struct place *p = &t->places[t->current][k];
 	if (p->group == GROUP_NONE) {
-		emit_single_access(t, d, p, body);
+		emit_ea(t, p, 0);
+		emit_access_r14(t, d, p, body);
 		return;
 	}
 	if (p->first)
@@ -269,6 +271,7 @@ static void emit_cold_group(struct translator *t, struct cold_access *cold)
 	    .site = e_jmp(e),
 	    .target = cold->d->rip,
 	    .insn = cold->insn,
+	    .mode = cold->mode,
 	    .parked = true,
 	    .plain = true,
 	};

@@ -197,6 +197,25 @@ static void emit_vex(struct emitter *e, const struct decoded *d, const struct fi
 	emit_tail(e, d);
 }
 
+/* SDM 2A 2.7.1. A displacement of 8 bits would count operands, not bytes (2.7.5): always 32. */
+static void emit_evex(struct emitter *e, const struct decoded *d, const struct fields *f, s32 disp)
+{
+	u32 x = f->rm_is_mem ? 0 : f->rm & 16;
+	e8(e, 0x62);
+	e8(e, (f->reg & 8 ? 0 : 0x80) | (x ? 0 : 0x40) | (f->rm & 8 ? 0 : 0x20) |
+		  (f->reg & 16 ? 0 : 0x10) | d->insn.map);
+	e8(e, (d->wide ? 0x80 : 0) | (~f->vvvv & 15) << 3 | 4 | d->vex_pp);
+	e8(e, d->evex_tail | (f->vvvv & 16 ? 0 : 8));
+	e8(e, d->insn.opcode);
+	if (f->rm_is_mem && disp) {
+		e8(e, 0x80 | (f->reg & 7) << 3 | (f->rm & 7));
+		e32(e, (u32)disp);
+	} else {
+		emit_modrm(e, f, 0);
+	}
+	emit_tail(e, d);
+}
+
 /* Whether byte register operands 4-7 mean SPL..DIL here, which takes a REX prefix. */
 static bool needs_rex_for_bytes(const struct decoded *d, const struct renaming *r)
 {
@@ -289,6 +308,8 @@ static void native_body(struct translator *t, const struct decoded *d)
 		emit_zero_vectors(&t->e, d->vex_l);
 	else if (d->vex)
 		emit_vex(&t->e, d, &f, t->disp);
+	else if (d->evex)
+		emit_evex(&t->e, d, &f, t->disp);
 	else
 		emit_legacy(&t->e, d, &f, needs_rex_for_bytes(d, &r), t->disp);
 	write_back(t, &r);

@@ -129,7 +129,10 @@
 	OP(salc, 0)                                                                                \
 	OP(bit_string, 0) /* BT BTS BTR BTC with a register bit offset into memory */              \
 	OP(maskmov, 0)	  /* MASKMOVQ MASKMOVDQU VMASKMOVxx VPMASKMOVx */                          \
-	OP(gather, 0)	  /* VGATHERxx VPGATHERxx */                                               \
+	OP(gather, 0)	  /* VGATHERxx VPGATHERxx, VEX */                                          \
+	OP(gather_k, 0)	  /* the same with opmask, EVEX */                                         \
+	OP(scatter, 0)	  /* VSCATTERxx VPSCATTERxx */                                             \
+	OP(movdir64b, 0)                                                                           \
 	OP(cache_line, 0) /* CLFLUSH CLFLUSHOPT CLWB: checks the address, then nothing */
 
 #define ALL_OPS(OP) SYSTEM_FLOW_OPS(OP) SYSTEM_STATE_OPS(OP) GENERAL_OPS(OP)

@@ -10,8 +10,6 @@
 
 #include "engine/soft/translate/emit.h"
 
-#define XSAVE_MASK 7 /* x87, SSE, AVX: all that the guest may have */
-
 /* Byte order of the callee-saved registers of the System V ABI */
 static const u8 callee_saved[] = {RBX, RBP, 12, 13, 14, 15};
 
@@ -63,16 +61,23 @@ static u8 *e_check_attention(struct emitter *e)
 	return e_jcc(e, CC_NE);
 }
 
+/* Which of its state the guest may use, and how it is saved. */
+struct saving {
+	u32 mask;
+	int extension; /* of 0F AE */
+};
+
 /* XSAVE or XRSTOR of v->fpu; rdi = v. Destroys rax, rdx. */
-static void e_xstate(struct emitter *e, int extension)
+static void e_xstate(struct emitter *e, u32 mask, int extension)
 {
-	e_mov_imm(e, RAX, XSAVE_MASK);
+	e_mov_imm(e, RAX, mask);
 	e_rr(e, W32, 0x33, RDX, RDX);
 	e_mem(e, W64, 0x0fae, extension, RDI, REG_NONE, 1, GS(fpu));
 }
 
-#define XSAVE  4
-#define XRSTOR 5
+#define XSAVE	 4
+#define XRSTOR	 5
+#define XSAVEOPT 6 /* leaves out what the guest has not used, or not changed since XRSTOR */
 
 static void e_self(struct emitter *e)
 {
@@ -100,17 +105,17 @@ static const u8 *here(const struct emitter *e)
 	return e->p + e->to_rx;
 }
 
-static void emit_enter(struct emitter *e, struct stubs *s)
+static void emit_enter(struct emitter *e, struct stubs *s, struct saving saving)
 {
 	s->enter = here(e);
 	for (u32 n = 0; n < sizeof(callee_saved); n++)
 		e_push(e, callee_saved[n]);
 	e_alu_imm(e, W64, ALU_SUB, RSP, 8); /* 16-byte alignment for calls */
 	e_store_gs(e, W64, RSP, GS(host_rsp));
-	e_xstate(e, XRSTOR);
+	e_xstate(e, saving.mask, XRSTOR);
 }
 
-static void emit_dispatch(struct emitter *e, struct stubs *s)
+static void emit_dispatch(struct emitter *e, struct stubs *s, struct saving saving)
 {
 	s->dispatch = here(e);
 	const u8 *dispatch = e->p;
@@ -145,19 +150,19 @@ static void emit_dispatch(struct emitter *e, struct stubs *s)
 	/* Translation is full C: the guest's vector state is put aside. */
 	e_patch(e, translate, e->p);
 	e_self(e);
-	e_xstate(e, XSAVE);
+	e_xstate(e, saving.mask, saving.extension);
 	e_host_fpu(e);
 	e_self(e);
 	e_call_c(e, (void *)soft_translate_pending);
 	e_self(e);
-	e_xstate(e, XRSTOR);
+	e_xstate(e, saving.mask, XRSTOR);
 	e_jmp_to(e, dispatch);
 
 	s->leave = here(e);
 	e_patch(e, leave, e->p);
 	e_load_gs(e, W64, RSP, GS(host_rsp));
 	e_self(e);
-	e_xstate(e, XSAVE);
+	e_xstate(e, saving.mask, saving.extension);
 	e_host_fpu(e);
 	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
 	for (u32 n = sizeof(callee_saved); n-- > 0;)
@@ -311,8 +316,10 @@ void stubs_emit(struct soft_vcpu *v)
 	struct block_cache *cache = v->cache;
 	struct emitter e = {
 	    .p = cache->rw, .limit = cache->rw + cache->size, .to_rx = cache->rx - cache->rw};
-	emit_enter(&e, &cache->stubs);
-	emit_dispatch(&e, &cache->stubs);
+	struct saving saving = {.mask = (u32)v->layout.offered,
+				.extension = v->layout.xsaveopt ? XSAVEOPT : XSAVE};
+	emit_enter(&e, &cache->stubs, saving);
+	emit_dispatch(&e, &cache->stubs, saving);
 	emit_exits(&e, &cache->stubs);
 	emit_op_stubs(&e, &cache->stubs);
 	emit_memory_stubs(&e, &cache->stubs);

@@ -6,6 +6,7 @@
 
 #include "debug/trace.h"
 #include "engine/soft/mmu/mmu.h"
+#include "engine/soft/translate/inline_ops.h"
 #include "engine/soft/translate/listing.h"
 #include "engine/soft/translate/translator.h"
 #include "engine/soft/translate/written.h"
@@ -29,9 +30,10 @@ static u16 unit_fault(const struct decoded *d, u32 mode)
 		return OP_ID_ud;
 	if (d->is_wait && (mode & MODE_TS) && (mode & MODE_MP))
 		return OP_ID_nm;
-	if ((d->sse && (mode & MODE_NO_SSE)) || (d->avx && (mode & MODE_NO_AVX)))
+	if ((d->sse && (mode & MODE_NO_SSE)) || (d->avx && (mode & MODE_NO_AVX)) ||
+	    (d->avx512 && (mode & MODE_NO_AVX512)))
 		return OP_ID_ud;
-	if ((d->sse || d->avx || d->mmx) && (mode & MODE_TS))
+	if ((d->sse || d->avx || d->avx512 || d->mmx) && (mode & MODE_TS))
 		return OP_ID_nm;
 	return 0;
 }
@@ -81,6 +83,8 @@ bool ends_block(const struct decoded *d)
 	case CLASS_RET:
 		return true;
 	case CLASS_OP:
+		if (d->goes_on)
+			return false;
 		return (op_properties[d->insn.op] & OP_ENDS) || d->insn.op == OP_ID_ud ||
 		       d->insn.op == OP_ID_gp || d->insn.op == OP_ID_nm;
 	default:
@@ -148,6 +152,7 @@ static int decode_block(struct translator *t, const struct code_source *source)
 			d->insn.op = OP_ID_gp;
 		}
 		adapt_to_mode(d, t->mode);
+		d->goes_on = inline_op_goes_on(t, d);
 		t->count++;
 		t->block->length = (u16)(t->block->length + span);
 		if (crosses) {
@@ -229,7 +234,9 @@ static void emit_insn(struct translator *t, const struct decoded *d)
 		emit_native_with_flags(t, d);
 		break;
 	case CLASS_OP:
-		emit_op(t, d);
+		r14_changes(t);
+		if (!emit_inline_op(t, d))
+			emit_op(t, d);
 		break;
 	case CLASS_NOP:
 		break;
@@ -285,6 +292,7 @@ static void emit_block(struct translator *t, u16 live_at_start)
 	if (!ends_block(last))
 		emit_goto(t, last->next_rip);
 	emit_cold(t);
+	emit_slow_ops(t);
 	emit_exit_stubs(t);
 }
 
@@ -313,6 +321,7 @@ static int make_block(struct soft_vcpu *v, const struct code_source *source, u32
 	struct translator *t = cache->translator;
 	memset(t, 0, offsetof(struct translator, insns));
 	t->cold_count = 0;
+	t->slow_count = 0;
 	t->map_count = 0;
 	t->side_count = 0;
 	t->miss_count = 0;

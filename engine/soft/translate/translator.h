@@ -58,6 +58,7 @@ struct cold_access {
 	body_function *body;
 	const struct decoded *d;
 	u32 insn;	 /* index */
+	u32 mode;	 /* where the access stands: STAC and CLAC change it */
 	bool acquire;	 /* flags are wanted in the host before the body */
 	bool host_after; /* flags are in the host after it */
 };
@@ -67,9 +68,17 @@ struct side_exit {
 	u8 *site;	 /* rel32 of the jump */
 	u64 target;	 /* CS-relative */
 	u32 insn;	 /* index of the branch */
+	u32 mode;	 /* there */
 	bool parked;	 /* where the flags are */
 	bool plain;	 /* the way on is a MODE_PLAIN block */
 	bool cs_checked; /* the target has to be held against CS's limit */
+};
+
+/* A test of inline_ops.c that leads to the instruction's C function, emitted after the block. */
+struct slow_op {
+	u8 *site;	/* jump that leads here */
+	const u8 *back; /* behind the instruction */
+	u32 insn;	/* index */
 };
 
 struct translator {
@@ -77,7 +86,7 @@ struct translator {
 	const struct code_source *source;
 	struct soft_vcpu *v;
 	struct block *block;
-	u32 mode;
+	u32 mode; /* and index: at the current instruction; the block's own until STAC or CLAC */
 	enum mmu_index index;
 	u64 page; /* linear page of the block */
 	bool parked;
@@ -97,16 +106,18 @@ struct translator {
 	s32 disp;     /* from r14 to the operand, while a body is emitted */
 	struct cold_access cold[3 * BLOCK_INSNS_MAX];
 	u32 cold_count;
+	struct slow_op slow_op[2 * BLOCK_INSNS_MAX];
+	u32 slow_count;
 	struct side_exit
 	    side[BLOCK_EXITS_MAX]; /* branches that leave, their way out emitted last */
 	u32 side_count;
 	struct {
 		u8 *site;
 		u32 insn;
-		s32 undo;	     /* for RSP, should the target turn out to be non-canonical */
-	} miss[BLOCK_EXITS_MAX + 2]; /* jump-cache misses */
+		s32 undo; /* for RSP, should the target turn out to be non-canonical */
+	} miss[2 * BLOCK_EXITS_MAX + 4]; /* jump-cache misses */
 	u32 miss_count;
-	struct insn_map map[5 * BLOCK_INSNS_MAX + 1];
+	struct insn_map map[7 * BLOCK_INSNS_MAX + 1];
 	u32 map_count;
 };
 
@@ -123,6 +134,10 @@ void flags_to_host(struct translator *t, int tmp);
 void flags_to_memory(struct translator *t, int tmp);
 
 /* ---- groups of accesses (groups.c) ---- */
+/** The memory operand of @d, as an access of @size bytes. */
+struct place operand_place(const struct decoded *d, u32 size, bool read, bool write);
+/** @size bytes at guest register @base (RSP or RBP) + @disp, in the stack. */
+struct place stack_place(const struct translator *t, int base, s32 disp, u32 size, bool write);
 /** Fills places[] and forms groups. After decoding, before anything else. */
 void find_groups(struct translator *t);
 /** Whether instruction @n looks an address up, which destroys flags. */
@@ -135,6 +150,9 @@ void emit_ea(struct translator *t, const struct place *where, s64 extra);
 /** The access to place @k of the current instruction: its hva less t->disp to r14, then @body, with
  * everything that can go wrong. */
 void emit_access(struct translator *t, const struct decoded *d, u32 k, body_function *body);
+/** The access whose address is in r14 already; of @where size, kind and segment count. */
+void emit_access_r14(struct translator *t, const struct decoded *d, const struct place *where,
+		     body_function *body);
 void emit_cold(struct translator *t);
 /** Appends to the map: from here on host code belongs to instruction @insn. */
 void map_here(struct translator *t, u32 insn, bool parked);
@@ -191,6 +209,7 @@ static inline void r14_changes(struct translator *t)
 #define ACCESS_ALIGNED	   BIT(19) /* a vector that must be aligned to its size */
 #define ACCESS_SEG(d)	   (((d) >> 16) & 7)
 #define ACCESS_SEG_SHIFT   16
+/* bits 20 to 29: masked.h */
 
 /* Description for the group stub */
 #define GROUP_LENGTH(d)	  ((d)&0xffff)
