@@ -426,12 +426,11 @@ static u64 jump_cache_find(const struct soft_vcpu *v, u32 mode, u64 linear)
 /* Linked blocks follow each other unasked, whatever the page tables say then: so they lie in one
  * physical page, which the first one was found by. The guest may have remapped it on the way here.
  */
-static bool may_link(struct soft_vcpu *v, struct block_exit *link, const struct block *b)
+static bool may_link(struct soft_vcpu *v, const struct block_exit *link, const struct block *b)
 {
-	const struct block *from = link->from;
-	link->crosses = b->gpa2 != ~0ull;
-	if (link->crosses)
+	if (b->gpa2 != ~0ull)
 		return false;
+	const struct block *from = link->from;
 	return from->valid && ((from->mode ^ b->mode) & ~MODE_PLAIN) == 0 &&
 	       from->cs_base == b->cs_base && ((from->gpa ^ b->gpa) & PAGE_MASK) == 0 &&
 	       link->target + b->cs_base == b->linear;
@@ -463,7 +462,7 @@ u64 soft_dispatch(struct soft_vcpu *v)
 	u64 linear = next_linear(v, mode);
 	if (unlikely(mode & MODE_STEP))
 		check_exec_breakpoint(v, linear);
-	if ((!link || link->crosses) && (result = jump_cache_find(v, mode, linear)))
+	if (!link && (result = jump_cache_find(v, mode, linear)))
 		return result;
 	if (!(mode & (MODE_ONE | MODE_STEP)))
 		use_jump_cache(v, mode);

@@ -131,6 +131,7 @@ static void soft_vm_destroy(struct engine_vm *base)
 		irqchip_destroy(vm->irqchip);
 	for (u32 n = 0; n < vm->slot_count; n++) {
 		free(vm->slots[n].page_flags);
+		free(vm->slots[n].writers);
 		free(vm->slots[n].dirty);
 	}
 	free(vm);
@@ -200,6 +201,7 @@ static void forget_translations(struct soft_vm *vm)
 static void delete_slot(struct soft_vm *vm, struct memslot *slot)
 {
 	free(slot->page_flags);
+	free(slot->writers);
 	free(slot->dirty);
 	u32 at = (u32)(slot - vm->slots);
 	memmove(slot, slot + 1, (vm->slot_count - at - 1) * sizeof(*slot));
@@ -219,11 +221,14 @@ static int insert_slot(struct soft_vm *vm, const struct kvm_userspace_memory_reg
 	    .id = r->slot,
 	    .flags = r->flags,
 	    .page_flags = calloc(pages, 1),
+	    .writers = calloc(pages, sizeof(*slot.writers)),
 	};
 	if (r->flags & KVM_MEM_LOG_DIRTY_PAGES)
 		slot.dirty = calloc(pages / 64 + 1, sizeof(u64));
-	if (!slot.page_flags || ((r->flags & KVM_MEM_LOG_DIRTY_PAGES) && !slot.dirty)) {
+	if (!slot.page_flags || !slot.writers ||
+	    ((r->flags & KVM_MEM_LOG_DIRTY_PAGES) && !slot.dirty)) {
 		free(slot.page_flags);
+		free(slot.writers);
 		free(slot.dirty);
 		return -ENOMEM;
 	}
@@ -375,6 +380,9 @@ static void *map_pages(u64 size)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+/* Without interrupt chips the monitor's requests have to be looked at too. */
+static const _Atomic u32 may_wait = 1;
+
 static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu **out,
 			    struct error *err)
 {
@@ -404,8 +412,9 @@ static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu *
 		r = error_set(err, ENOMEM, "no memory for vCPU %u", id);
 		goto fail;
 	}
+	v->irq_word = v->lapic ? irqchip_pending_word(v) : &may_wait;
 	vcpu_reset(v, false);
-	tlb_flush(v, false);
+	tlb_init(v);
 	v->mp_state = id == 0 || !vm->irqchip ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_UNINITIALIZED;
 	vm->vcpus[id] = v;
 	atomic_fetch_add(&vm->vcpu_count, 1);

@@ -15,12 +15,17 @@ struct error;
 #define SOFT_TUNINGS(X)                                                                            \
 	X(inline_ops,                                                                              \
 	  "short system instructions (CLI, STI, SWAPGS, STAC, RDTSC...) without a call")           \
+	X(syscalls, "SYSCALL and SYSRET without the dispatcher")                                   \
 	X(groups, "one address check for several accesses by the same registers")                  \
 	X(liveness, "flags found dead by looking behind the end of a block")                       \
 	X(forms, "instructions decoded by comparing with earlier ones of the same form")           \
 	X(traces, "blocks that go on behind branches")                                             \
 	X(avx512, "AVX-512, if the host has it; off, guests are not told of it")                   \
-	X(crossings, "blocks across the end of a page found through the jump cache")
+	X(crossings, "blocks across the end of a page found through the jump cache")               \
+	X(flushes, "only TLB entries in use touched by a flush, and fewer flushes")                \
+	X(walks, "page walks that set nothing and meet no fault done apart")                       \
+	X(writers, "where a page is entered for writing known, for when it gets code")             \
+	X(contexts, "TLBs and jump caches kept for each PCID")
 
 struct soft_tuning {
 #define X(name, what) bool name;

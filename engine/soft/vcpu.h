@@ -50,7 +50,7 @@ struct descriptor_table {
  * A write entry exists only if the page is RAM, writable, dirty in the guest's tables, holds no
  * translated code, is not dirty-logged and has no watchpoint.
  */
-#define TLB_BITS 10
+#define TLB_BITS 11
 #define TLB_SIZE (1u << TLB_BITS)
 
 struct tlb_entry {
@@ -75,8 +75,9 @@ struct tlb {
 #define TLB_ENTRIES (MMU_COUNT * 2 * TLB_SIZE)
 
 /* soft_vcpu.tlb_state[] */
-#define TLB_STATE_GLOBAL 1 /* the entry is of a global page */
-#define TLB_STATE_LOGGED 2 /* the entry's number is in tlb_log[] */
+#define TLB_STATE_GLOBAL	1 /* the entry is of a global page */
+#define TLB_STATE_LOGGED	2 /* the entry's number is in tlb_log[] */
+#define TLB_STATE_GLOBAL_LOGGED 4 /* the entry's number is in tlb_global_log[] */
 
 /* A set of pages, hashed to one bit each; may say yes for pages that are not in it. */
 #define PAGE_FILTER_BITS 4096
@@ -89,8 +90,11 @@ struct page_filter {
 /* Groups of accesses in a block, at most */
 #define GROUP_SLOTS 24
 
+/* SDM 2A 2.3.11: longer instructions fault. */
+#define INSN_BYTES_MAX 15
+
 /* Where to go on for a linear address: filled by the dispatcher, looked up by translated code. */
-#define JUMP_CACHE_BITS 12
+#define JUMP_CACHE_BITS 13
 #define JUMP_CACHE_SIZE (1u << JUMP_CACHE_BITS)
 
 struct jump_entry {
@@ -120,6 +124,28 @@ struct itlb_entry {
 	u8 *host;   /* hva of the page, NULL if not RAM */
 	u64 epoch;  /* valid while this is v->itlb_epoch, or v->itlb_global_epoch if global */
 	u32 global; /* survives a CR3 write */
+};
+
+/*
+ * What a PCID that is not the current one had in the TLBs and jump caches from pages that are not
+ * global (SDM 3A 4.10.1): mmu/context.c. Linux turns over six PCIDs.
+ */
+#define CONTEXTS_MAX	    8
+#define CONTEXT_ENTRIES_MAX 2048
+#define CONTEXT_JUMPS_MAX   1024
+
+struct mmu_context {
+	u64 cr3;	   /* when it was left */
+	u64 left;	   /* v->context_clock then; 0: nothing is kept here */
+	u64 protect_epoch; /* v->protect_epoch then */
+	u64 jump_epoch;	   /* v->jump_epoch then */
+	u64 itlb_epoch;	   /* of its entries in v->itlb[] */
+	u32 entries, jumps;
+	u32 jump_mode; /* v->jump_mode[MMU_USER] */
+	struct page_filter large_2m, large_1g, code_pages;
+	u16 number[CONTEXT_ENTRIES_MAX]; /* of entry[] in soft_vcpu.tlb seen as one array */
+	struct tlb_entry entry[CONTEXT_ENTRIES_MAX];
+	struct jump_entry jump[CONTEXT_JUMPS_MAX]; /* of MMU_USER */
 };
 
 /* Why translated code must come out; bits of vcpu->attention. */
@@ -234,6 +260,10 @@ struct soft_vcpu {
 	u64 rflags_sys;	 /* RFLAGS without OF SF ZF AF PF CF; bit 1 set; includes DF */
 	u64 seg_base_fs; /* copies of seg[].base, kept by vcpu_segment_changed() */
 	u64 seg_base_gs;
+	const _Atomic u32 *irq_word; /* not 0: an interrupt may wait for RFLAGS.IF */
+	u32 mode_kernel64; /* modes of 64-bit code at CPL 0 and 3, AC and TF clear, DR7 empty: by
+			    * vcpu_update_mode() */
+	u32 mode_user64;
 	_Alignas(
 	    8) u32 io_logged; /* entries in io_log, see mmu/io.h; cleared together with io_cursor */
 	u32 io_cursor;
@@ -276,10 +306,14 @@ struct soft_vcpu {
 	/* mmu/tlb.c */
 	struct itlb_entry itlb[MMU_COUNT][ITLB_SIZE];
 	u64 itlb_epoch, itlb_global_epoch;
+	u64 itlb_epochs; /* how many values itlb_epoch has had */
 	u8 tlb_state[TLB_ENTRIES];
 	u16 tlb_log[TLB_ENTRIES]; /* entries filled from pages that are not global since the last
 				     flush */
-	u32 tlb_logged;
+	u16 tlb_global_log[TLB_ENTRIES]; /* entries filled from global pages since the last flush
+					    that spared none */
+	u32 tlb_logged, tlb_global_logged;
+	bool wp_ignored; /* supervisor write entries were made that CR0.WP would forbid */
 	struct page_filter large_2m[2], large_1g[2]; /* regions of large-page fills; [1]: global */
 
 	/* mmu/jump.c */
@@ -288,6 +322,12 @@ struct soft_vcpu {
 	struct page_filter code_pages[MMU_COUNT]; /* pages fetched from since jump[] was cleared */
 	u32 jump_nonglobal[MMU_COUNT];		  /* entries of jump[] whose page is not global: the
 						     dispatcher's */
+
+	/* mmu/context.c */
+	u64 context_clock;
+	u64 protect_epoch; /* counts what may make write entries invalid */
+	u64 jump_epoch;	   /* counts what may make entries of jump[MMU_USER] invalid */
+	struct mmu_context contexts[CONTEXTS_MAX];
 
 	/* MMIO and port reads already answered for the instruction being replayed; writes on their
 	 * way */
@@ -332,6 +372,8 @@ struct memslot {
 	u8 *host;
 	u32 id, flags;
 	u8 *page_flags; /* a byte per page: PAGE_HAS_CODE */
+	u16 *writers;	/* a word per page: where in the TLB it may be entered for writing, see
+			   mmu/tlb.c. One vCPU only; NULL: not known */
 	u64 *dirty;	/* bitmap when KVM_MEM_LOG_DIRTY_PAGES */
 };
 

@@ -92,9 +92,9 @@ enum x86_seg { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS };
 #define EFER_LMA BIT(10)
 #define EFER_NXE BIT(11)
 
-#define XCR0_X87 BIT(0)
-#define XCR0_SSE BIT(1)
-#define XCR0_AVX BIT(2)
+#define XCR0_X87       BIT(0)
+#define XCR0_SSE       BIT(1)
+#define XCR0_AVX       BIT(2)
 #define XCR0_OPMASK    BIT(5)
 #define XCR0_ZMM_HI256 BIT(6) /* upper halves of ZMM0 to ZMM15 */
 #define XCR0_HI16_ZMM  BIT(7) /* ZMM16 to ZMM31 */

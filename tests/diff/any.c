@@ -175,7 +175,7 @@ static void make_evex(struct gen *g, u8 p[40], u64 rip)
 	if (!has_rex || one_in(r, 2))
 		p[3] |= 8;
 	if (!has_rex && one_in(r, 8)) /* B, R' and V' are ignored */
-		p[1] &= (u8)~(below(r, 4) << 4);
+		p[1] &= (u8) ~(below(r, 4) << 4);
 	if (one_in(r, 3))
 		p[3] &= 0x6f;
 	p[4] = (u8)random_next(r);

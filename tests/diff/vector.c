@@ -1,5 +1,5 @@
-/* AVX-512 where random bytes would seldom get: masked operands at the ends of pages and of the data,
- * gathers and scatters whose indices lead into the data. */
+/* AVX-512 where random bytes would seldom get: masked operands at the ends of pages and of the
+ * data, gathers and scatters whose indices lead into the data. */
 #include <string.h>
 
 #include "tests/diff/generate.h"
@@ -58,11 +58,11 @@ void put_masked(struct gen *g)
 		u8 map, pp, opcode;
 		bool load, broadcast, wide; /* load: zeroing is possible; wide: W is free */
 	} forms[] = {
-	    {1, 2, 0x6f, true, false, true},   /* vmovdqu32/64 */
-	    {1, 2, 0x7f, false, false, true},  /* the same, store */
-	    {1, 3, 0x6f, true, false, true},   /* vmovdqu8/16 */
+	    {1, 2, 0x6f, true, false, true},  /* vmovdqu32/64 */
+	    {1, 2, 0x7f, false, false, true}, /* the same, store */
+	    {1, 3, 0x6f, true, false, true},  /* vmovdqu8/16 */
 	    {1, 3, 0x7f, false, false, true},
-	    {1, 1, 0x6f, true, false, true},   /* vmovdqa32/64 */
+	    {1, 1, 0x6f, true, false, true}, /* vmovdqa32/64 */
 	    {1, 1, 0x7f, false, false, true},
 	    {2, 1, 0x63, false, false, true},  /* vpcompressb/w */
 	    {2, 1, 0x62, true, false, true},   /* vpexpandb/w */
@@ -79,7 +79,7 @@ void put_masked(struct gen *g)
 	    {2, 1, 0x8d, true, false, true},   /* vpermb/w: reads all of it */
 	    {1, 2, 0x10, true, false, false},  /* vmovss */
 	    {1, 2, 0x11, false, false, false},
-	    {3, 1, 0x39, false, false, true},  /* vextracti32x4/64x2: checks all of it */
+	    {3, 1, 0x39, false, false, true}, /* vextracti32x4/64x2: checks all of it */
 	};
 	u32 n = below(g->r, ARRAY_SIZE(forms));
 	struct evex e = {.map = forms[n].map,
@@ -112,8 +112,8 @@ void put_gather(struct gen *g)
 	    .map = 2, .pp = 1, .opcode = 0x31 + index_wide, .length = 2, .reg = index};
 	struct evex move = {.map = 2,
 			    .pp = 1,
-			    .opcode = (one_in(g->r, 2) ? 0x90 : 0xa0) | below(g->r, 2) << 1 |
-				      index_wide,
+			    .opcode =
+				(one_in(g->r, 2) ? 0x90 : 0xa0) | below(g->r, 2) << 1 | index_wide,
 			    .w = below(g->r, 2),
 			    .length = length,
 			    .reg = vector_register(g),

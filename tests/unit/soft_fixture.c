@@ -113,6 +113,7 @@ int fixture_setup(void **state)
 	f->rom = pages(PAGE_SIZE);
 	f->vm.slots[0] = (struct memslot){.gpa = 0, .size = RAM_SIZE, .host = f->ram};
 	f->vm.slots[0].page_flags = calloc(1, RAM_SIZE / PAGE_SIZE);
+	f->vm.slots[0].writers = calloc(RAM_SIZE / PAGE_SIZE, sizeof(u16));
 	f->vm.slots[1] = (struct memslot){
 	    .gpa = ROM_BASE, .size = PAGE_SIZE, .host = f->rom, .flags = KVM_MEM_READONLY};
 	f->vm.slot_count = 2;
@@ -134,7 +135,8 @@ int fixture_setup(void **state)
 					     .access = SEG_P | SEG_S | SEG_DB | SEG_G | 3};
 	v->seg[SEG_CS].access = SEG_P | SEG_S | SEG_L | SEG_G | 0xb;
 	v->tr = (struct segment){.access = SEG_UNUSABLE};
-	tlb_flush(v, false);
+	memset(&f->vm.tune, true, sizeof(f->vm.tune));
+	tlb_init(v);
 	next_table = TABLES + PAGE_SIZE;
 	return 0;
 }
@@ -144,6 +146,7 @@ int fixture_teardown(void **state)
 	struct fixture *f = fixture;
 
 	free(f->vm.slots[0].page_flags);
+	free(f->vm.slots[0].writers);
 	munmap(f->v->base.run, 2 * PAGE_SIZE);
 	munmap(f->v, align_up(sizeof(*f->v), PAGE_SIZE));
 	munmap(f->ram, RAM_SIZE);

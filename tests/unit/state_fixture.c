@@ -122,6 +122,28 @@ void tlb_flush(struct soft_vcpu *v, bool keep_global)
 		world.flushes_all++;
 }
 
+void tlb_flush_context(struct soft_vcpu *v)
+{
+	world.flushes++;
+}
+
+void tlb_flush_wp(struct soft_vcpu *v)
+{
+	world.wp_flushes++;
+}
+
+void context_switch(struct soft_vcpu *v, u64 cr3, bool keep)
+{
+	world.switches++;
+	world.switch_kept = keep;
+}
+
+void context_flush(struct soft_vcpu *v, u64 pcid)
+{
+	world.pcid_flushes++;
+	world.flushed_pcid = pcid;
+}
+
 void tlb_flush_page(struct soft_vcpu *v, u64 linear)
 {
 	world.page_flushes++;

@@ -17,8 +17,9 @@
 
 struct world {
 	u8 memory[MEMORY_SIZE];
-	u32 flushes, flushes_all, page_flushes;
-	u64 flushed_page;
+	u32 flushes, flushes_all, page_flushes, wp_flushes, switches, pcid_flushes;
+	u64 flushed_page, flushed_pcid;
+	bool switch_kept;
 	bool pdptrs_valid;
 	u32 pdptr_loads;
 	u64 tsc;	 /* host TSC */

@@ -166,14 +166,14 @@ static void test_pcid(void **state)
 	assert_true(set_cr4(v, v->cr4 | CR4_PCIDE));
 	assert_true(set_cr3(v, 0x5003 | CR3_NOFLUSH));
 	assert_int_equal(v->cr3, 0x5003);
-	u32 flushes = world.flushes;
-	assert_true(set_cr3(v, 0x5003 | CR3_NOFLUSH)); /* the same tables: nothing to forget */
-	assert_int_equal(world.flushes, flushes);
+	assert_int_equal(world.switches, 1);
+	assert_true(world.switch_kept);
 	assert_true(set_cr3(v, 0x5003));
-	assert_int_equal(world.flushes, flushes + 1);
+	assert_int_equal(world.switches, 2);
+	assert_false(world.switch_kept);
 	v->seg[SEG_CS].access &= ~SEG_L;
 	assert_false(set_cr0(v, CR0_PE)); /* PG with PCIDE */
-	flushes = world.flushes_all;
+	u32 flushes = world.flushes_all;
 	assert_true(set_cr4(v, v->cr4 & ~CR4_PCIDE));
 	assert_int_equal(world.flushes_all, flushes + 1);
 }
@@ -347,6 +347,12 @@ static void test_invalidation(void **state)
 	assert_int_equal(invpcid(v, 0, 0, 0x900000000000), EXC_GP);
 	assert_int_equal(invpcid(v, 0, 0, 0x7000), NO_FAULT);
 	assert_int_equal(world.flushed_page, 0x7000);
+	v->cr4 |= CR4_PCIDE;
+	assert_int_equal(invpcid(v, 0, 5, 0x8000), NO_FAULT); /* another's: all of it */
+	assert_int_equal(world.flushed_page, 0x7000);
+	assert_int_equal(world.flushed_pcid, 5);
+	assert_int_equal(invpcid(v, 1, 6, 0), NO_FAULT);
+	assert_int_equal(world.flushed_pcid, 6);
 	u32 all = world.flushes_all;
 	assert_int_equal(invpcid(v, 3, 0, 0), NO_FAULT);
 	assert_int_equal(world.flushes_all, all);

@@ -265,8 +265,8 @@ static void check_reach(const u8 bytes[15], const struct reading *r, u32 size)
 		complain(MODE_CODE64, bytes, r, "reaches beyond its %u bytes", size);
 }
 
-/* Whether the operand's bytes from @from on are touched if opmask is @mask: by the description of the
- * access. */
+/* Whether the operand's bytes from @from on are touched if opmask is @mask: by the description of
+ * the access. */
 static bool touches(const struct decoded *d, u64 mask, u32 from)
 {
 	u32 element = ACCESS_ELEMENT(d->mem_mask), count = d->mem_size / element, packed = 0;
@@ -289,12 +289,13 @@ static bool reaches(const u8 *operand, u64 mask)
 	u64 c = 0, d = 0;
 	reached = false;
 	if (!sigsetjmp(back, 1))
-		__asm__ volatile("kmovq %[mask], %%k3; sub $128, %%rsp; push %%rbp; xor %%ebp, %%ebp; "
-				 "call *%0; pop %%rbp; add $128, %%rsp"
-				 : "+a"(p), "+b"(operand), "+c"(c), "+d"(d)
-				 : [mask] "r"(mask)
-				 : "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
-				   "r15", "memory", "cc");
+		__asm__ volatile(
+		    "kmovq %[mask], %%k3; sub $128, %%rsp; push %%rbp; xor %%ebp, %%ebp; "
+		    "call *%0; pop %%rbp; add $128, %%rsp"
+		    : "+a"(p), "+b"(operand), "+c"(c), "+d"(d)
+		    : [mask] "r"(mask)
+		    : "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "memory",
+		      "cc");
 	return reached;
 }
 
@@ -530,8 +531,8 @@ static void vex(u32 code)
 				}
 }
 
-/* Lengths, broadcast or rounding, opmask with and without zeroing; which registers are named changes
- * from one to the next. SDM 2A 2.7.1. */
+/* Lengths, broadcast or rounding, opmask with and without zeroing; which registers are named
+ * changes from one to the next. SDM 2A 2.7.1. */
 static void evex(u32 code)
 {
 	static const u8 maps[] = {1, 2, 3, 5, 6};
@@ -555,7 +556,7 @@ static void evex(u32 code)
 					check_modrm(code, bytes, 5, 1);
 					if (code != MODE_CODE64)
 						continue;
-					bytes[1] &= (u8)~(turn >> 19 & 0x60); /* X, B */
+					bytes[1] &= (u8) ~(turn >> 19 & 0x60); /* X, B */
 					check_modrm(code, bytes, 5, 1);
 				}
 }

@@ -29,6 +29,45 @@ static inline void ram_copy(void *dst, const void *src, u32 size)
 	}
 }
 
+/* ---- TLB entries ---- */
+
+/** All entries of all tables. Number of one: (index * 2 + write) * TLB_SIZE + slot. */
+static inline struct tlb_entry *all_entries(struct soft_vcpu *v)
+{
+	return &v->tlb[0].read[0];
+}
+
+/** Whether entry @number allows writes. */
+static inline bool entry_writes(u32 number)
+{
+	return number / TLB_SIZE % 2;
+}
+
+/** A tag that no address of the slot matches: its index bits are another slot's. */
+static inline u64 empty_tag(u32 slot)
+{
+	return slot == TLB_SIZE - 1 ? 0 : ~0ull;
+}
+
+/*
+ * memslot.writers: a bit for each group of neighbouring TLB slots that may hold a write entry for
+ * the page, in any MMU index.
+ */
+#define WRITER_GROUPS 16
+
+static inline void note_writer(struct memslot *slot, u64 gpa, u32 tlb_slot)
+{
+	if (slot->writers)
+		slot->writers[(gpa - slot->gpa) / PAGE_SIZE] |=
+		    (u16)BIT(tlb_slot / (TLB_SIZE / WRITER_GROUPS));
+}
+
+/** Slot whose memory is at @host, or NULL. */
+struct memslot *phys_slot_of_host(struct soft_vm *vm, u64 host);
+
+/** Forgets all that contexts other than the current one have. */
+void contexts_drop(struct soft_vcpu *v);
+
 /* ---- page filters ---- */
 
 static inline u32 filter_bit(u64 number)
@@ -58,6 +97,14 @@ static inline void filter_clear(struct page_filter *f)
 	f->used = false;
 	for (u32 k = 0; k < ARRAY_SIZE(f->word); k++)
 		f->word[k] = 0;
+}
+
+static inline void filter_copy(struct page_filter *to, const struct page_filter *from)
+{
+	if (from->used)
+		*to = *from;
+	else
+		filter_clear(to);
 }
 
 /** Drops what the jump cache of @index has of the page at @page. */

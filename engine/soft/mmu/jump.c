@@ -4,10 +4,6 @@
  */
 #include "engine/soft/mmu/internal.h"
 
-/* The longest instruction: a block that crosses into the next page begins less than that before it.
- */
-#define INSN_BYTES_MAX 15
-
 static void make_empty(struct soft_vcpu *v, enum mmu_index index, u32 slot)
 {
 	v->jump[index][slot].rip = jump_empty(slot);
@@ -30,6 +26,15 @@ void jump_cache_drop(struct soft_vcpu *v, enum mmu_index index, u64 linear)
 
 	if (v->jump[index][slot].rip == linear)
 		make_empty(v, index, slot);
+	if (index == MMU_USER)
+		v->jump_epoch++;
+}
+
+void jump_caches_forget(struct soft_vcpu *v)
+{
+	for (enum mmu_index index = 0; index < MMU_COUNT; index++)
+		jump_cache_clear(v, index);
+	v->jump_epoch++;
 }
 
 void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index)
@@ -48,6 +53,7 @@ void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index)
 
 void jump_cache_flush_page(struct soft_vcpu *v, enum mmu_index index, u64 page)
 {
+	/* A block that crosses into the page begins before it. */
 	u64 first = page - (INSN_BYTES_MAX - 1);
 
 	if (!filter_has(&v->code_pages[index], page / PAGE_SIZE))

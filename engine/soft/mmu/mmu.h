@@ -57,11 +57,15 @@ static inline void *tlb_lookup(const struct soft_vcpu *v, u64 linear, u32 size, 
 	return offset <= PAGE_SIZE - size ? (void *)(entry->host + offset) : NULL;
 }
 
-/**
- * Empties every TLB of this vCPU and the jump caches. @keep_global: entries of global pages stay.
- * A new vCPU needs one full flush before its first use: zeroed tables are not empty ones.
- */
+/** Makes the tables of a new vCPU, all zeroes, empty ones. */
+void tlb_init(struct soft_vcpu *v);
+/** Empties every TLB of this vCPU and the jump caches, for all PCIDs. @keep_global: entries of
+ * global pages stay. */
 void tlb_flush(struct soft_vcpu *v, bool keep_global);
+/** Drops the entries of the current PCID that are not of global pages. */
+void tlb_flush_context(struct soft_vcpu *v);
+/** CR0.WP has become 1: drops write entries that it forbids. */
+void tlb_flush_wp(struct soft_vcpu *v);
 /** INVLPG: drops the page of @linear (all of a large page), global or not. */
 void tlb_flush_page(struct soft_vcpu *v, u64 linear);
 /** Drops write entries whose host page is @host (it now holds code, or is watched or logged). */
@@ -91,6 +95,14 @@ const u8 *mmu_fetch(struct soft_vcpu *v, u64 linear, u64 *gpa);
 /** Whether the page of @linear, which mmu_fetch() has just seen, is global. */
 bool mmu_fetch_global(const struct soft_vcpu *v, u64 linear);
 
+/* ---- PCIDs (mmu/context.c) ---- */
+
+/** To the tables and the PCID of @cr3, from those of v->cr3, which the caller changes. @keep: the
+ * new PCID's entries stay valid (bit 63 of MOV to CR3). Only with CR4.PCIDE. */
+void context_switch(struct soft_vcpu *v, u64 cr3, bool keep);
+/** Drops the entries of @pcid that are not of global pages. */
+void context_flush(struct soft_vcpu *v, u64 pcid);
+
 /* ---- jump caches (mmu/jump.c) ---- */
 
 /** Enters @code as the way on for @linear. The pages that it depends on have been fetched from by
@@ -98,13 +110,24 @@ bool mmu_fetch_global(const struct soft_vcpu *v, u64 linear);
 void jump_cache_put(struct soft_vcpu *v, enum mmu_index index, u64 linear, const u8 *code);
 /** Drops the entry of @linear. */
 void jump_cache_drop(struct soft_vcpu *v, enum mmu_index index, u64 linear);
+/** All blocks are gone: empties all jump caches, those of other PCIDs too. */
+void jump_caches_forget(struct soft_vcpu *v);
 /** Empties the jump cache of @index and v->jump_nonglobal[@index]. */
 void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index);
 
 /* ---- guest-physical memory (mmu/phys.c) ---- */
 
+/** phys_slot() in general. */
+struct memslot *phys_slot_search(struct soft_vm *vm, u64 gpa);
+
 /** Slot holding @gpa, or NULL (MMIO). Any thread while no slot changes. */
-struct memslot *phys_slot(struct soft_vm *vm, u64 gpa);
+static inline struct memslot *phys_slot(struct soft_vm *vm, u64 gpa)
+{
+	/* Nearly all RAM of most machines. */
+	if (likely(gpa - vm->slots[0].gpa < vm->slots[0].size))
+		return &vm->slots[0];
+	return phys_slot_search(vm, gpa);
+}
 /** hva of @gpa if the bytes up to the end of its page are RAM; else NULL. */
 u8 *phys_ram(struct soft_vm *vm, u64 gpa);
 /**

@@ -2,7 +2,7 @@
 #include "engine/soft/mmu/internal.h"
 #include "engine/soft/mmu/io.h"
 
-struct memslot *phys_slot(struct soft_vm *vm, u64 gpa)
+struct memslot *phys_slot_search(struct soft_vm *vm, u64 gpa)
 {
 	u32 low = 0, high = vm->slot_count;
 
@@ -17,6 +17,14 @@ struct memslot *phys_slot(struct soft_vm *vm, u64 gpa)
 		else
 			return slot;
 	}
+	return NULL;
+}
+
+struct memslot *phys_slot_of_host(struct soft_vm *vm, u64 host)
+{
+	for (u32 n = 0; n < vm->slot_count; n++)
+		if (host - (u64)vm->slots[n].host < vm->slots[n].size)
+			return &vm->slots[n];
 	return NULL;
 }
 

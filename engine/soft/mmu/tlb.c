@@ -1,18 +1,13 @@
 /*
- * The software TLBs: data, code, and the jump caches that depend on the same translations.
+ * The software TLBs, data and code.
  *
- * A CR3 write must be cheap: it drops only what was filled from pages that are not global, and
- * tlb_log[] lists just those entries. The code TLB is emptied by counting up its epoch.
+ * Flushes must be cheap: logs list the entries in use, those of pages that are not global apart.
+ * The code TLB is emptied by giving it another epoch.
  */
 #include "debug/trace.h"
 #include "engine/soft/mmu/internal.h"
 #include "engine/soft/system/debug.h"
 #include "engine/soft/system/exception.h"
-
-static struct tlb_entry *all_entries(struct soft_vcpu *v)
-{
-	return &v->tlb[0].read[0];
-}
 
 static u32 tlb_slot(u64 linear)
 {
@@ -25,12 +20,6 @@ static u32 entry_number(enum mmu_index index, bool write, u32 slot)
 	return (index * 2u + write) * TLB_SIZE + slot;
 }
 
-/** A tag that no address of the slot matches: its index bits are another slot's. */
-static u64 empty_tag(u32 slot)
-{
-	return slot == TLB_SIZE - 1 ? 0 : ~0ull;
-}
-
 /* ---- flushing ---- */
 
 static void flush_all_entries(struct soft_vcpu *v)
@@ -40,6 +29,7 @@ static void flush_all_entries(struct soft_vcpu *v)
 		all_entries(v)[table * TLB_SIZE + TLB_SIZE - 1].tag = empty_tag(TLB_SIZE - 1);
 	gp_fill(v->tlb_state, 0, sizeof(v->tlb_state));
 	v->tlb_logged = 0;
+	v->tlb_global_logged = 0;
 }
 
 static void flush_logged_entries(struct soft_vcpu *v)
@@ -51,33 +41,84 @@ static void flush_logged_entries(struct soft_vcpu *v)
 
 		if (!(v->tlb_state[number] & TLB_STATE_GLOBAL))
 			entries[number].tag = empty_tag(number % TLB_SIZE);
-		v->tlb_state[number] &= TLB_STATE_GLOBAL;
+		v->tlb_state[number] &= (u8)~TLB_STATE_LOGGED;
 	}
 	v->tlb_logged = 0;
 }
 
-void tlb_flush(struct soft_vcpu *v, bool keep_global)
+static void flush_global_entries(struct soft_vcpu *v)
+{
+	struct tlb_entry *entries = all_entries(v);
+
+	for (u32 k = 0; k < v->tlb_global_logged; k++) {
+		u32 number = v->tlb_global_log[k];
+
+		if (v->tlb_state[number] & TLB_STATE_GLOBAL)
+			entries[number].tag = empty_tag(number % TLB_SIZE);
+		v->tlb_state[number] &= TLB_STATE_LOGGED;
+	}
+	v->tlb_global_logged = 0;
+}
+
+void tlb_flush_context(struct soft_vcpu *v)
 {
 	v->stats.tlb_flushes++;
-	trace_gp(mmu, 1, "vcpu %u: flush%s at rip %#llx", v->base.id,
-		 keep_global ? ", globals stay" : "", (unsigned long long)v->rip);
-	v->itlb_epoch++;
+	trace_gp(mmu, 1, "vcpu %u: flush of the current PCID at rip %#llx", v->base.id,
+		 (unsigned long long)v->rip);
+	v->itlb_epoch = ++v->itlb_epochs;
 	filter_clear(&v->large_2m[false]);
 	filter_clear(&v->large_1g[false]);
-	if (keep_global) {
-		flush_logged_entries(v);
-		jump_cache_clear(v, MMU_USER);
-		for (enum mmu_index index = MMU_KERNEL; index < MMU_COUNT; index++)
-			if (v->jump_nonglobal[index])
-				jump_cache_clear(v, index);
-		return;
-	}
-	flush_all_entries(v);
+	flush_logged_entries(v);
+	jump_cache_clear(v, MMU_USER);
+	for (enum mmu_index index = MMU_KERNEL; index < MMU_COUNT; index++)
+		if (v->jump_nonglobal[index])
+			jump_cache_clear(v, index);
+}
+
+/** The current context's entries, and global ones. */
+static void flush_live(struct soft_vcpu *v)
+{
+	tlb_flush_context(v);
+	flush_global_entries(v);
 	v->itlb_global_epoch++;
 	filter_clear(&v->large_2m[true]);
 	filter_clear(&v->large_1g[true]);
-	for (enum mmu_index index = 0; index < MMU_COUNT; index++)
+	for (enum mmu_index index = MMU_KERNEL; index < MMU_COUNT; index++)
 		jump_cache_clear(v, index);
+}
+
+void tlb_flush(struct soft_vcpu *v, bool keep_global)
+{
+	contexts_drop(v);
+	if (keep_global) {
+		tlb_flush_context(v);
+		return;
+	}
+	flush_live(v);
+	v->wp_ignored = false;
+	if (!v->vm->tune.flushes)
+		flush_all_entries(v);
+}
+
+void tlb_init(struct soft_vcpu *v)
+{
+	flush_all_entries(v);
+	tlb_flush(v, false);
+}
+
+void tlb_flush_wp(struct soft_vcpu *v)
+{
+	if (!v->vm->tune.flushes) {
+		tlb_flush(v, false);
+		return;
+	}
+	if (!v->wp_ignored)
+		return;
+	v->wp_ignored = false;
+	contexts_drop(v);
+	for (enum mmu_index index = MMU_KERNEL; index < MMU_COUNT; index++)
+		for (u32 slot = 0; slot < TLB_SIZE; slot++)
+			v->tlb[index].write[slot].tag = empty_tag(slot);
 }
 
 void tlb_flush_page(struct soft_vcpu *v, u64 linear)
@@ -89,7 +130,7 @@ void tlb_flush_page(struct soft_vcpu *v, u64 linear)
 	for (u32 global = 0; global < 2; global++)
 		if (filter_has(&v->large_2m[global], linear >> 21) ||
 		    filter_has(&v->large_1g[global], linear >> 30)) {
-			tlb_flush(v, false);
+			flush_live(v);
 			return;
 		}
 
@@ -108,15 +149,34 @@ void tlb_flush_page(struct soft_vcpu *v, u64 linear)
 	}
 }
 
-void tlb_protect_host(struct soft_vcpu *v, const u8 *host)
+/** Drops write entries for the page at @host from 1 / WRITER_GROUPS of the tables. */
+static void protect_group(struct soft_vcpu *v, u64 host, u32 group)
 {
 	for (enum mmu_index index = 0; index < MMU_COUNT; index++)
-		for (u32 slot = 0; slot < TLB_SIZE; slot++) {
+		for (u32 k = 0; k < TLB_SIZE / WRITER_GROUPS; k++) {
+			u32 slot = group * (TLB_SIZE / WRITER_GROUPS) + k;
 			struct tlb_entry *entry = &v->tlb[index].write[slot];
 
-			if (entry->host == (u64)host)
+			if (entry->host == host)
 				entry->tag = empty_tag(slot);
 		}
+}
+
+void tlb_protect_host(struct soft_vcpu *v, const u8 *host)
+{
+	struct memslot *slot = phys_slot_of_host(v->vm, (u64)host);
+	u32 groups = BIT(WRITER_GROUPS) - 1;
+
+	v->protect_epoch++;
+	if (v->vm->tune.writers && slot && slot->writers && v->vm->vcpu_count <= 1 &&
+	    !v->vm->slots_share) {
+		u64 page = (u64)(host - slot->host) / PAGE_SIZE;
+
+		groups = slot->writers[page];
+		slot->writers[page] = 0;
+	}
+	for (; groups; groups &= groups - 1)
+		protect_group(v, (u64)host, (u32)__builtin_ctz(groups));
 }
 
 /* ---- filling ---- */
@@ -151,11 +211,13 @@ static void enter(struct soft_vcpu *v, const struct walk *w, u8 *host, bool writ
 	entry->tag = w->linear & PAGE_MASK;
 	entry->host = (u64)host;
 	if (w->global) {
-		state |= TLB_STATE_GLOBAL;
+		if (!(state & TLB_STATE_GLOBAL_LOGGED))
+			v->tlb_global_log[v->tlb_global_logged++] = (u16)number;
+		state |= TLB_STATE_GLOBAL | TLB_STATE_GLOBAL_LOGGED;
 	} else {
 		if (!(state & TLB_STATE_LOGGED))
 			v->tlb_log[v->tlb_logged++] = (u16)number;
-		state = TLB_STATE_LOGGED;
+		state = (state & TLB_STATE_GLOBAL_LOGGED) | TLB_STATE_LOGGED;
 	}
 	v->tlb_state[number] = state;
 }
@@ -178,8 +240,11 @@ static void *enter_walked(struct soft_vcpu *v, const struct walk *w, bool write,
 	if (unlikely(w->page_size != PAGE_SIZE))
 		note_large(v, w);
 	enter(v, w, host, false, index);
-	if (enter_write)
+	if (enter_write) {
 		enter(v, w, host, true, index);
+		v->wp_ignored |= !w->writable;
+		note_writer(slot, w->gpa, tlb_slot(w->linear));
+	}
 	return write && !enter_write ? NULL : host + in_page;
 }
 

@@ -233,9 +233,75 @@ static u32 access_error(const struct soft_vcpu *v, enum access access, enum mmu_
 	return error;
 }
 
+/** Entry @n of the table at @gpa; 0, not present, if that is not RAM. */
+static u64 wide_entry(struct soft_vcpu *v, u64 gpa, u64 n)
+{
+	const struct memslot *slot = phys_slot(v->vm, gpa);
+
+	if (unlikely(!slot))
+		return 0;
+	return __atomic_load_n((const u64 *)(slot->host + (gpa - slot->gpa)) + n, __ATOMIC_RELAXED);
+}
+
+/**
+ * 4-level paging where nothing has to be set in the tables and nothing faults: what nearly all
+ * walks are. false: unknown, ask walk_tables().
+ */
+static bool walk_fast(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index)
+{
+	const u64 wanted = PTE_P | PTE_A;
+	u64 reserved = v->reserved_pa | (v->msr.efer & EFER_NXE ? 0 : PTE_NX);
+	u64 linear = w->linear;
+	u64 all, any, entry;
+	u64 size = BIT(30);
+
+	entry = wide_entry(v, v->cr3 & PTE_ADDRESS, linear >> 39 & 511);
+	all = any = entry;
+	if (entry & PTE_PS)
+		return false;
+	if (!(entry & PTE_P))
+		return false;
+	entry = wide_entry(v, entry & PTE_ADDRESS, linear >> 30 & 511);
+	all &= entry;
+	any |= entry;
+	if (!(entry & PTE_PS)) {
+		size = BIT(21);
+		if (!(entry & PTE_P))
+			return false;
+		entry = wide_entry(v, entry & PTE_ADDRESS, linear >> 21 & 511);
+		all &= entry;
+		any |= entry;
+		if (!(entry & PTE_PS)) {
+			size = PAGE_SIZE;
+			if (!(entry & PTE_P))
+				return false;
+			entry = wide_entry(v, entry & PTE_ADDRESS, linear >> 12 & 511);
+			all &= entry;
+			any |= entry;
+		}
+	}
+	if ((all & wanted) != wanted || (any & reserved))
+		return false;
+	if (size != PAGE_SIZE && (entry & (size - 1) & ~0x1fffull)) /* bit 12 is PAT */
+		return false;
+	if (access == ACCESS_WRITE && !(entry & PTE_D))
+		return false;
+	w->user = all & PTE_U;
+	w->writable = all & PTE_W;
+	w->nx = any & PTE_NX;
+	take_leaf(w, entry & PTE_ADDRESS & ~(size - 1), size, entry);
+	w->global = w->global && (v->cr4 & CR4_PGE);
+	return permitted(v, w, access, index);
+}
+
 int mmu_walk(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index,
 	     bool set_ad)
 {
+	if (likely(v->vm->tune.walks && (v->cr0 & CR0_PG) && (v->msr.efer & EFER_LMA)) &&
+	    walk_fast(v, w, access, index)) {
+		w->error = 0;
+		return 0;
+	}
 	w->user = w->writable = true;
 	w->nx = w->global = false;
 	if (!(v->cr0 & CR0_PG)) {

@@ -22,11 +22,13 @@
 		__asm__ volatile("kmovq %0, %%k" #n : : "r"(value));                               \
 		break;
 
-#define OPMASKS(X)  X(1) X(2) X(3) X(4) X(5) X(6) X(7)
-#define ZMM_REGISTERS(X)                                                                           \
-	X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)      \
-	X(16) X(17) X(18) X(19) X(20) X(21) X(22) X(23) X(24) X(25) X(26) X(27) X(28) X(29) X(30)  \
-	X(31)
+#define OPMASKS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+/* clang-format off */
+#define ZMM_REGISTERS(X)                                                                 \
+	X(0)  X(1)  X(2)  X(3)  X(4)  X(5)  X(6)  X(7)  X(8)  X(9)  X(10) X(11) X(12) X(13) \
+	X(14) X(15) X(16) X(17) X(18) X(19) X(20) X(21) X(22) X(23) X(24) X(25) X(26) X(27) \
+	X(28) X(29) X(30) X(31)
+/* clang-format on */
 
 static void store_zmm(u32 number, u8 *to)
 {
@@ -83,11 +85,11 @@ static struct transfer begin(struct soft_vcpu *v, const struct insn *i)
 	return t;
 }
 
-static u64 element_offset(const struct soft_vcpu *v, const struct insn *i,
-			  const struct transfer *t, u32 k)
+static u64 element_offset(const struct soft_vcpu *v, const struct insn *i, const struct transfer *t,
+			  u32 k)
 {
-	u64 index = t->index_size == 4 ? (u64)(s64)((const s32 *)t->index)[k]
-				       : ((const u64 *)t->index)[k];
+	u64 index =
+	    t->index_size == 4 ? (u64)(s64)((const s32 *)t->index)[k] : ((const u64 *)t->index)[k];
 	u64 base = i->base == REG_NONE ? 0 : v->regs[(u8)i->base & 15];
 
 	return (base + index * i->scale + (u64)i->disp) & size_mask(i->addrsize);

@@ -98,10 +98,12 @@ bool set_cr0(struct soft_vcpu *v, u64 value)
 
 	v->cr0 = value;
 	v->msr.efer = efer;
-	/* SDM 3A 4.10.4.1 asks for it when PG falls; our TLB also holds unpaged addresses, and WP's
-	 * effect. */
-	if (changed & (CR0_PG | CR0_WP))
+	/* SDM 3A 4.10.4.1 asks for it when PG falls; our TLB also holds unpaged addresses, and what
+	 * is allowed without WP. */
+	if (changed & CR0_PG)
 		tlb_flush(v, false);
+	else if (changed & value & CR0_WP)
+		tlb_flush_wp(v);
 	vcpu_update_mode(v);
 	return true;
 }
@@ -124,9 +126,10 @@ bool set_cr3(struct soft_vcpu *v, u64 value)
 	if (pae_paging(v->cr0, v->cr4, v->msr.efer) && !mmu_load_pdptrs(v, value))
 		return false;
 
-	/* The TLB is of one PCID, the current one: only the same tables can keep their entries. */
-	if (!keep || value != v->cr3)
-		tlb_flush(v, true);
+	if (v->cr4 & CR4_PCIDE)
+		context_switch(v, value, keep);
+	else
+		tlb_flush_context(v);
 	v->cr3 = value;
 	return true;
 }
@@ -206,8 +209,7 @@ bool set_xcr0(struct soft_vcpu *v, u64 value)
 		return false;
 	if ((value & XCR0_AVX) && !(value & XCR0_SSE))
 		return false;
-	if ((value & XCR0_AVX512) &&
-	    ((value & XCR0_AVX512) != XCR0_AVX512 || !(value & XCR0_AVX)))
+	if ((value & XCR0_AVX512) && ((value & XCR0_AVX512) != XCR0_AVX512 || !(value & XCR0_AVX)))
 		return false;
 	cpuid_query(v, 0xd, 0, leaf);
 	if (v->cpuid_count && (value & ~(u64)leaf[CPUID_EAX]))

@@ -134,9 +134,8 @@ void cpuid_query(struct soft_vcpu *v, u32 leaf, u32 subleaf, u32 out[4])
 		if (subleaf == 0)
 			out[CPUID_EBX] = xstate_area_size(&v->layout, v->xcr0, false);
 		else if (subleaf == 1)
-			out[CPUID_EBX] = out[CPUID_EAX] & 2
-					     ? xstate_area_size(&v->layout, v->xcr0, true)
-					     : 0;
+			out[CPUID_EBX] =
+			    out[CPUID_EAX] & 2 ? xstate_area_size(&v->layout, v->xcr0, true) : 0;
 		break;
 	}
 }

@@ -18,7 +18,7 @@
 
 struct host {
 	u32 max_basic, max_extended;
-	bool amd; /* AMD or Hygon */
+	bool amd;      /* AMD or Hygon */
 	bool ymm, zmm; /* AVX state, AVX-512 state are offered */
 	const struct xstate_layout *layout;
 };
@@ -146,9 +146,8 @@ static void add_xstate(struct out *o, const struct host *h)
 	u32 size = xstate_area_size(h->layout, h->layout->offered, false);
 
 	add(o, 0xd, 0, true,
-	    (u32[4]){[CPUID_EAX] = (u32)h->layout->offered,
-		     [CPUID_EBX] = size,
-		     [CPUID_ECX] = size});
+	    (u32[4]){
+		[CPUID_EAX] = (u32)h->layout->offered, [CPUID_EBX] = size, [CPUID_ECX] = size});
 	add_features(o, h, 0xd, 1, true, 0);
 	for_each_section(n, h->layout->offered)
 	{

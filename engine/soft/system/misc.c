@@ -45,16 +45,16 @@ void op_invpcid(struct soft_vcpu *v, const struct insn *i)
 	if (type == INVPCID_ADDRESS && !is_canonical(descriptor[1]))
 		raise_gp(v, 0);
 
-	/* The TLB holds the current PCID alone: nothing is known of the others. */
 	u64 current = v->cr4 & CR4_PCIDE ? v->cr3 & CR3_PCID : 0;
 	switch (type) {
 	case INVPCID_ADDRESS:
 		if (pcid == current)
 			tlb_flush_page(v, descriptor[1]);
+		else
+			context_flush(v, pcid); /* more than is asked for */
 		break;
 	case INVPCID_PCID:
-		if (pcid == current)
-			tlb_flush(v, true);
+		context_flush(v, pcid);
 		break;
 	case INVPCID_ALL:
 		tlb_flush(v, false);

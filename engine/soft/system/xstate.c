@@ -138,7 +138,8 @@ void op_fxsave(struct soft_vcpu *v, const struct insn *i)
 	store(v, i, linear, 0, FX_XMM + xmm_bytes(v));
 }
 
-/* XMM8 and above, which the memory image (of the standard form) has no say in, from the registers. */
+/* XMM8 and above, which the memory image (of the standard form) has no say in, from the registers.
+ */
 static void keep_upper_registers(struct soft_vcpu *v, u64 mask)
 {
 	u8 *memory = memory_image(v), *live = register_image(v);
@@ -318,8 +319,7 @@ void op_xrstor(struct soft_vcpu *v, const struct insn *i)
 	check_xsave(v, i);
 	u64 mask = edx_eax(v) & v->xcr0;
 	/* At least this much, whichever the form. */
-	u64 linear =
-	    area_linear(v, i, xstate_area_size(&v->layout, mask, true), 64, ACCESS_READ);
+	u64 linear = area_linear(v, i, xstate_area_size(&v->layout, mask, true), 64, ACCESS_READ);
 
 	load(v, i, linear, 0, XSAVE_LEGACY_SIZE + XSAVE_HEADER_SIZE);
 	if (!valid_header(v, image))

@@ -22,8 +22,8 @@
 /* ---- xstate_layout.c: inside, and outside ---- */
 
 /**
- * What extended state guests can have on this host. AVX-512 is offered as a whole, F with CD, BW, DQ
- * and VL, if the host has that and @avx512.
+ * What extended state guests can have on this host. AVX-512 is offered as a whole, F with CD, BW,
+ * DQ and VL, if the host has that and @avx512.
  */
 void xstate_probe(struct xstate_layout *out, bool avx512);
 

@@ -44,8 +44,7 @@ u32 xstate_area_size(const struct xstate_layout *layout, u64 mask, bool compacte
 
 	for_each_section(n, mask)
 	{
-		u32 end =
-		    xstate_section_offset(layout, compacted ? mask : 0, n) + sections[n].size;
+		u32 end = xstate_section_offset(layout, compacted ? mask : 0, n) + sections[n].size;
 		if (end > size)
 			size = end;
 	}
@@ -77,8 +76,7 @@ static bool section_probe(struct xstate_layout *out, u32 n)
 
 static bool has_avx512(void)
 {
-	const u32 needed =
-	    bit_AVX512F | bit_AVX512CD | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+	const u32 needed = bit_AVX512F | bit_AVX512CD | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
 	u32 a, b, c, d;
 
 	__cpuid_count(7, 0, a, b, c, d);

@@ -30,9 +30,8 @@ struct block_exit {
 	struct block *linked;
 	struct block_exit *next_incoming, **prev_incoming; /* of linked */
 	struct block *from;
-	bool parked;  /* flags are in v->arith here, not in the host's */
-	bool plain;   /* leads to a MODE_PLAIN block */
-	bool crosses; /* led to a block of two pages, which is not linked: ask the jump cache */
+	bool parked; /* flags are in v->arith here, not in the host's */
+	bool plain;  /* leads to a MODE_PLAIN block */
 };
 
 /* Bytes that a translation depends on besides its own: offsets in its page, both inclusive. */
@@ -75,6 +74,17 @@ struct block {
 	struct block_exit *exits;
 };
 
+/* The stubs' looks at attention that are on the way to the guest's next instruction. */
+enum attention_check {
+	CHECK_OP,
+	CHECK_MISS,
+	CHECK_COMMIT,
+	CHECK_SYSCALL,
+	CHECK_SYSRET,
+	CHECK_GROUP,
+	CHECK_COUNT
+};
+
 /* Code stubs at the start of the cache; host code addresses in rx. See stubs.c. */
 struct stubs {
 	const u8 *enter;	  /* void (*)(struct soft_vcpu *): runs until something leaves */
@@ -84,6 +94,7 @@ struct stubs {
 	const u8 *leave;       /* back to the caller of enter */
 	const u8 *exit;	       /* r15 = struct block_exit *, v->rip set, flags in host */
 	const u8 *exit_parked; /* the same, flags parked */
+	const u8 *plain_parked; /* v->rip set, flags parked, nothing to chain */
 	const u8 *plain_exit;  /* as exit, nothing to chain */
 	const u8 *indirect;    /* called: r14 = target, r15 = undo of RSP, flags parked */
 	const u8 *kicked; /* r15 = jump-cache offset, flags parked: entry was hit while kicked */
@@ -92,8 +103,11 @@ struct stubs {
 	const u8 *miss;	  /* r14 = address, r15 = access description: r14 = hva */
 	const u8 *group;  /* r14 = address, r15 = access description: r14 = hva or 0 */
 	const u8 *commit; /* bounce buffer to guest memory; flags parked */
-	const u8 *check_begin[4]; /* attention checks that a kick rewinds to: [begin, end) */
-	const u8 *check_end[4];
+	const u8 *syscall; /* as op_end, v->next_rip set: SYSCALL from 64-bit code */
+	const u8 *sysret;  /* as op_end: SYSRET to 64-bit code at CPL 0 */
+	const u8 *check_begin[CHECK_COUNT]; /* attention checks that a kick rewinds to: [begin,
+					       end) */
+	const u8 *check_end[CHECK_COUNT];
 };
 
 #define PAGE_HASH_SIZE (1u << 13)

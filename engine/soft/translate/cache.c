@@ -135,8 +135,7 @@ void cache_reset(struct soft_vcpu *v)
 	cache->count = 0;
 	cache->used = cache->stubs_end;
 	v->pending_link = 0;
-	for (int n = 0; n < MMU_COUNT; n++)
-		jump_cache_clear(v, (enum mmu_index)n);
+	jump_caches_forget(v);
 	v->stats.cache_flushes++;
 }
 

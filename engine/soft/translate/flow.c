@@ -80,26 +80,13 @@ static void emit_jump_cache(struct translator *t, u64 known, u32 insn)
 	s32 table = GS(jump) + (s32)sizeof(t->v->jump[0]) * (s32)t->index;
 	if (t->mode != t->block->mode) {
 		e_gs(e, W32, 0x81, ALU_CMP, GS(jump_mode) + 4 * (s32)t->index);
-		e32(e, t->mode);
+		e32(e, t->mode & ~(u32)MODE_PLAIN);
 		add_miss(t, e_jcc(e, CC_NE), insn);
 	}
 	if (known != ~0ull) {
 		e_mov_imm(e, S1, (u64)jump_slot(known) * sizeof(struct jump_entry));
 	} else {
-		e_mov(e, W64, S1, S0); /* jump_slot() */
-		e_rex(e, W64, 0, 0, S1);
-		e8(e, 0xc1);
-		e8(e, 0xc0 | 5 << 3 | (S1 & 7));
-		e8(e, 12); /* shr r15, 12 */
-		e_rr(e, W32, 0x33, S1, S0);
-		e_rex(e, W32, 0, 0, S1);
-		e8(e, 0x81);
-		e8(e, 0xc0 | ALU_AND << 3 | (S1 & 7));
-		e32(e, JUMP_CACHE_SIZE - 1);
-		e_rex(e, W32, 0, 0, S1);
-		e8(e, 0xc1);
-		e8(e, 0xc0 | 4 << 3 | (S1 & 7));
-		e8(e, 4); /* shl r15d, 4 */
+		e_jump_slot(e);
 	}
 	e_gs_base(e, W64, 0x3b, S0, S1, table);
 	add_miss(t, e_jcc(e, CC_NE), insn);
@@ -126,6 +113,11 @@ static void emit_goto_r14(struct translator *t, u32 size)
 static bool chainable(const struct translator *t, u64 target)
 {
 	u64 linear = target + t->block->cs_base;
+	/* What may be an instruction that crosses into the next page is found through the jump
+	 * cache, as blocks of two pages are not linked. */
+	if (t->v->vm->tune.crossings && (t->mode & MODE_FLAT) &&
+	    (linear & ~PAGE_MASK) > PAGE_SIZE - INSN_BYTES_MAX)
+		return false;
 	return !single(t) && t->mode == t->block->mode && t->block->gpa2 == ~0ull &&
 	       (linear & PAGE_MASK) == t->page;
 }

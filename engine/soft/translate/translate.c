@@ -173,10 +173,9 @@ static int decode_block(struct translator *t, const struct code_source *source)
 
 /* ---- emission ---- */
 
-void emit_op(struct translator *t, const struct decoded *d)
+void emit_op_by(struct translator *t, const struct decoded *d, const u8 *stub)
 {
 	struct emitter *e = &t->e;
-	const struct stubs *stubs = &t->v->cache->stubs;
 	struct insn *insn = cache_alloc(t->v->cache, sizeof(*insn));
 	if (!insn) {
 		t->no_memory = true;
@@ -192,9 +191,15 @@ void emit_op(struct translator *t, const struct decoded *d)
 	e_store_gs_imm(e, GS(rip), d->rip, S0);
 	e_mov_imm(e, S1, (u64)insn);
 	if (op_properties[insn->op] & OP_ENDS)
-		e_jmp_to(e, stubs->op_end - e->to_rx);
+		e_jmp_to(e, stub - e->to_rx);
 	else
-		e_call_to(e, stubs->op - e->to_rx);
+		e_call_to(e, stub - e->to_rx);
+}
+
+void emit_op(struct translator *t, const struct decoded *d)
+{
+	const struct stubs *stubs = &t->v->cache->stubs;
+	emit_op_by(t, d, op_properties[d->insn.op] & OP_ENDS ? stubs->op_end : stubs->op);
 }
 
 static void emit_direction_flag(struct translator *t, const struct decoded *d)
