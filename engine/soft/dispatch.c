@@ -16,6 +16,7 @@
 #include "engine/soft/translate/ops.h"
 #include "engine/soft/translate/stubs.h"
 #include "engine/soft/translate/translator.h"
+#include "engine/soft/translate/written.h"
 #include "engine/soft/timer.h"
 
 /* ---- instructions done in C ---- */
@@ -221,6 +222,8 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 {
 	struct pending_events *ev = &v->events;
 
+	if (atomic_load(&v->attention) & ATTENTION_WRITTEN)
+		code_take_written(v);
 	if (v->stepped)
 		finish_step(v);
 	else

@@ -17,6 +17,7 @@
 
 #include <stdatomic.h>
 
+#include "base/gp.h"
 #include "base/types.h"
 #include "engine/engine.h"
 #include "engine/soft/translate/perf_map.h"
@@ -155,10 +156,11 @@ struct mmu_context {
 };
 
 /* Why translated code must come out; bits of vcpu->attention. */
-#define ATTENTION_KICK	BIT(0) /* vcpu_kick(): leave to the monitor */
-#define ATTENTION_IRQ	BIT(1) /* an interrupt, NMI, INIT or SIPI may have become deliverable */
-#define ATTENTION_QUEUE BIT(2) /* a port or MMIO write waits in v->io_queue: leave now */
-#define ATTENTION_TIMER BIT(3) /* a timer of the interrupt chips is due */
+#define ATTENTION_KICK	  BIT(0) /* vcpu_kick(): leave to the monitor */
+#define ATTENTION_IRQ	  BIT(1) /* an interrupt, NMI, INIT or SIPI may have become deliverable */
+#define ATTENTION_QUEUE	  BIT(2) /* a port or MMIO write waits in v->io_queue: leave now */
+#define ATTENTION_TIMER	  BIT(3) /* a timer of the interrupt chips is due */
+#define ATTENTION_WRITTEN BIT(4) /* v->written has something */
 
 /* A port or MMIO access that the monitor must see. Reads are replayed: see mmu/io.h. */
 struct io_access {
@@ -209,6 +211,19 @@ struct soft_msrs {
 };
 
 #define CPUID_MAX 100
+
+/* Bytes of pages with code that others have written, see translate/written.h; each range lies in
+ * one page. */
+struct written_range {
+	u64 gpa, size;
+};
+
+struct written {
+	struct gp_lock lock;
+	u32 count;
+	struct written_range range[16];
+	bool all; /* there were more */
+};
 
 /* Components of XSAVE's extended region have numbers below this (SDM 1 13.1). */
 #define XSTATE_COUNT 8
@@ -329,8 +344,9 @@ struct soft_vcpu {
 	u32 io_head, io_tail;
 
 	struct block_cache *cache; /* translated code; private to this vCPU */
-	u32 jump_mode[MMU_COUNT];  /* mode that the jump cache's blocks have */
-	u64 commit_linear;	   /* where the bounce buffer goes, see soft_miss() */
+	struct written written;
+	u32 jump_mode[MMU_COUNT]; /* mode that the jump cache's blocks have */
+	u64 commit_linear;	  /* where the bounce buffer goes, see soft_miss() */
 	u32 commit_description;
 	u64 commit_elements; /* of an access under an opmask: those that it writes, bit by bit */
 	struct {
@@ -386,6 +402,7 @@ struct soft_vm {
 	struct engine_vm base;
 	struct memslot slots[MEMSLOTS_MAX]; /* used ones first, sorted by gpa */
 	u32 slot_count;
+	bool slots_share;	 /* some host memory is in two slots */
 	struct irqchip *irqchip; /* NULL: none */
 	struct soft_vcpu *vcpus[VCPUS_MAX];
 	_Atomic u32 vcpu_count;

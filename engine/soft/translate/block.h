@@ -130,7 +130,7 @@ struct block_cache {
 	u64 stubs_end; /* where the ring of blocks starts */
 	u64 used;      /* where the next block goes */
 	u8 *arena;     /* metadata */
-	u64 arena_size, arena_used;
+	u64 arena_size, arena_used, arena_limit;
 	struct block **by_age; /* a ring too: @count blocks, valid or not, from @oldest on */
 	u32 age_mask, oldest, count;
 	struct block **hash; /* hash_mask + 1 */
@@ -160,6 +160,8 @@ struct block *block_find(struct soft_vcpu *v, u64 linear, u64 gpa, u32 mode);
 void block_insert(struct soft_vcpu *v, struct block *b);
 /** Throws away the oldest block; its memory is free then. There is one. */
 void block_evict_oldest(struct soft_vcpu *v);
+/** Throws all blocks away; their memory is free only when it is their turn. */
+void blocks_invalidate_all(struct soft_vcpu *v);
 /** Lets @exit jump straight to @target. */
 void block_link(struct soft_vcpu *v, struct block_exit *exit, struct block *target);
 /** Block whose code holds @pc (in rx), valid or not; NULL if none. */
