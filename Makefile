@@ -37,7 +37,8 @@ guest: | setup
 run: build guest
 	@tools/run.sh $(BUILD) $(FLAGS)
 
-test: test-setup build guest
+test: test-setup build
+	@tools/guest-files.sh $(BUILD) test
 	@tests/run $(BUILD) $(if $(filter-out 0,$(QUICK)),--quick)
 
 bench: bench-setup build guest

@@ -16,6 +16,7 @@ void cli_complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* The commands: argv[0] is the command's own name. They return the exit status. */
 int cli_run(int argc, char **argv);
 int cli_check(int argc, char **argv);
+int cli_bench(int argc, char **argv);
 int cli_version(int argc, char **argv);
 
 #endif

@@ -14,6 +14,7 @@ static const struct command {
 } commands[] = {
     {"run", cli_run, "run a machine: 'guise run --help' lists the options"},
     {"check", cli_check, "tell what this host can do, and how fast"},
+    {"bench", cli_bench, "measure: 'guise bench exits', what the ways out of a guest cost"},
     {"version", cli_version, "print the version"},
 };
 

@@ -64,7 +64,6 @@ struct engine_probe {
 	X(code_bytes, "bytes of host code emitted")                                                \
 	X(blocks_invalidated, "blocks thrown away (writes to code)")                               \
 	X(blocks_evicted, "blocks thrown away (to make room)")                                     \
-	X(cache_evictions, "times that room was made in the code cache")                           \
 	X(cache_flushes, "code cache flushes")                                                     \
 	X(dispatches, "times the dispatcher chose a block")                                        \
 	X(dispatches_direct, "of these, for direct jumps between blocks not yet linked")           \

@@ -1,14 +1,16 @@
 #!/bin/sh
 # Makes the files of a Linux guest: BUILD/guest/vmlinuz (Debian's cloud kernel), BUILD/guest/modules (its
 # modules, a symbolic link), BUILD/guest/busybox, BUILD/guest/initramfs.cpio.
-# Usage: tools/guest-files.sh BUILD
+# With "test" also what tests run in it: BUILD/guest/luajit (a just-in-time compiler, with its libraries).
+# Usage: tools/guest-files.sh BUILD [test]
 # Packages are unpacked, never installed, into the cache (lib.sh: cache_dir), which other builds share.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
 . "$here/packages.sh"
 
-build=${1:?usage: guest-files.sh BUILD}
+build=${1:?usage: guest-files.sh BUILD [test]}
+what=${2:-}
 mkdir -p "$build/guest"
 guest=$(cd "$build/guest" && pwd)
 cache=$(cache_dir)
@@ -54,3 +56,10 @@ if ! cmp -s "$guest/initramfs.list.new" "$guest/initramfs.list" ||
 	mv "$guest/initramfs.new" "$guest/initramfs.cpio"
 fi
 mv "$guest/initramfs.list.new" "$guest/initramfs.list"
+
+# The test that wants it is skipped where it cannot be fetched.
+if [ "$what" = test ]; then
+	[ -d "$cache/luajit" ] ||
+		(need_apt 'the compiler for the guest comes' && unpack "$cache" luajit luajit libc6 libgcc-s1) || true
+	ln -sfn "$cache/luajit" "$guest/luajit"
+fi

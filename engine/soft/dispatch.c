@@ -427,8 +427,8 @@ static bool may_link(struct soft_vcpu *v, const struct block_exit *link, const s
 {
 	if (b->gpa2 != ~0ull)
 		return false;
-	const struct block *from = block_of_host(v, v->cache->rx + link->site);
-	return from && from->valid && ((from->mode ^ b->mode) & ~MODE_PLAIN) == 0 &&
+	const struct block *from = link->from;
+	return from->valid && ((from->mode ^ b->mode) & ~MODE_PLAIN) == 0 &&
 	       from->cs_base == b->cs_base && ((from->gpa ^ b->gpa) & PAGE_MASK) == 0 &&
 	       link->target + b->cs_base == b->linear;
 }

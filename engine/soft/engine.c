@@ -19,9 +19,11 @@
 
 #define CODE_CACHE_SIZE (64ull << 20)
 #define CODE_CACHE_MIN	(1ull << 20)
-#define CODE_CACHE_MAX	(1ull << 30)	/* direct jumps reach 2 GiB */
-#define RUN_AREA_SIZE	(3 * PAGE_SIZE) /* struct kvm_run and the port data behind it */
-#define HOST_MXCSR	0x1f80
+#define CODE_CACHE_MAX	(1ull << 30) /* direct jumps reach 2 GiB */
+/* The environment's word for it, in bytes; for tests, as SOFT_TUNING_VARIABLE is. */
+#define CODE_CACHE_VARIABLE "GUISE_CODE_CACHE"
+#define RUN_AREA_SIZE	    (3 * PAGE_SIZE) /* struct kvm_run and the port data behind it */
+#define HOST_MXCSR	    0x1f80
 
 static struct soft_vm *soft_vm_of(struct engine_vm *vm)
 {
@@ -54,6 +56,19 @@ static void soft_probe(struct engine_probe *out)
 
 /* ---- VMs ---- */
 
+static int set_code_cache(struct soft_vm *vm, const char *value, struct error *err)
+{
+	char *end;
+	errno = 0;
+	unsigned long long bytes = strtoull(value, &end, 10);
+	if (errno || *end || bytes < CODE_CACHE_MIN || bytes > CODE_CACHE_MAX)
+		return error_set(err, EINVAL,
+				 "a code cache of '%s' bytes is not between %llu MiB and %llu MiB",
+				 value, CODE_CACHE_MIN >> 20, CODE_CACHE_MAX >> 20);
+	vm->code_cache = align_up(bytes, PAGE_SIZE);
+	return 0;
+}
+
 static int soft_vm_create(struct engine_vm **out, struct error *err)
 {
 	struct engine_probe probe;
@@ -70,26 +85,16 @@ static int soft_vm_create(struct engine_vm **out, struct error *err)
 	vm->code_cache = CODE_CACHE_SIZE;
 	tuning_default(&vm->tune);
 	const char *tune = getenv(SOFT_TUNING_VARIABLE);
+	const char *code_cache = getenv(CODE_CACHE_VARIABLE);
 	r = tune && *tune ? tuning_parse(&vm->tune, tune, err) : 0;
+	if (!r && code_cache && *code_cache)
+		r = set_code_cache(vm, code_cache, err);
 	if (r < 0) {
 		free(vm);
 		return r;
 	}
 	vm->clock_offset = -(s64)clock_now();
 	*out = &vm->base;
-	return 0;
-}
-
-static int set_code_cache(struct soft_vm *vm, const char *value, struct error *err)
-{
-	char *end;
-	errno = 0;
-	unsigned long long bytes = strtoull(value, &end, 10);
-	if (errno || *end || bytes < CODE_CACHE_MIN || bytes > CODE_CACHE_MAX)
-		return error_set(err, EINVAL,
-				 "a code cache of '%s' bytes is not between %llu MiB and %llu MiB",
-				 value, CODE_CACHE_MIN >> 20, CODE_CACHE_MAX >> 20);
-	vm->code_cache = align_up(bytes, PAGE_SIZE);
 	return 0;
 }
 
@@ -358,6 +363,9 @@ static void *map_pages(u64 size)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+/* Without interrupt chips the monitor's requests have to be looked at too. */
+static const _Atomic u32 may_wait = 1;
+
 static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu **out,
 			    struct error *err)
 {
@@ -387,6 +395,7 @@ static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu *
 		r = error_set(err, ENOMEM, "no memory for vCPU %u", id);
 		goto fail;
 	}
+	v->irq_word = v->lapic ? irqchip_pending_word(v) : &may_wait;
 	vcpu_reset(v, false);
 	tlb_init(v);
 	v->mp_state = id == 0 || !vm->irqchip ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_UNINITIALIZED;

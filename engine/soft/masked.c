@@ -31,6 +31,14 @@ static u64 low_bits(u32 count)
 	return count >= 64 ? ~0ull : (1ull << count) - 1;
 }
 
+/* A host with opmasks has POPCNT, which the compiler does not know. */
+static u32 count_bits(u64 bits)
+{
+	u64 count;
+	__asm__("popcnt %1, %0" : "=r"(count) : "r"(bits) : "cc");
+	return (u32)count;
+}
+
 /* Which of the operand's elements the instruction touches, bit by bit. */
 static u64 selected_elements(u32 description, u32 count)
 {
@@ -38,7 +46,7 @@ static u64 selected_elements(u32 description, u32 count)
 	u64 mask = opmask(ACCESS_MASK(description)) & low_bits(mask_bits);
 
 	if (description & ACCESS_PACKED)
-		return low_bits((u32)__builtin_popcountll(mask));
+		return low_bits(count_bits(mask));
 	while (mask_bits > count) { /* an element is wanted if any of its repetitions is */
 		mask_bits /= 2;
 		mask = (mask | mask >> mask_bits) & low_bits(mask_bits);

@@ -58,10 +58,7 @@ void soft_translate_pending(struct soft_vcpu *v)
 	};
 	u64 begin = clock_now();
 	int error = 0;
-	if (!translate(v, &source, v->source.mode, &error) && error == -ENOSPC) {
-		cache_reset(v);
-		translate(v, &source, v->source.mode, &error);
-	}
+	translate(v, &source, v->source.mode, &error);
 	if (error == -EFBIG)
 		v->source.need_next = true;
 	v->stats.ns_translate += clock_now() - begin;

@@ -17,7 +17,7 @@ static struct sigaction previous[_NSIG];
 static bool in_cache(const struct soft_vcpu *v, u64 pc)
 {
 	u64 rx = (u64)v->cache->rx;
-	return pc >= rx && pc < rx + v->cache->used;
+	return pc >= rx && pc < rx + v->cache->size;
 }
 
 void signals_kick_again(void)

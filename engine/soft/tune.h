@@ -15,6 +15,7 @@ struct error;
 #define SOFT_TUNINGS(X)                                                                            \
 	X(inline_ops,                                                                              \
 	  "short system instructions (CLI, STI, SWAPGS, STAC, RDTSC...) without a call")           \
+	X(syscalls, "SYSCALL and SYSRET without the dispatcher")                                   \
 	X(groups, "one address check for several accesses by the same registers")                  \
 	X(liveness, "flags found dead by looking behind the end of a block")                       \
 	X(forms, "instructions decoded by comparing with earlier ones of the same form")           \

@@ -70,6 +70,11 @@ static u32 segment_mode(const struct soft_vcpu *v)
 	return mode;
 }
 
+static u32 mmu_mode(enum mmu_index index)
+{
+	return (u32)index << MODE_MMU_SHIFT;
+}
+
 void vcpu_update_mode(struct soft_vcpu *v)
 {
 	enum mmu_index index = MMU_KERNEL_AC;
@@ -77,7 +82,11 @@ void vcpu_update_mode(struct soft_vcpu *v)
 		index = MMU_USER;
 	else if ((v->cr4 & CR4_SMAP) && !(v->rflags_sys & RFLAGS_AC))
 		index = MMU_KERNEL;
-	u32 mode = segment_mode(v) | fpu_mode(v) | (u32)index << MODE_MMU_SHIFT;
+	u32 fpu = fpu_mode(v), mode64 = MODE_CODE64 | MODE_FLAT | MODE_PE | fpu;
+	v->mode_kernel64 =
+	    mode64 | MODE_RING0 | mmu_mode(v->cr4 & CR4_SMAP ? MMU_KERNEL : MMU_KERNEL_AC);
+	v->mode_user64 = mode64 | mmu_mode(MMU_USER);
+	u32 mode = segment_mode(v) | fpu | mmu_mode(index);
 	if ((v->rflags_sys & RFLAGS_TF) || (v->dr7 & 0xff))
 		mode |= MODE_STEP;
 	if ((v->cr0 & CR0_AM) && (v->rflags_sys & RFLAGS_AC) && v->cpl == 3)

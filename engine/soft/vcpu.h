@@ -252,6 +252,10 @@ struct soft_vcpu {
 	u64 rflags_sys;	 /* RFLAGS without OF SF ZF AF PF CF; bit 1 set; includes DF */
 	u64 seg_base_fs; /* copies of seg[].base, kept by vcpu_segment_changed() */
 	u64 seg_base_gs;
+	const _Atomic u32 *irq_word; /* not 0: an interrupt may wait for RFLAGS.IF */
+	u32 mode_kernel64; /* modes of 64-bit code at CPL 0 and 3, AC and TF clear, DR7 empty: by
+			    * vcpu_update_mode() */
+	u32 mode_user64;
 	_Alignas(
 	    8) u32 io_logged; /* entries in io_log, see mmu/io.h; cleared together with io_cursor */
 	u32 io_cursor;

@@ -37,6 +37,9 @@ def commands(guise):
     expect(guise, [], "--help", what="no command")
     expect(guise, ["boot"], "unknown command 'boot'")
     expect(guise, ["check", "now"], "'now'")
+    expect(guise, ["bench"], "exits")
+    expect(guise, ["bench", "boots"], "'boots'")
+    expect(guise, ["bench", "exits", "now"], "'now'")
     expect(guise, ["version", "--long"], "'--long'")
 
 

@@ -307,7 +307,12 @@ def without_engine(guise):
     check(done.returncode == 0 and done.stdout.startswith("guise "), "guise version")
     done = subprocess.run([guise, "check"], capture_output=True, text=True, timeout=LIMIT)
     check(done.returncode == 0 and "auto picks" in done.stdout and "memory" in done.stdout, "guise check", done.stdout)
-    return done.stdout
+    told = done.stdout
+    done = subprocess.run([guise, "bench", "exits"], capture_output=True, text=True, timeout=LIMIT)
+    rows = [line.split() for line in done.stdout.splitlines()]
+    check(done.returncode == 0 and len(rows) == 8 and all(float(f) > 0 for row in rows[1:] for f in row[2:]),
+          "guise bench exits", done.stdout + done.stderr)
+    return told
 
 
 def main():

@@ -48,7 +48,11 @@ _guise()
 
 	COMPREPLY=()
 	if ((COMP_CWORD == 1)); then
-		_guise_words 'run check version --help'
+		_guise_words 'run check bench version --help'
+		return
+	fi
+	if [[ ${COMP_WORDS[1]} == bench ]]; then
+		_guise_words 'exits'
 		return
 	fi
 	[[ ${COMP_WORDS[1]} == run ]] || return

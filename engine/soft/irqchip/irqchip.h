@@ -56,8 +56,8 @@ void lapic_set_tpr(struct soft_vcpu *v, u64 cr8);
 /** Whether an external interrupt (LAPIC above PPR, or PIC through LVT0 ExtINT / virtual wire)
  * waits. Lock-free. */
 bool irqchip_pending(const struct soft_vcpu *v);
-/** The word that irqchip_pending() looks at, for translated code: not 0 while one waits. NULL
- * without LAPIC. */
+/** The word that irqchip_pending() looks at, for translated code: not 0 while one waits. @v
+ * has a LAPIC. */
 const _Atomic u32 *irqchip_pending_word(const struct soft_vcpu *v);
 /** Acknowledges it: the vector, or -1. */
 int irqchip_acknowledge(struct soft_vcpu *v);

@@ -514,7 +514,7 @@ bool irqchip_pending(const struct soft_vcpu *v)
 
 const _Atomic u32 *irqchip_pending_word(const struct soft_vcpu *v)
 {
-	return v->lapic ? &v->lapic->ready : NULL;
+	return &v->lapic->ready;
 }
 
 int irqchip_acknowledge(struct soft_vcpu *v)

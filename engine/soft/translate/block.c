@@ -4,22 +4,22 @@
 #include "engine/soft/system/xstate.h"
 #include "engine/soft/translate/mode.h"
 
-static u32 hash_of(u64 linear, u64 gpa, u32 mode)
+static struct block **bucket_of(struct block_cache *cache, u64 linear, u64 gpa, u32 mode)
 {
 	u64 h = gpa ^ linear * 0x9e3779b97f4a7c15ull ^ (u64)mode << 40;
 	h ^= h >> 29;
 	h *= 0xbf58476d1ce4e5b9ull;
-	return (u32)(h >> 40) & (BLOCK_HASH_SIZE - 1);
+	return &cache->hash[(u32)(h >> 32) & cache->hash_mask];
 }
 
-static struct block **page_chain(struct block_cache *cache, u64 gpa)
+static struct page_chain *page_chain(struct block_cache *cache, u64 gpa)
 {
 	return &cache->pages[(gpa >> 12) & (PAGE_HASH_SIZE - 1)];
 }
 
 struct block *block_find(struct soft_vcpu *v, u64 linear, u64 gpa, u32 mode)
 {
-	struct block *b = v->cache->hash[hash_of(linear, gpa, mode)];
+	struct block *b = *bucket_of(v->cache, linear, gpa, mode);
 	for (; b; b = b->hash_next) {
 		if (b->linear != linear || b->gpa != gpa || b->mode != mode)
 			continue;
@@ -32,104 +32,11 @@ struct block *block_find(struct soft_vcpu *v, u64 linear, u64 gpa, u32 mode)
 	return NULL;
 }
 
-static void page_insert(struct soft_vcpu *v, struct block *b, int n, u64 gpa)
+/* Which of its links @b has in @chain. */
+static u32 page_link(struct block_cache *cache, const struct block *b,
+		     const struct page_chain *chain)
 {
-	struct block **chain = page_chain(v->cache, gpa);
-	b->page_next[n] = *chain;
-	*chain = b;
-}
-
-void block_insert(struct soft_vcpu *v, struct block *b)
-{
-	struct block_cache *cache = v->cache;
-	struct block **bucket = &cache->hash[hash_of(b->linear, b->gpa, b->mode)];
-	b->hash_next = *bucket;
-	*bucket = b;
-	page_insert(v, b, 0, b->gpa);
-	/* A second page in the same chain would make b its own successor: the walk in
-	 * blocks_invalidate() looks at both pages, so one membership is enough then. */
-	if (b->gpa2 != ~0ull && page_chain(cache, b->gpa2) != page_chain(cache, b->gpa))
-		page_insert(v, b, 1, b->gpa2);
-	cache->by_code[cache->count++] = b;
-	b->valid = true;
-}
-
-static void patch(struct block_cache *cache, const struct block_exit *exit, u32 to)
-{
-	s32 rel = (s32)(to - (exit->site + 4));
-	__builtin_memcpy(cache->rw + exit->site, &rel, 4);
-}
-
-void block_link(struct soft_vcpu *v, struct block_exit *exit, struct block *target)
-{
-	if (!exit->linked) {
-		exit->linked = target;
-		exit->next_incoming = target->incoming;
-		target->incoming = exit;
-	}
-	if (exit->linked == target)
-		patch(v->cache, exit,
-		      target->code + (exit->parked ? target->entry_parked : target->entry_host));
-}
-
-static void unlink_outgoing(struct block_exit *exit)
-{
-	if (!exit->linked)
-		return;
-	struct block_exit **p = &exit->linked->incoming;
-	while (*p && *p != exit)
-		p = &(*p)->next_incoming;
-	if (*p)
-		*p = exit->next_incoming;
-	exit->linked = NULL;
-}
-
-static void unlink_incoming(struct block_cache *cache, struct block *b)
-{
-	struct block_exit *exit = b->incoming;
-	while (exit) {
-		struct block_exit *next = exit->next_incoming;
-		patch(cache, exit, exit->stub);
-		exit->linked = NULL;
-		exit->next_incoming = NULL;
-		exit = next;
-	}
-	b->incoming = NULL;
-}
-
-static void remove_from_page(struct block_cache *cache, struct block *b, u64 gpa)
-{
-	struct block **p = page_chain(cache, gpa);
-	while (*p) {
-		struct block *x = *p;
-		int n = page_chain(cache, x->gpa) == page_chain(cache, gpa) ? 0 : 1;
-		if (x == b) {
-			*p = x->page_next[n];
-			return;
-		}
-		p = &x->page_next[n];
-	}
-}
-
-static void remove_block(struct soft_vcpu *v, struct block *b)
-{
-	struct block_cache *cache = v->cache;
-	struct block **p = &cache->hash[hash_of(b->linear, b->gpa, b->mode)];
-	while (*p && *p != b)
-		p = &(*p)->hash_next;
-	if (*p)
-		*p = b->hash_next;
-	remove_from_page(cache, b, b->gpa);
-	if (b->gpa2 != ~0ull && page_chain(cache, b->gpa2) != page_chain(cache, b->gpa))
-		remove_from_page(cache, b, b->gpa2);
-	unlink_incoming(cache, b);
-	for (u32 n = 0; n < b->exit_count; n++)
-		unlink_outgoing(&b->exits[n]);
-	b->valid = false;
-
-	jump_cache_drop(v, MODE_MMU(b->mode), b->linear);
-	v->pending_link = 0;
-	v->stats.blocks_invalidated++;
+	return page_chain(cache, b->gpa) == chain ? 0 : 1;
 }
 
 /* Bytes of @b in its first page, or its second: [*first, *last]. Both may be the same page, mapped
@@ -167,44 +74,231 @@ static bool block_touches(const struct block *b, u64 gpa, u32 size, bool *near)
 	return touches;
 }
 
+#define LINE_SHIFT 5 /* of page_chain.lines */
+
+/* Bytes @first to @last of one page; only their places in it count. */
+static void mark_lines(struct page_chain *chain, u64 first, u64 last)
+{
+	u32 to = (u32)(last & ~PAGE_MASK) >> LINE_SHIFT;
+	for (u32 n = (u32)(first & ~PAGE_MASK) >> LINE_SHIFT; n <= to; n++)
+		chain->lines[n / 64] |= BIT(n % 64);
+}
+
+static bool has_lines(const struct page_chain *chain, u64 first, u64 last)
+{
+	u32 to = (u32)(last & ~PAGE_MASK) >> LINE_SHIFT;
+	for (u32 n = (u32)(first & ~PAGE_MASK) >> LINE_SHIFT; n <= to; n++)
+		if (chain->lines[n / 64] & BIT(n % 64))
+			return true;
+	return false;
+}
+
+/* Marks what @b depends on, in whichever page. */
+static void add_lines(struct page_chain *chain, const struct block *b)
+{
+	u64 first, last;
+	for (u32 part = 0; part < 2; part++)
+		if (block_part(b, part, &first, &last))
+			mark_lines(chain, first, last);
+	for (u32 n = 0; n < b->look_count; n++)
+		mark_lines(chain, b->look[n].first, b->look[n].last);
+}
+
+static void page_insert(struct block_cache *cache, struct block *b, u64 gpa)
+{
+	struct page_chain *chain = page_chain(cache, gpa);
+	u32 n = page_link(cache, b, chain);
+	b->page_prev[n] = NULL;
+	b->page_next[n] = chain->first;
+	if (chain->first)
+		chain->first->page_prev[page_link(cache, chain->first, chain)] = b;
+	chain->first = b;
+	add_lines(chain, b);
+}
+
+static void page_remove(struct block_cache *cache, struct block *b, u64 gpa)
+{
+	struct page_chain *chain = page_chain(cache, gpa);
+	u32 n = page_link(cache, b, chain);
+	struct block *next = b->page_next[n], *prev = b->page_prev[n];
+	if (next)
+		next->page_prev[page_link(cache, next, chain)] = prev;
+	if (prev)
+		prev->page_next[page_link(cache, prev, chain)] = next;
+	else
+		chain->first = next;
+}
+
+/* Whether @b is in two page chains. Were both its pages in one, it would be its own successor: who
+ * walks a chain looks at both pages, so one membership is enough then. */
+static bool in_two_chains(struct block_cache *cache, const struct block *b)
+{
+	return b->gpa2 != ~0ull && page_chain(cache, b->gpa2) != page_chain(cache, b->gpa);
+}
+
+void block_insert(struct soft_vcpu *v, struct block *b)
+{
+	struct block_cache *cache = v->cache;
+	struct block **bucket = bucket_of(cache, b->linear, b->gpa, b->mode);
+	b->hash_next = *bucket;
+	*bucket = b;
+	page_insert(cache, b, b->gpa);
+	if (in_two_chains(cache, b))
+		page_insert(cache, b, b->gpa2);
+	cache->by_age[(cache->oldest + cache->count++) & cache->age_mask] = b;
+	b->valid = true;
+}
+
+static void patch(struct block_cache *cache, const struct block_exit *exit, u32 to)
+{
+	s32 rel = (s32)(to - (exit->site + 4));
+	__builtin_memcpy(cache->rw + exit->site, &rel, 4);
+}
+
+void block_link(struct soft_vcpu *v, struct block_exit *exit, struct block *target)
+{
+	if (!exit->linked) {
+		exit->linked = target;
+		exit->next_incoming = target->incoming;
+		exit->prev_incoming = &target->incoming;
+		if (target->incoming)
+			target->incoming->prev_incoming = &exit->next_incoming;
+		target->incoming = exit;
+	}
+	if (exit->linked == target)
+		patch(v->cache, exit,
+		      target->code + (exit->parked ? target->entry_parked : target->entry_host));
+}
+
+static void unlink_outgoing(struct block_cache *cache, struct block_exit *exit)
+{
+	if (!exit->linked)
+		return;
+	*exit->prev_incoming = exit->next_incoming;
+	if (exit->next_incoming)
+		exit->next_incoming->prev_incoming = exit->prev_incoming;
+	exit->linked = NULL;
+	patch(cache, exit, exit->stub);
+}
+
+static void unlink_incoming(struct block_cache *cache, struct block *b)
+{
+	struct block_exit *exit = b->incoming;
+	while (exit) {
+		struct block_exit *next = exit->next_incoming;
+		patch(cache, exit, exit->stub);
+		exit->linked = NULL;
+		exit->next_incoming = NULL;
+		exit = next;
+	}
+	b->incoming = NULL;
+}
+
+static void remove_block(struct soft_vcpu *v, struct block *b)
+{
+	struct block_cache *cache = v->cache;
+	struct block **p = bucket_of(cache, b->linear, b->gpa, b->mode);
+	while (*p && *p != b)
+		p = &(*p)->hash_next;
+	if (*p)
+		*p = b->hash_next;
+	page_remove(cache, b, b->gpa);
+	if (in_two_chains(cache, b))
+		page_remove(cache, b, b->gpa2);
+	unlink_incoming(cache, b);
+	for (u32 n = 0; n < b->exit_count; n++)
+		unlink_outgoing(cache, &b->exits[n]);
+	b->valid = false;
+
+	jump_cache_drop(v, MODE_MMU(b->mode), b->linear);
+}
+
+static void unmark_page(struct soft_vcpu *v, u64 gpa)
+{
+	struct memslot *slot = phys_slot(v->vm, gpa);
+	if (slot)
+		slot->page_flags[(gpa - slot->gpa) >> 12] &= (u8)~PAGE_HAS_CODE;
+}
+
 void blocks_invalidate(struct soft_vcpu *v, u64 gpa, u32 size)
 {
 	struct block_cache *cache = v->cache;
-	struct block **chain = page_chain(cache, gpa);
+	struct page_chain *chain = page_chain(cache, gpa);
 	bool left = false;
-	for (struct block *b = *chain, *next; b; b = next) {
-		next = b->page_next[page_chain(cache, b->gpa) == chain ? 0 : 1];
+	if (!has_lines(chain, gpa, gpa + size - 1))
+		return;
+	chain->lines[0] = chain->lines[1] = 0;
+	for (struct block *b = chain->first, *next; b; b = next) {
+		next = b->page_next[page_link(cache, b, chain)];
 		bool near;
 		if (block_touches(b, gpa, size, &near)) {
 			remove_block(v, b);
+			v->stats.blocks_invalidated++;
 			/* It may be the one that is running. */
+			v->pending_link = 0;
 			vcpu_attention(v, ATTENTION_IRQ);
 		} else {
 			left |= near;
+			add_lines(chain, b);
 		}
 	}
-	if (!left) {
-		struct memslot *slot = phys_slot(v->vm, gpa);
-		if (slot)
-			slot->page_flags[(gpa - slot->gpa) >> 12] &= (u8)~PAGE_HAS_CODE;
+	if (!left)
+		unmark_page(v, gpa);
+}
+
+static void unmark_page_without_code(struct soft_vcpu *v, u64 gpa)
+{
+	struct block_cache *cache = v->cache;
+	const struct page_chain *chain = page_chain(cache, gpa);
+	bool near = false;
+	for (struct block *b = chain->first; b && !near;
+	     b = b->page_next[page_link(cache, b, chain)])
+		block_touches(b, gpa, 1, &near);
+	if (!near)
+		unmark_page(v, gpa);
+}
+
+void block_evict_oldest(struct soft_vcpu *v)
+{
+	struct block_cache *cache = v->cache;
+	struct block *b = block_oldest(cache);
+	const struct block_exit *pending = (const struct block_exit *)v->pending_link;
+	if (pending && pending->from == b)
+		v->pending_link = 0;
+	if (b->valid) {
+		remove_block(v, b);
+		unmark_page_without_code(v, b->gpa);
+		if (b->gpa2 != ~0ull)
+			unmark_page_without_code(v, b->gpa2);
+		v->stats.blocks_evicted++;
 	}
+	cache->oldest++;
+	cache->count--;
+}
+
+/* Orders places in the ring of code by the age of what lies there. */
+static u64 age_order(const struct block_cache *cache, u64 code)
+{
+	return code >= block_oldest(cache)->code ? code : code + cache->size;
 }
 
 struct block *block_of_host(struct soft_vcpu *v, const void *pc)
 {
 	struct block_cache *cache = v->cache;
 	u64 offset = (u64)((const u8 *)pc - cache->rx);
-	if ((const u8 *)pc < cache->rx || offset >= cache->used || !cache->count)
+	if ((const u8 *)pc < cache->rx || offset >= cache->size || !cache->count)
 		return NULL;
+	u64 wanted = age_order(cache, offset);
 	u32 low = 0, high = cache->count;
 	while (high - low > 1) {
 		u32 mid = (low + high) / 2;
-		if (cache->by_code[mid]->code <= offset)
+		const struct block *b = cache->by_age[(cache->oldest + mid) & cache->age_mask];
+		if (age_order(cache, b->code) <= wanted)
 			low = mid;
 		else
 			high = mid;
 	}
-	struct block *b = cache->by_code[low];
+	struct block *b = cache->by_age[(cache->oldest + low) & cache->age_mask];
 	return offset >= b->code && offset < b->code + b->code_size ? b : NULL;
 }
 

@@ -2,8 +2,12 @@
  * Translated blocks of one vCPU: storage, lookup, chaining, invalidation.
  *
  * The code cache is mapped twice, writable (rw) and executable (rx). It begins with the stubs
- * (stubs.c); blocks follow in the order of their making, so a host address finds its block by
- * binary search. When code or metadata run out everything is thrown away (cache_reset()).
+ * (stubs.c). Behind them lies a ring: each new block takes the place of the oldest ones, so it
+ * never takes long to make room, and a host address finds its block by binary search. What belongs
+ * to blocks but is no code (metadata) lies in a ring of its own, in the same order.
+ *
+ * So a block can vanish whenever another one is translated, and only then: when no translated code
+ * is on the stack. Nothing may keep its address across that but what remove_block() knows of.
  */
 #ifndef GUISE_SOFT_BLOCK_H
 #define GUISE_SOFT_BLOCK_H
@@ -24,9 +28,10 @@ struct block_exit {
 	u32 stub; /* cache offset of the stub */
 	u64 target;
 	struct block *linked;
-	struct block_exit *next_incoming; /* of linked */
-	bool parked;			  /* flags are in v->arith here, not in the host's */
-	bool plain;			  /* leads to a MODE_PLAIN block */
+	struct block_exit *next_incoming, **prev_incoming; /* of linked */
+	struct block *from;
+	bool parked; /* flags are in v->arith here, not in the host's */
+	bool plain;  /* leads to a MODE_PLAIN block */
 };
 
 /* Bytes that a translation depends on besides its own: offsets in its page, both inclusive. */
@@ -35,6 +40,7 @@ struct code_range {
 };
 
 #define BLOCK_LOOKS_MAX 6
+#define BLOCK_ALIGNMENT 16 /* of its metadata */
 
 /* From which host offset on which guest instruction runs; sorted by host. */
 struct insn_map {
@@ -44,27 +50,39 @@ struct insn_map {
 };
 
 struct block {
+	/* What a search looks at comes first, near together. */
 	u64 linear;   /* key: linear address (CS base + RIP), */
 	u64 gpa;      /*      guest-physical address, */
 	u64 cs_base;  /*      CS base, */
 	u32 cs_limit; /*      CS limit unless flat, */
 	u32 mode;     /*      translation mode */
-	u64 gpa2;     /* second page if the single instruction crosses into one, else ~0 */
-	u16 length;   /* guest bytes */
-	u16 map_count;
-	u8 exit_count;
-	bool valid;
+	struct block *hash_next;
+	u64 gpa2; /* second page if the single instruction crosses into one, else ~0 */
 	u32 code; /* cache offset */
 	u32 code_size;
 	u16 entry_host, entry_parked; /* from .code: where to enter with the guest's flags in the
 				       * host's or in v->arith; the same if the block reads none */
+	u16 length;		      /* guest bytes */
+	u16 map_count;
+	u8 exit_count;
+	bool valid;
 	u8 look_count;
 	struct code_range look[BLOCK_LOOKS_MAX];
 	struct insn_map *map;
 	struct block_exit *incoming;
-	struct block *hash_next;
-	struct block *page_next[2]; /* chains of the pages of gpa and gpa2 */
+	struct block *page_next[2], *page_prev[2]; /* chains of the pages of gpa and gpa2 */
 	struct block_exit *exits;
+};
+
+/* The stubs' looks at attention that are on the way to the guest's next instruction. */
+enum attention_check {
+	CHECK_OP,
+	CHECK_MISS,
+	CHECK_COMMIT,
+	CHECK_SYSCALL,
+	CHECK_SYSRET,
+	CHECK_GROUP,
+	CHECK_COUNT
 };
 
 /* Code stubs at the start of the cache; host code addresses in rx. See stubs.c. */
@@ -76,6 +94,7 @@ struct stubs {
 	const u8 *leave;       /* back to the caller of enter */
 	const u8 *exit;	       /* r15 = struct block_exit *, v->rip set, flags in host */
 	const u8 *exit_parked; /* the same, flags parked */
+	const u8 *plain_parked; /* v->rip set, flags parked, nothing to chain */
 	const u8 *plain_exit;  /* as exit, nothing to chain */
 	const u8 *indirect;    /* called: r14 = target, r15 = undo of RSP, flags parked */
 	/* As indirect, when the address was not in its own slot of the jump cache of that index. */
@@ -86,24 +105,33 @@ struct stubs {
 	const u8 *miss;	  /* r14 = address, r15 = access description: r14 = hva */
 	const u8 *group;  /* r14 = address, r15 = access description: r14 = hva or 0 */
 	const u8 *commit; /* bounce buffer to guest memory; flags parked */
-	const u8 *check_begin[4]; /* attention checks that a kick rewinds to: [begin, end) */
-	const u8 *check_end[4];
+	const u8 *syscall; /* as op_end, v->next_rip set: SYSCALL from 64-bit code */
+	const u8 *sysret;  /* as op_end: SYSRET to 64-bit code at CPL 0 */
+	const u8 *check_begin[CHECK_COUNT]; /* attention checks that a kick rewinds to: [begin,
+					       end) */
+	const u8 *check_end[CHECK_COUNT];
 };
 
-#define BLOCK_HASH_SIZE (1u << 16)
-#define PAGE_HASH_SIZE	(1u << 13)
-#define BLOCKS_MAX	(1u << 19)
+#define PAGE_HASH_SIZE (1u << 13)
+
+/* Blocks with bytes in any of the pages that share a place of the hash table. */
+struct page_chain {
+	struct block *first;
+	u64 lines[2]; /* bit per 32 bytes of a page: no bit, no block depends on them */
+};
 
 struct block_cache {
 	u8 *rw, *rx;
-	u64 size, used; /* bytes */
-	u64 stubs_end;	/* where blocks start */
-	u8 *arena;	/* metadata */
+	u64 size;      /* bytes */
+	u64 stubs_end; /* where the ring of blocks starts */
+	u64 used;      /* where the next block goes */
+	u8 *arena;     /* metadata */
 	u64 arena_size, arena_used;
-	struct block **by_code; /* in code order */
-	u32 count;
-	struct block **hash;  /* BLOCK_HASH_SIZE */
-	struct block **pages; /* PAGE_HASH_SIZE */
+	struct block **by_age; /* a ring too: @count blocks, valid or not, from @oldest on */
+	u32 age_mask, oldest, count;
+	struct block **hash; /* hash_mask + 1 */
+	u32 hash_mask;
+	struct page_chain *pages; /* PAGE_HASH_SIZE */
 	struct stubs stubs;
 	struct translator *translator; /* working memory of translate() */
 	struct decode_cache *decoded;
@@ -115,13 +143,19 @@ int cache_create(struct soft_vcpu *v, u64 code_size, struct error *err);
 void cache_destroy(struct block_cache *cache);
 /** Throws all blocks away. No translated code may be on the stack of callers. */
 void cache_reset(struct soft_vcpu *v);
-/** @size bytes of metadata, 8-aligned and zeroed, or NULL: reset the cache. */
+/** Throws away as many of the oldest blocks as it takes for one more with @code bytes of code and
+ * @metadata bytes of metadata: those then follow cache->used and what cache_alloc() gave last. */
+void cache_make_room(struct soft_vcpu *v, u64 code, u64 metadata);
+/** @size bytes of metadata, 8-aligned and zeroed, of those that cache_make_room() was asked for; or
+ * NULL. */
 void *cache_alloc(struct block_cache *cache, u64 size);
 
 /* ---- block.c, inside ---- */
 struct block *block_find(struct soft_vcpu *v, u64 linear, u64 gpa, u32 mode);
-/** Enters a finished block into hash, page chains and code order. */
+/** Enters a finished block, the youngest, into hash, page chains and ring. */
 void block_insert(struct soft_vcpu *v, struct block *b);
+/** Throws away the oldest block; its memory is free then. There is one. */
+void block_evict_oldest(struct soft_vcpu *v);
 /** Lets @exit jump straight to @target. */
 void block_link(struct soft_vcpu *v, struct block_exit *exit, struct block *target);
 /** Block whose code holds @pc (in rx), valid or not; NULL if none. */
@@ -138,6 +172,11 @@ void block_poke(struct soft_vcpu *v, const void *pc);
 static inline u64 code_base(const struct soft_vcpu *v, u32 mode)
 {
 	return (mode & 3) == MODE_CODE64 ? 0 : v->seg[SEG_CS].base;
+}
+
+static inline struct block *block_oldest(const struct block_cache *cache)
+{
+	return cache->by_age[cache->oldest & cache->age_mask];
 }
 
 /* Where to enter @b with flags parked. */

@@ -12,7 +12,11 @@
 #include "engine/soft/translate/stubs.h"
 #include "engine/soft/translate/translator.h"
 
-#define ARENA_SIZE (256ull << 20) /* address space; pages are taken as they are touched */
+/* In proportion to the code: bytes of code for each byte of metadata, and for each entry of the two
+ * tables of blocks. Pages are taken as they are touched. */
+#define CODE_PER_METADATA 1
+#define CODE_PER_AGE	  64
+#define CODE_PER_BUCKET	  1024
 
 static void *reserve(u64 size)
 {
@@ -38,6 +42,12 @@ static int map_code(struct block_cache *cache, u64 size, struct error *err)
 			   "security policy forbids it?)");
 }
 
+/* Bytes of a table of blocks. */
+static u64 table_size(u32 mask)
+{
+	return ((u64)mask + 1) * sizeof(struct block *);
+}
+
 void cache_destroy(struct block_cache *cache)
 {
 	if (!cache)
@@ -48,10 +58,10 @@ void cache_destroy(struct block_cache *cache)
 		munmap(cache->rx, cache->size);
 	if (cache->arena)
 		munmap(cache->arena, cache->arena_size);
-	if (cache->by_code)
-		munmap(cache->by_code, BLOCKS_MAX * sizeof(*cache->by_code));
+	if (cache->by_age)
+		munmap(cache->by_age, table_size(cache->age_mask));
 	if (cache->hash)
-		munmap(cache->hash, BLOCK_HASH_SIZE * sizeof(*cache->hash));
+		munmap(cache->hash, table_size(cache->hash_mask));
 	if (cache->pages)
 		munmap(cache->pages, PAGE_HASH_SIZE * sizeof(*cache->pages));
 	if (cache->translator)
@@ -59,6 +69,15 @@ void cache_destroy(struct block_cache *cache)
 	decode_cache_destroy(cache->decoded);
 	perf_map_close(cache->perf);
 	free(cache);
+}
+
+/* One less than the power of two that is not below @count. */
+static u32 mask_for(u64 count)
+{
+	u64 size = 1;
+	while (size < count)
+		size *= 2;
+	return (u32)(size - 1);
 }
 
 int cache_create(struct soft_vcpu *v, u64 code_size, struct error *err)
@@ -69,14 +88,16 @@ int cache_create(struct soft_vcpu *v, u64 code_size, struct error *err)
 	int r = map_code(cache, code_size, err);
 	if (r < 0)
 		goto fail;
-	cache->arena_size = ARENA_SIZE;
-	cache->arena = reserve(ARENA_SIZE);
-	cache->by_code = reserve(BLOCKS_MAX * sizeof(*cache->by_code));
-	cache->hash = reserve(BLOCK_HASH_SIZE * sizeof(*cache->hash));
+	cache->arena_size = code_size / CODE_PER_METADATA;
+	cache->arena = reserve(cache->arena_size);
+	cache->age_mask = mask_for(code_size / CODE_PER_AGE);
+	cache->by_age = reserve(table_size(cache->age_mask));
+	cache->hash_mask = mask_for(code_size / CODE_PER_BUCKET);
+	cache->hash = reserve(table_size(cache->hash_mask));
 	cache->pages = reserve(PAGE_HASH_SIZE * sizeof(*cache->pages));
 	cache->translator = reserve(sizeof(*cache->translator));
 	cache->decoded = v->vm->tune.forms ? decode_cache_create() : NULL;
-	if (!cache->arena || !cache->by_code || !cache->hash || !cache->pages ||
+	if (!cache->arena || !cache->by_age || !cache->hash || !cache->pages ||
 	    !cache->translator || (v->vm->tune.forms && !cache->decoded)) {
 		r = error_set(err, ENOMEM, "no address space for the translator");
 		goto fail;
@@ -101,19 +122,62 @@ void cache_reset(struct soft_vcpu *v)
 	struct block_cache *cache = v->cache;
 	trace(translate, 1, "cache reset: %u blocks, %llu code bytes", cache->count,
 	      (unsigned long long)cache->used);
+	for (; cache->count; cache->count--, cache->oldest++)
+		v->stats.blocks_evicted += block_oldest(cache)->valid;
 	for (u32 n = 0; n < v->vm->slot_count; n++) {
 		struct memslot *slot = &v->vm->slots[n];
 		memset(slot->page_flags, 0, slot->size >> 12);
 	}
-	memset(cache->hash, 0, BLOCK_HASH_SIZE * sizeof(*cache->hash));
+	memset(cache->hash, 0, table_size(cache->hash_mask));
 	memset(cache->pages, 0, PAGE_HASH_SIZE * sizeof(*cache->pages));
-	memset(cache->arena, 0, cache->arena_used);
 	cache->arena_used = 0;
+	cache->oldest = 0;
 	cache->count = 0;
 	cache->used = cache->stubs_end;
 	v->pending_link = 0;
 	jump_caches_forget(v);
 	v->stats.cache_flushes++;
+}
+
+/*
+ * Evicts what lies in the next @need bytes of a ring of @size bytes that begins at @start, and goes
+ * on at @used; at() is where a block lies in it. Returns where those bytes are.
+ */
+static u64 make_room_in(struct soft_vcpu *v, u64 start, u64 size, u64 used, u64 need,
+			u64 (*at)(const struct block_cache *, const struct block *))
+{
+	struct block_cache *cache = v->cache;
+	if (used + need > size) {
+		/* Around: what lies behind is oldest. */
+		while (cache->count && at(cache, block_oldest(cache)) >= used)
+			block_evict_oldest(v);
+		used = start;
+	}
+	while (cache->count && at(cache, block_oldest(cache)) >= used &&
+	       at(cache, block_oldest(cache)) < used + need)
+		block_evict_oldest(v);
+	return used;
+}
+
+static u64 at_in_code(const struct block_cache *cache, const struct block *b)
+{
+	return b->code;
+}
+
+static u64 at_in_arena(const struct block_cache *cache, const struct block *b)
+{
+	return (u64)((const u8 *)b - cache->arena);
+}
+
+void cache_make_room(struct soft_vcpu *v, u64 code, u64 metadata)
+{
+	struct block_cache *cache = v->cache;
+	cache->used = make_room_in(v, cache->stubs_end, cache->size, cache->used, code, at_in_code);
+	cache->arena_used =
+	    make_room_in(v, 0, cache->arena_size, align_up(cache->arena_used, BLOCK_ALIGNMENT),
+			 metadata, at_in_arena);
+	if (cache->count > cache->age_mask)
+		block_evict_oldest(v);
 }
 
 void *cache_alloc(struct block_cache *cache, u64 size)
@@ -123,5 +187,5 @@ void *cache_alloc(struct block_cache *cache, u64 size)
 		return NULL;
 	void *p = cache->arena + cache->arena_used;
 	cache->arena_used += size;
-	return p;
+	return memset(p, 0, size);
 }

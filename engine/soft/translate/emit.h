@@ -207,25 +207,6 @@ static inline void e_alu_imm(struct emitter *e, int w, int n, int reg, s32 imm)
 		e32(e, (u32)imm);
 }
 
-/** r15 = the offset of jump_slot(r14) in its jump cache; destroys flags. */
-static inline void e_jump_slot(struct emitter *e)
-{
-	e_mov(e, W64, S1, S0);
-	e_rex(e, W64, 0, 0, S1);
-	e8(e, 0xc1);
-	e8(e, 0xc0 | 5 << 3 | (S1 & 7));
-	e8(e, 12); /* shr r15, 12 */
-	e_rr(e, W32, 0x33, S1, S0);
-	e_rex(e, W32, 0, 0, S1);
-	e8(e, 0x81);
-	e8(e, 0xc0 | 4 << 3 | (S1 & 7));
-	e32(e, JUMP_CACHE_SIZE - 1); /* and r15d, slots - 1 */
-	e_rex(e, W32, 0, 0, S1);
-	e8(e, 0xc1);
-	e8(e, 0xc0 | 4 << 3 | (S1 & 7));
-	e8(e, 4); /* shl r15d, 4 */
-}
-
 #define ALU_ADD 0
 #define ALU_OR	1
 #define ALU_AND 4
@@ -274,6 +255,25 @@ static inline void e_call_to(struct emitter *e, const u8 *target)
 	e8(e, 0xe8);
 	e32(e, 0);
 	e_patch(e, e->p - 4, target);
+}
+
+/** r15 = jump_slot(r14) * sizeof(struct jump_entry); destroys the flags. */
+static inline void e_jump_slot(struct emitter *e)
+{
+	e_mov(e, W64, S1, S0);
+	e_rex(e, W64, 0, 0, S1);
+	e8(e, 0xc1);
+	e8(e, 0xc0 | 5 << 3 | (S1 & 7));
+	e8(e, 12); /* shr r15, 12 */
+	e_rr(e, W32, 0x33, S1, S0);
+	e_rex(e, W32, 0, 0, S1);
+	e8(e, 0x81);
+	e8(e, 0xc0 | ALU_AND << 3 | (S1 & 7));
+	e32(e, JUMP_CACHE_SIZE - 1);
+	e_rex(e, W32, 0, 0, S1);
+	e8(e, 0xc1);
+	e8(e, 0xc0 | 4 << 3 | (S1 & 7));
+	e8(e, 4); /* shl r15d, 4 */
 }
 
 /** Host flags to v->arith; keeps the flags, destroys AX. */

@@ -82,7 +82,7 @@ static void emit_jump_cache(struct translator *t, u64 known, u32 insn)
 	s32 table = GS(jump) + (s32)sizeof(t->v->jump[0]) * (s32)t->index;
 	if (t->mode != t->block->mode) {
 		e_gs(e, W32, 0x81, ALU_CMP, GS(jump_mode) + 4 * (s32)t->index);
-		e32(e, t->mode);
+		e32(e, t->mode & ~(u32)MODE_PLAIN);
 		add_miss(t, e_jcc(e, CC_NE), insn, stubs->indirect);
 	}
 	if (known != ~0ull) {
@@ -189,6 +189,7 @@ static void emit_exit_stub(struct translator *t, const struct side_exit *side)
 	struct emitter *e = &t->e;
 	const struct stubs *stubs = &t->v->cache->stubs;
 	struct block_exit *exit = &t->block->exits[t->block->exit_count++];
+	exit->from = t->block;
 	exit->target = side->target;
 	exit->parked = side->parked;
 	exit->plain = side->plain;
@@ -202,6 +203,11 @@ static void emit_exit_stub(struct translator *t, const struct side_exit *side)
 
 void emit_exit_stubs(struct translator *t)
 {
+	t->block->exits = cache_alloc(t->v->cache, t->side_count * sizeof(*t->block->exits));
+	if (!t->block->exits) {
+		t->no_memory = true;
+		return;
+	}
 	for (u32 n = 0; n < t->side_count; n++) {
 		const struct side_exit *side = &t->side[n];
 		e_patch(&t->e, side->site, t->e.p);

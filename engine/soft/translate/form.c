@@ -7,7 +7,8 @@
 
 #include "engine/soft/translate/mode.h"
 
-#define CACHE_BITS 12
+#define CACHE_BITS 12 /* sets */
+#define WAYS	   2
 #define BYTES_MAX  15 /* of an instruction */
 #define TEXT_SIZE  24 /* room for it, and to load 8 bytes from anywhere in it */
 
@@ -17,13 +18,10 @@ struct form_key {
 	u64 low, high;
 };
 
-struct cached_form {
-	struct form_key key;
-	struct form form;
-};
-
 struct decode_cache {
-	struct cached_form forms[1u << CACHE_BITS];
+	struct form_key keys[1u << CACHE_BITS][WAYS];
+	struct form forms[1u << CACHE_BITS][WAYS];
+	u32 victim; /* way that is overwritten next */
 };
 
 struct decode_cache *decode_cache_create(void)
@@ -131,7 +129,7 @@ static struct form_key first_bytes(const u8 *bytes, u32 n)
 	return key;
 }
 
-static u32 slot_of(const struct form_key *key)
+static u32 set_of(const struct form_key *key)
 {
 	u64 h = (key->low ^ key->high * 0x9e3779b97f4a7c15ull) * 0xbf58476d1ce4e5b9ull;
 	return (u32)(h >> (64 - CACHE_BITS));
@@ -187,11 +185,31 @@ static int fail(const struct form *form, int error, u64 rip, struct decoded *out
 	return error;
 }
 
+static const struct form *find_form(const struct decode_cache *cache, u32 set,
+				    const struct form_key *key)
+{
+	for (u32 way = 0; way < WAYS; way++) {
+		const struct form_key *k = &cache->keys[set][way];
+		if (k->low == key->low && k->high == key->high)
+			return &cache->forms[set][way];
+	}
+	return NULL;
+}
+
+static void keep_form(struct decode_cache *cache, u32 set, const struct form_key *key,
+		      const struct form *form)
+{
+	u32 way = cache->victim++ % WAYS;
+	cache->keys[set][way] = *key;
+	cache->forms[set][way] = *form;
+}
+
 int decode(struct decode_cache *cache, const u8 *bytes, u32 available, u64 rip, u32 mode,
 	   struct decoded *out)
 {
 	u8 text[TEXT_SIZE] = {0};
 	struct form form;
+	struct form_key key;
 	if (available > BYTES_MAX)
 		available = BYTES_MAX;
 	if (likely(available == BYTES_MAX))
@@ -199,26 +217,23 @@ int decode(struct decode_cache *cache, const u8 *bytes, u32 available, u64 rip, 
 	else
 		memcpy(text, bytes, available);
 
-	u32 fixed = cache ? fixed_length(text, mode) : 0;
-	struct cached_form *slot = NULL;
-	struct form_key key;
+	u32 fixed = cache ? fixed_length(text, mode) : 0, set = 0;
+	const struct form *known = NULL;
 	if (fixed && fixed <= available) {
 		key = first_bytes(text, fixed);
 		key.high |= (u64)(fixed | (mode & 3) << 4 | (mode & MODE_STACK32 ? 0x80 : 0)) << 56;
-		slot = &cache->forms[slot_of(&key)];
-		if (likely(slot->key.low == key.low && slot->key.high == key.high &&
-			   slot->form.d.insn.length <= available)) {
-			fill_in(&slot->form, text, rip, mode, out);
-			return 0;
-		}
+		set = set_of(&key);
+		known = find_form(cache, set, &key);
+	}
+	if (known && known->d.insn.length <= available) {
+		fill_in(known, text, rip, mode, out);
+		return 0;
 	}
 	int r = decode_form(bytes, available, mode, &form);
 	if (r)
 		return fail(&form, r, rip, out);
 	fill_in(&form, text, rip, mode, out);
-	if (slot && form.fixed == fixed) {
-		slot->key = key;
-		slot->form = form;
-	}
+	if (fixed && form.fixed == fixed)
+		keep_form(cache, set, &key, &form);
 	return 0;
 }

@@ -41,6 +41,7 @@ struct groups {
 	struct value reg[16];
 	u16 next_id;
 	u32 branches; /* conditional branches so far */
+	enum mmu_index index; /* STAC and CLAC change it */
 	u32 count;
 	struct open_group open[GROUP_SLOTS];
 };
@@ -197,6 +198,8 @@ static void step(struct groups *g, const struct decoded *d)
 	case CLASS_OP:
 		forget_all(g);
 		g->count = 0;
+		if (d->goes_on)
+			g->index = d->insn.op == OP_ID_stac ? MMU_KERNEL_AC : MMU_KERNEL;
 		return;
 	case CLASS_PUSH:
 	case CLASS_CALL:
@@ -263,6 +266,8 @@ static struct key key_of(const struct groups *g, const struct place *p, s64 *off
 static bool may_group(const struct groups *g, const struct place *p)
 {
 	const struct translator *t = g->t;
+	if (g->index != t->index) /* the way to MODE_PLAIN is within one mode */
+		return false;
 	if (!t->v->vm->tune.groups || !(t->mode & MODE_FLAT) ||
 	    (t->mode & (MODE_PLAIN | MODE_ONE | MODE_STEP | MODE_ALIGN)))
 		return false;
@@ -347,6 +352,7 @@ void find_groups(struct translator *t)
 	g.t = t;
 	g.next_id = VALUE_ZERO + 1;
 	g.branches = 0;
+	g.index = t->index;
 	g.count = 0;
 	forget_all(&g);
 	for (u32 n = 0; n < t->count; n++) {

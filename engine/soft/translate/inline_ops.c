@@ -8,7 +8,6 @@
  */
 #include "engine/soft/translate/inline_ops.h"
 
-#include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/system/features.h"
 
 /* ---- the C function, out of line ---- */
@@ -121,13 +120,12 @@ static bool inline_cli(struct translator *t, const struct decoded *d)
 static bool inline_sti(struct translator *t, const struct decoded *d)
 {
 	struct emitter *e = &t->e;
-	const _Atomic u32 *ready = irqchip_pending_word(t->v);
-	if (!ready || t->current + 1 == t->count)
+	if (t->current + 1 == t->count)
 		return false;
 	flags_to_memory(t, S0);
 	e_test_gs_byte(e, GS(rflags_sys) + 1, RFLAGS_IF >> 8);
 	u8 *already = e_jcc(e, CC_NE);
-	e_mov_imm(e, S0, (u64)ready);
+	e_load_gs(e, W64, S0, GS(irq_word));
 	e_mem(e, W32, 0x83, ALU_CMP, S0, REG_NONE, 1, 0);
 	e8(e, 0);
 	go_slow(t, CC_NE);
@@ -146,7 +144,7 @@ static void pushf_body(struct translator *t, const struct decoded *d)
 {
 	struct emitter *e = &t->e;
 	e_load_gs(e, W64, S1, GS(tmp[0]));
-	e_mem(e, W64, 0x89, S1, S0, REG_NONE, 1, 0);
+	e_mem(e, W64, 0x89, S1, S0, REG_NONE, 1, t->disp);
 	e_lea(e, W64, HOST_RSP, HOST_RSP, REG_NONE, 1, -8);
 }
 
@@ -202,7 +200,7 @@ static bool inline_ac(struct translator *t, const struct decoded *d)
 	if (t->index != index) {
 		t->mode = (t->mode & ~(3u << MODE_MMU_SHIFT)) | (u32)index << MODE_MMU_SHIFT;
 		t->index = index;
-		e_store_gs32(e, GS(mode), t->mode);
+		e_store_gs32(e, GS(mode), t->mode & ~(u32)MODE_PLAIN);
 		e_store_gs32(e, GS(mmu_index), (u32)index);
 	}
 	slow_back(t);
@@ -368,12 +366,32 @@ static bool inline_bit_string(struct translator *t, const struct decoded *d)
 	return true;
 }
 
+/* ---- system calls: stubs of their own ---- */
+
+static bool inline_syscall(struct translator *t, const struct decoded *d)
+{
+	const struct stubs *stubs = &t->v->cache->stubs;
+	bool ret = d->insn.op == OP_ID_sysret;
+	if (!t->v->vm->tune.syscalls || (t->mode & (MODE_ONE | MODE_STEP)))
+		return false;
+	if (ret && (!(t->mode & MODE_RING0) || d->insn.opsize != 8))
+		return false;
+	e_store_gs_imm(&t->e, GS(next_rip), d->next_rip, S0);
+	emit_op_by(t, d, ret ? stubs->sysret : stubs->syscall);
+	return true;
+}
+
 /* ---- which ---- */
 
 bool emit_inline_op(struct translator *t, const struct decoded *d)
 {
 	bool ring0 = t->mode & MODE_RING0;
-	if (!t->v->vm->tune.inline_ops || (t->mode & 3) != MODE_CODE64)
+	if ((t->mode & 3) != MODE_CODE64)
+		return false;
+	r14_changes(t);
+	if (d->insn.op == OP_ID_syscall || d->insn.op == OP_ID_sysret)
+		return inline_syscall(t, d);
+	if (!t->v->vm->tune.inline_ops)
 		return false;
 	switch (d->insn.op) {
 	case OP_ID_cli:

@@ -21,13 +21,13 @@
 #define MODE_NO_FPU	  BIT(9)  /* x87 and MMX raise #NM (CR0.EM or TS) */
 #define MODE_NO_SSE	  BIT(10) /* SSE raises #UD (CR0.EM, or not CR4.OSFXSR) */
 #define MODE_NO_AVX	  BIT(11) /* AVX raises #UD (not CR4.OSXSAVE, or XCR0) */
-#define MODE_NO_AVX512	  BIT(18) /* EVEX and opmasks raise #UD (as AVX, or XCR0[7:5]) */
 #define MODE_TS		  BIT(12) /* CR0.TS: SSE and AVX raise #NM, WAIT too with MP */
 #define MODE_MP		  BIT(13) /* CR0.MP */
 #define MODE_ONE	  BIT(14) /* this block only: a single instruction, not chained (shadow, replay) */
 #define MODE_FS_BASE	  BIT(15) /* outside 64-bit mode: FS or GS is not flat */
 #define MODE_EM		  BIT(16) /* CR0.EM: MMX raises #UD */
 #define MODE_PLAIN	  BIT(17) /* this block only: every access checked by itself (groups.c) */
-#define MODE_RING0	  BIT(19) /* CPL 0 */
+#define MODE_RING0	  BIT(18) /* CPL 0 */
+#define MODE_NO_AVX512	  BIT(19) /* EVEX and opmasks raise #UD (as AVX, or XCR0[7:5]) */
 
 #endif

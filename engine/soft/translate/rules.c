@@ -200,6 +200,7 @@ const struct rule decode_rules[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     [ZYDIS_MNEMONIC_XRSTORS64] = TO_OP(ud),
 };
 
+/* clang-format off */
 const bool decode_allowed[ZYDIS_ISA_EXT_MAX_VALUE + 1] = {
     [ZYDIS_ISA_EXT_BASE] = true,	[ZYDIS_ISA_EXT_LONGMODE] = true,
     [ZYDIS_ISA_EXT_PAUSE] = true,	[ZYDIS_ISA_EXT_X87] = true,

@@ -194,6 +194,10 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 	e_store_gs(e, W64, S1, GS(pending_link));
 	e_jmp_to(e, dispatch);
 
+	s->plain_parked = here(e);
+	save_guest(e);
+	e_jmp_to(e, dispatch);
+
 	s->plain_exit = here(e);
 	save_guest(e);
 	e_save_flags(e);
@@ -240,11 +244,11 @@ static void emit_op_stubs(struct emitter *e, struct stubs *s)
 	e_alu_imm(e, W64, ALU_SUB, RSP, 8);
 	e_call_c(e, (void *)soft_op);
 	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
-	s->check_begin[0] = here(e);
+	s->check_begin[CHECK_OP] = here(e);
 	u8 *attention = e_check_attention(e);
 	load_guest(e);
 	e_ret(e);
-	s->check_end[0] = here(e);
+	s->check_end[CHECK_OP] = here(e);
 	e_patch(e, attention, e->p);
 	e_load_gs(e, W64, RAX, GS(next_rip)); /* the instruction is complete: leave behind it */
 	e_store_gs(e, W64, RAX, GS(rip));
@@ -272,13 +276,13 @@ static void emit_memory_stubs(struct emitter *e, struct stubs *s)
 	e_call_c(e, (void *)soft_miss);
 	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
 	e_store_gs(e, W64, RAX, GS(tmp[3]));
-	s->check_begin[1] = here(e);
+	s->check_begin[CHECK_MISS] = here(e);
 	u8 *attention = e_check_attention(e);
 	u8 *go_on = e->p;
 	load_clobbered(e);
 	e_load_gs(e, W64, S0, GS(tmp[3]));
 	e_ret(e);
-	s->check_end[1] = here(e);
+	s->check_end[CHECK_MISS] = here(e);
 	e_patch(e, attention, e->p);
 	e_self(e);
 	e_mem(e, W64, 0x8b, RSI, RSP, REG_NONE, 1, 0);
@@ -296,13 +300,13 @@ static void emit_memory_stubs(struct emitter *e, struct stubs *s)
 	e_call_c(e, (void *)soft_group);
 	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
 	e_store_gs(e, W64, RAX, GS(tmp[3]));
-	s->check_begin[3] = here(e);
+	s->check_begin[CHECK_GROUP] = here(e);
 	attention = e_check_attention(e);
 	go_on = e->p;
 	load_clobbered(e);
 	e_load_gs(e, W64, S0, GS(tmp[3]));
 	e_ret(e);
-	s->check_end[3] = here(e);
+	s->check_end[CHECK_GROUP] = here(e);
 	e_patch(e, attention, e->p);
 	e_self(e);
 	e_mem(e, W64, 0x8b, RSI, RSP, REG_NONE, 1, 0);
@@ -317,12 +321,12 @@ static void emit_memory_stubs(struct emitter *e, struct stubs *s)
 	e_alu_imm(e, W64, ALU_SUB, RSP, 8);
 	e_call_c(e, (void *)soft_commit);
 	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
-	s->check_begin[2] = here(e);
+	s->check_begin[CHECK_COMMIT] = here(e);
 	attention = e_check_attention(e);
 	go_on = e->p;
 	load_clobbered(e);
 	e_ret(e);
-	s->check_end[2] = here(e);
+	s->check_end[CHECK_COMMIT] = here(e);
 	e_patch(e, attention, e->p);
 	e_self(e);
 	e_mem(e, W64, 0x8b, RSI, RSP, REG_NONE, 1, 0);
@@ -346,6 +350,7 @@ void stubs_emit(struct soft_vcpu *v)
 	emit_exits(&e, &cache->stubs);
 	emit_op_stubs(&e, &cache->stubs);
 	emit_memory_stubs(&e, &cache->stubs);
+	syscall_stubs_emit(&e, &cache->stubs);
 	cache->stubs_end = align_up((u64)(e.p - cache->rw), 64);
 	cache->used = cache->stubs_end;
 }

@@ -8,6 +8,10 @@
 /** Emits the stubs at the start of the cache and fills cache->stubs. Outside. */
 void stubs_emit(struct soft_vcpu *v);
 
+/** Those of SYSCALL and SYSRET; what they go on to is there. */
+struct emitter;
+void syscall_stubs_emit(struct emitter *e, struct stubs *s);
+
 /* Called by the stubs; dispatch.c and run.c. */
 u64 soft_dispatch(struct soft_vcpu *v);
 void soft_translate_pending(struct soft_vcpu *v);

@@ -10,7 +10,13 @@
 #include "engine/soft/translate/listing.h"
 #include "engine/soft/translate/translator.h"
 
-#define CODE_MAX (48u << 10) /* bytes of host code that one block can take, generously */
+/* Bytes that one block can take. Of code it is what nearly all do with, and a block of a single
+ * instruction certainly. */
+#define CODE_MAX (16u << 10)
+#define METADATA_MAX                                                                               \
+	(sizeof(struct block) + BLOCK_EXITS_MAX * sizeof(struct block_exit) +                      \
+	 (BLOCK_INSNS_MAX + BLOCK_EXITS_MAX) * sizeof(struct insn) +                               \
+	 sizeof(((struct translator *)0)->map) + 64)
 
 /* ---- decoding ---- */
 
@@ -120,7 +126,7 @@ static bool goes_on_behind(struct translator *t, const struct decoded *d)
 static int decode_block(struct translator *t, const struct code_source *source)
 {
 	u64 rip = source->rip, linear = source->linear;
-	u32 limit = t->mode & (MODE_ONE | MODE_STEP) ? 1 : BLOCK_INSNS_MAX;
+	u32 limit = t->mode & (MODE_ONE | MODE_STEP) ? 1 : t->insns_max;
 	bool shadow = false;
 
 	while (t->count < limit) {
@@ -166,10 +172,9 @@ static int decode_block(struct translator *t, const struct code_source *source)
 
 /* ---- emission ---- */
 
-void emit_op(struct translator *t, const struct decoded *d)
+void emit_op_by(struct translator *t, const struct decoded *d, const u8 *stub)
 {
 	struct emitter *e = &t->e;
-	const struct stubs *stubs = &t->v->cache->stubs;
 	struct insn *insn = cache_alloc(t->v->cache, sizeof(*insn));
 	if (!insn) {
 		t->no_memory = true;
@@ -185,9 +190,15 @@ void emit_op(struct translator *t, const struct decoded *d)
 	e_store_gs_imm(e, GS(rip), d->rip, S0);
 	e_mov_imm(e, S1, (u64)insn);
 	if (op_properties[insn->op] & OP_ENDS)
-		e_jmp_to(e, stubs->op_end - e->to_rx);
+		e_jmp_to(e, stub - e->to_rx);
 	else
-		e_call_to(e, stubs->op - e->to_rx);
+		e_call_to(e, stub - e->to_rx);
+}
+
+void emit_op(struct translator *t, const struct decoded *d)
+{
+	const struct stubs *stubs = &t->v->cache->stubs;
+	emit_op_by(t, d, op_properties[d->insn.op] & OP_ENDS ? stubs->op_end : stubs->op);
 }
 
 static void emit_direction_flag(struct translator *t, const struct decoded *d)
@@ -318,12 +329,22 @@ static struct block *new_block(struct soft_vcpu *v, const struct code_source *so
 	return b;
 }
 
-/* 0, -EFBIG (needs the next page), or -ENOSPC (cache full). */
-static int make_block(struct translator *t, const struct code_source *source)
+/* 0, -EFBIG (needs the next page), or -ENOSPC (has to be shorter than @insns_max). */
+static int make_block(struct soft_vcpu *v, const struct code_source *source, u32 mode,
+		      u32 insns_max)
 {
-	struct block_cache *cache = t->v->cache;
-	if (cache->used + CODE_MAX > cache->size || cache->count >= BLOCKS_MAX)
-		return -ENOSPC;
+	struct block_cache *cache = v->cache;
+	struct translator *t = cache->translator;
+	memset(t, 0, offsetof(struct translator, insns));
+	t->cold_count = 0;
+	t->slow_count = 0;
+	t->map_count = 0;
+	t->side_count = 0;
+	t->miss_count = 0;
+	t->v = v;
+	t->mode = mode;
+	t->insns_max = insns_max;
+	cache_make_room(t->v, CODE_MAX, METADATA_MAX);
 	t->block = new_block(t->v, source, t->mode);
 	if (!t->block)
 		return -ENOSPC;
@@ -342,10 +363,6 @@ static int make_block(struct translator *t, const struct code_source *source)
 		return r;
 	find_groups(t);
 	u16 live_at_start = find_live_flags(t);
-	u32 exits = t->branches + t->group_count + 2;
-	t->block->exits = cache_alloc(cache, exits * sizeof(*t->block->exits));
-	if (!t->block->exits)
-		return -ENOSPC;
 	emit_block(t, live_at_start);
 
 	struct block *b = t->block;
@@ -362,15 +379,11 @@ static int make_block(struct translator *t, const struct code_source *source)
 struct block *translate(struct soft_vcpu *v, const struct code_source *source, u32 mode, int *error)
 {
 	struct translator *t = v->cache->translator;
-	memset(t, 0, offsetof(struct translator, insns));
-	t->cold_count = 0;
-	t->slow_count = 0;
-	t->map_count = 0;
-	t->side_count = 0;
-	t->miss_count = 0;
-	t->v = v;
-	t->mode = mode;
-	*error = make_block(t, source);
+	u32 insns_max = BLOCK_INSNS_MAX;
+	do {
+		*error = make_block(v, source, mode, insns_max);
+		insns_max /= 2;
+	} while (*error == -ENOSPC && insns_max);
 	if (*error)
 		return NULL;
 	struct block *b = t->block;

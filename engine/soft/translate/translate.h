@@ -16,7 +16,7 @@ struct code_source {
 
 /**
  * Translates and enters the block at @source. NULL with *error: -EFBIG, the first instruction goes
- * on in the next page, which has to be fetched; -ENOSPC, the cache is full: reset it.
+ * on in the next page, which has to be fetched. Older blocks make room, see block.h.
  */
 struct block *translate(struct soft_vcpu *v, const struct code_source *source, u32 mode,
 			int *error);

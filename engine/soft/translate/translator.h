@@ -93,7 +93,8 @@ struct translator {
 	u16 live;    /* flags live after the current instruction */
 	u32 current; /* index of the current instruction */
 	bool body_acquire, body_host_after;
-	bool no_memory; /* metadata exhausted: reset the cache */
+	bool no_memory; /* metadata exhausted: the block has to be shorter */
+	u32 insns_max;	/* instructions that the block may have */
 	u32 count;
 	u32 branches; /* conditional branches that the block goes on behind */
 	struct decoded insns[BLOCK_INSNS_MAX];
@@ -174,6 +175,8 @@ void emit_leave(struct translator *t, const struct decoded *d);
 void emit_lea(struct translator *t, const struct decoded *d);
 /** A call of the instruction's C function. */
 void emit_op(struct translator *t, const struct decoded *d);
+/** The same through @stub, which is called, or jumped to if the instruction has OP_ENDS. */
+void emit_op_by(struct translator *t, const struct decoded *d, const u8 *stub);
 
 /** Host register of guest @g, or REG_NONE if it lives in memory. */
 static inline int host_reg(int g)
