@@ -16,6 +16,7 @@
 #include "engine/soft/translate/ops.h"
 #include "engine/soft/translate/stubs.h"
 #include "engine/soft/translate/translator.h"
+#include "engine/soft/translate/written.h"
 #include "engine/soft/timer.h"
 
 /* ---- instructions done in C ---- */
@@ -108,10 +109,13 @@ void *soft_miss(struct soft_vcpu *v, u64 address, u32 description, u64 *return_a
 }
 
 /* For several accesses at once, see groups.c. */
-void *soft_group(struct soft_vcpu *v, u64 address, u32 description)
+void *soft_group(struct soft_vcpu *v, u64 address, u32 description, const u64 *return_address)
 {
-	return tlb_try(v, address, GROUP_LENGTH(description), description & GROUP_WRITES,
-		       (enum mmu_index)GROUP_INDEX(description));
+	void *p = tlb_try(v, address, GROUP_LENGTH(description), description & GROUP_WRITES,
+			  (enum mmu_index)GROUP_INDEX(description));
+	if (!p)
+		block_check_failed(v, (const void *)*return_address);
+	return p;
 }
 
 void soft_miss_attention(struct soft_vcpu *v, const void *pc)
@@ -218,6 +222,8 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 {
 	struct pending_events *ev = &v->events;
 
+	if (atomic_load(&v->attention) & ATTENTION_WRITTEN)
+		code_take_written(v);
 	if (v->stepped)
 		finish_step(v);
 	else

@@ -16,7 +16,10 @@ struct error;
 	X(inline_ops,                                                                              \
 	  "short system instructions (CLI, STI, SWAPGS, STAC, RDTSC...) without a call")           \
 	X(syscalls, "SYSCALL and SYSRET without the dispatcher")                                   \
+	X(exits,                                                                                   \
+	  "what a thread knows kept between exits, no system call, timer or clock for each")       \
 	X(groups, "one address check for several accesses by the same registers")                  \
+	X(loops, "address checks moved out of loops of one block")                                 \
 	X(liveness, "flags found dead by looking behind the end of a block")                       \
 	X(forms, "instructions decoded by comparing with earlier ones of the same form")           \
 	X(traces, "blocks that go on behind branches")                                             \

@@ -182,7 +182,8 @@ void sys_write(struct soft_vcpu *v, u64 linear, u32 size, u64 value);
 
 /**
  * Bytes [gpa, gpa+size) of a page with PAGE_HAS_CODE were or are being written: throws away this
- * vCPU's blocks made of them. Clears the page's flag when no block is left.
+ * vCPU's blocks made of them, at this or another address. Clears the page's flag when no block is
+ * left.
  */
 void blocks_invalidate(struct soft_vcpu *v, u64 gpa, u32 size);
 

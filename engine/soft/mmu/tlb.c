@@ -206,7 +206,8 @@ void tlb_protect_host(struct soft_vcpu *v, const u8 *host)
 	u32 groups = BIT(WRITER_GROUPS) - 1;
 
 	v->protect_epoch++;
-	if (v->vm->tune.writers && slot && slot->writers && v->vm->vcpu_count <= 1) {
+	if (v->vm->tune.writers && slot && slot->writers && v->vm->vcpu_count <= 1 &&
+	    !v->vm->slots_share) {
 		u64 page = (u64)(host - slot->host) / PAGE_SIZE;
 
 		groups = slot->writers[page];

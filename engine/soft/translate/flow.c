@@ -125,10 +125,11 @@ static bool chainable(const struct translator *t, u64 target)
 	       (linear & PAGE_MASK) == t->page;
 }
 
-/* The jump at @site leaves for @target; flags are where t->parked says. Its way is emitted last. */
-static void add_side_exit(struct translator *t, u8 *site, u64 target, u32 insn, bool cs_checked)
+struct side_exit *add_side_exit(struct translator *t, u8 *site, u64 target, u32 insn,
+				bool cs_checked)
 {
-	t->side[t->side_count++] = (struct side_exit){
+	struct side_exit *side = &t->side[t->side_count++];
+	*side = (struct side_exit){
 	    .site = site,
 	    .target = target,
 	    .insn = insn,
@@ -136,6 +137,7 @@ static void add_side_exit(struct translator *t, u8 *site, u64 target, u32 insn, 
 	    .parked = t->parked,
 	    .cs_checked = cs_checked,
 	};
+	return side;
 }
 
 /* Leaves for another page, from here on. */
@@ -193,6 +195,8 @@ static void emit_exit_stub(struct translator *t, const struct side_exit *side)
 	exit->target = side->target;
 	exit->parked = side->parked;
 	exit->plain = side->plain;
+	exit->inner = side->inner;
+	exit->cold = side->cold;
 	exit->site = (u32)(side->site - t->v->cache->rw);
 	exit->stub = (u32)(e->p - t->v->cache->rw);
 	r14_changes(t);
@@ -237,6 +241,12 @@ static void emit_two_ways(struct translator *t, const struct decoded *d, u8 *tak
 static void emit_jcc(struct translator *t, const struct decoded *d)
 {
 	flags_to_host(t, S0);
+	if (t->looping && t->current + 1 == t->count) {
+		u8 *out = e_jcc(&t->e, d->cond ^ 1);
+		add_side_exit(t, out, d->next_rip, t->current, false);
+		emit_loop_turn(t);
+		return;
+	}
 	emit_two_ways(t, d, e_jcc(&t->e, d->cond));
 }
 
