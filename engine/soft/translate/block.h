@@ -101,7 +101,8 @@ struct stubs {
 	const u8 *plain_parked; /* v->rip set, flags parked, nothing to chain */
 	const u8 *plain_exit;	/* as exit, nothing to chain */
 	const u8 *indirect;	/* called: r14 = target, r15 = undo of RSP, flags parked */
-	/* As indirect, when the address was not in its own slot of the jump cache of that index. */
+	/* As indirect, when the address was not in its own slot of the jump cache of that index:
+	 * looks at the others. */
 	const u8 *second[MMU_COUNT], *second_end[MMU_COUNT];
 	const u8 *kicked;  /* r15 = jump-cache offset, flags parked: entry was hit while kicked */
 	const u8 *op;	   /* r15 = struct insn *, v->rip set, flags parked */
