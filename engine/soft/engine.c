@@ -17,6 +17,7 @@
 #include "engine/soft/system/xstate.h"
 #include "engine/soft/timer.h"
 #include "engine/soft/translate/block.h"
+#include "engine/soft/translate/written.h"
 
 #define CODE_CACHE_SIZE (64ull << 20)
 #define CODE_CACHE_MIN	(1ull << 20)
@@ -242,6 +243,16 @@ static int insert_slot(struct soft_vm *vm, const struct kvm_userspace_memory_reg
 	return 0;
 }
 
+static bool slots_share(const struct soft_vm *vm)
+{
+	for (u32 n = 0; n < vm->slot_count; n++)
+		for (u32 k = n + 1; k < vm->slot_count; k++)
+			if (vm->slots[n].host < vm->slots[k].host + vm->slots[k].size &&
+			    vm->slots[k].host < vm->slots[n].host + vm->slots[n].size)
+				return true;
+	return false;
+}
+
 static int soft_set_memory(struct engine_vm *base, const struct kvm_userspace_memory_region *r)
 {
 	struct soft_vm *vm = soft_vm_of(base);
@@ -257,8 +268,14 @@ static int soft_set_memory(struct engine_vm *base, const struct kvm_userspace_me
 	if (old)
 		delete_slot(vm, old);
 	int result = r->memory_size ? insert_slot(vm, r) : 0;
+	vm->slots_share = slots_share(vm);
 	forget_translations(vm);
 	return result;
+}
+
+static void soft_memory_written(struct engine_vm *base, u64 gpa, u64 size)
+{
+	code_memory_written(soft_vm_of(base), gpa, size);
 }
 
 /* ---- interrupt chips ---- */
@@ -487,6 +504,7 @@ const struct engine engine_soft = {
     .vm_destroy = soft_vm_destroy,
     .vm_check_extension = soft_check_extension,
     .vm_set_memory = soft_set_memory,
+    .vm_memory_written = soft_memory_written,
     .vm_create_irqchip = soft_create_irqchip,
     .vm_create_pit = soft_create_pit,
     .vm_irq_line = soft_irq_line,

@@ -210,12 +210,26 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 	e_jmp_to(e, dispatch);
 
 	s->indirect = here(e);
-	e_store_gs(e, W64, S0, GS(rip));
 	e_store_gs(e, W64, S1, GS(branch_undo));
+	const u8 *indirect = e->p;
+	e_store_gs(e, W64, S0, GS(rip));
 	e_mem(e, W64, 0x8b, S0, RSP, REG_NONE, 1, 0);
 	e_store_gs(e, W64, S0, GS(branch_pc));
 	save_guest(e);
 	e_jmp_to(e, dispatch);
+
+	for (enum mmu_index index = 0; index < MMU_COUNT; index++) {
+		s32 table = GS(jump) + (s32)sizeof(((struct soft_vcpu *)0)->jump[0]) * (s32)index;
+		s->second[index] = here(e);
+		e_store_gs(e, W64, S1, GS(branch_undo));
+		e_jump_slot(e);
+		e_alu_imm(e, W32, ALU_XOR, S1, sizeof(struct jump_entry)); /* jump_second() */
+		e_gs_base(e, W64, 0x3b, S0, S1, table);
+		e_patch(e, e_jcc(e, CC_NE), indirect);
+		e_alu_imm(e, W64, ALU_ADD, RSP, 8);
+		e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
+		s->second_end[index] = here(e);
+	}
 
 	s->kicked = here(e);
 	save_guest(e);
@@ -288,6 +302,7 @@ static void emit_memory_stubs(struct emitter *e, struct stubs *s)
 	e_self(e);
 	e_mov(e, W64, RSI, S0);
 	e_mov(e, W32, RDX, S1);
+	e_mov(e, W64, RCX, RSP); /* where the return address is */
 	e_alu_imm(e, W64, ALU_SUB, RSP, 8);
 	e_call_c(e, (void *)soft_group);
 	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
