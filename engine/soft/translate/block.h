@@ -91,18 +91,18 @@ struct stubs {
 	const u8 *dispatch;	  /* guest state is in memory: ask the dispatcher where to go */
 	const u8 *dispatch_ready; /* from here to dispatch_end: rewind to dispatch on a kick */
 	const u8 *dispatch_end;
-	const u8 *leave;       /* back to the caller of enter */
-	const u8 *exit;	       /* r15 = struct block_exit *, v->rip set, flags in host */
-	const u8 *exit_parked; /* the same, flags parked */
+	const u8 *leave;	/* back to the caller of enter */
+	const u8 *exit;		/* r15 = struct block_exit *, v->rip set, flags in host */
+	const u8 *exit_parked;	/* the same, flags parked */
 	const u8 *plain_parked; /* v->rip set, flags parked, nothing to chain */
-	const u8 *plain_exit;  /* as exit, nothing to chain */
-	const u8 *indirect;    /* called: r14 = target, r15 = undo of RSP, flags parked */
-	const u8 *kicked; /* r15 = jump-cache offset, flags parked: entry was hit while kicked */
-	const u8 *op;	  /* r15 = struct insn *, v->rip set, flags parked */
-	const u8 *op_end; /* the same, goes on in the dispatcher */
-	const u8 *miss;	  /* r14 = address, r15 = access description: r14 = hva */
-	const u8 *group;  /* r14 = address, r15 = access description: r14 = hva or 0 */
-	const u8 *commit; /* bounce buffer to guest memory; flags parked */
+	const u8 *plain_exit;	/* as exit, nothing to chain */
+	const u8 *indirect;	/* called: r14 = target, r15 = undo of RSP, flags parked */
+	const u8 *kicked;  /* r15 = jump-cache offset, flags parked: entry was hit while kicked */
+	const u8 *op;	   /* r15 = struct insn *, v->rip set, flags parked */
+	const u8 *op_end;  /* the same, goes on in the dispatcher */
+	const u8 *miss;	   /* r14 = address, r15 = access description: r14 = hva */
+	const u8 *group;   /* r14 = address, r15 = access description: r14 = hva or 0 */
+	const u8 *commit;  /* bounce buffer to guest memory; flags parked */
 	const u8 *syscall; /* as op_end, v->next_rip set: SYSCALL from 64-bit code */
 	const u8 *sysret;  /* as op_end: SYSRET to 64-bit code at CPL 0 */
 	const u8 *check_begin[CHECK_COUNT]; /* attention checks that a kick rewinds to: [begin,
@@ -116,6 +116,7 @@ struct stubs {
 struct page_chain {
 	struct block *first;
 	u64 lines[2]; /* bit per 32 bytes of a page: no bit, no block depends on them */
+	bool stale;   /* some bits may stand for blocks that are gone */
 };
 
 struct block_cache {
@@ -125,6 +126,7 @@ struct block_cache {
 	u64 used;      /* where the next block goes */
 	u8 *arena;     /* metadata */
 	u64 arena_size, arena_used, arena_limit;
+	u64 populated, arena_populated; /* bytes of each that have had memory asked for */
 	struct block **by_age; /* a ring too: @count blocks, valid or not, from @oldest on */
 	u32 age_mask, oldest, count;
 	struct block **hash; /* hash_mask + 1 */
