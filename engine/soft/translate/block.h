@@ -127,6 +127,7 @@ struct stubs {
 struct page_chain {
 	struct block *first;
 	u64 lines[2]; /* bit per 32 bytes of a page: no bit, no block depends on them */
+	bool stale;   /* some bits may stand for blocks that are gone */
 };
 
 struct block_cache {
@@ -136,6 +137,7 @@ struct block_cache {
 	u64 used;      /* where the next block goes */
 	u8 *arena;     /* metadata */
 	u64 arena_size, arena_used, arena_limit;
+	u64 populated, arena_populated; /* bytes of each that have had memory asked for */
 	struct block **by_age; /* a ring too: @count blocks, valid or not, from @oldest on */
 	u32 age_mask, oldest, count;
 	struct block **hash; /* hash_mask + 1 */
