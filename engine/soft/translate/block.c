@@ -104,6 +104,14 @@ static void add_lines(struct page_chain *chain, const struct block *b)
 		mark_lines(chain, b->look[n].first, b->look[n].last);
 }
 
+static void renew_lines(struct block_cache *cache, struct page_chain *chain)
+{
+	chain->lines[0] = chain->lines[1] = 0;
+	for (const struct block *b = chain->first; b; b = b->page_next[page_link(cache, b, chain)])
+		add_lines(chain, b);
+	chain->stale = false;
+}
+
 static void page_insert(struct block_cache *cache, struct block *b, u64 gpa)
 {
 	struct page_chain *chain = page_chain(cache, gpa);
@@ -120,6 +128,7 @@ static void page_remove(struct block_cache *cache, struct block *b, u64 gpa)
 {
 	struct page_chain *chain = page_chain(cache, gpa);
 	u32 n = page_link(cache, b, chain);
+	chain->stale = true;
 	struct block *next = b->page_next[n], *prev = b->page_prev[n];
 	if (next)
 		next->page_prev[page_link(cache, next, chain)] = prev;
@@ -217,37 +226,71 @@ static void remove_block(struct soft_vcpu *v, struct block *b)
 	jump_cache_drop(v, MODE_MMU(b->mode), b->linear);
 }
 
+/* No block is of the page at @gpa. There may be some of the same memory at another address. */
 static void unmark_page(struct soft_vcpu *v, u64 gpa)
 {
 	struct memslot *slot = phys_slot(v->vm, gpa);
-	if (slot)
-		slot->page_flags[(gpa - slot->gpa) >> 12] &= (u8)~PAGE_HAS_CODE;
+	if (slot && !v->vm->slots_share)
+		atomic_fetch_and((_Atomic u8 *)&slot->page_flags[(gpa - slot->gpa) >> 12],
+				 (u8)~PAGE_HAS_CODE);
 }
 
-void blocks_invalidate(struct soft_vcpu *v, u64 gpa, u32 size)
+static void throw_away(struct soft_vcpu *v, struct block *b)
+{
+	remove_block(v, b);
+	v->stats.blocks_invalidated++;
+	/* It may be the one that is running. */
+	v->pending_link = 0;
+	vcpu_attention(v, ATTENTION_IRQ);
+}
+
+static void invalidate_at(struct soft_vcpu *v, u64 gpa, u32 size)
 {
 	struct block_cache *cache = v->cache;
 	struct page_chain *chain = page_chain(cache, gpa);
 	bool left = false;
-	if (!has_lines(chain, gpa, gpa + size - 1))
+	if (!has_lines(chain, gpa, gpa + size - 1)) {
+		if (!chain->first)
+			unmark_page(v, gpa);
 		return;
-	chain->lines[0] = chain->lines[1] = 0;
+	}
 	for (struct block *b = chain->first, *next; b; b = next) {
 		next = b->page_next[page_link(cache, b, chain)];
 		bool near;
 		if (block_touches(b, gpa, size, &near)) {
-			remove_block(v, b);
-			v->stats.blocks_invalidated++;
-			/* It may be the one that is running. */
-			v->pending_link = 0;
-			vcpu_attention(v, ATTENTION_IRQ);
+			throw_away(v, b);
 		} else {
 			left |= near;
-			add_lines(chain, b);
 		}
 	}
+	if (chain->stale)
+		renew_lines(cache, chain);
 	if (!left)
 		unmark_page(v, gpa);
+}
+
+void blocks_invalidate(struct soft_vcpu *v, u64 gpa, u32 size)
+{
+	struct soft_vm *vm = v->vm;
+	invalidate_at(v, gpa, size);
+	if (likely(!vm->slots_share))
+		return;
+	u8 *host = phys_ram(vm, gpa);
+	for (u32 n = 0; n < vm->slot_count; n++) {
+		struct memslot *slot = &vm->slots[n];
+		if (host >= slot->host && host < slot->host + slot->size)
+			invalidate_at(v, slot->gpa + (u64)(host - slot->host), size);
+	}
+}
+
+void blocks_invalidate_all(struct soft_vcpu *v)
+{
+	struct block_cache *cache = v->cache;
+	for (u32 n = 0; n < cache->count; n++) {
+		struct block *b = cache->by_age[(cache->oldest + n) & cache->age_mask];
+		if (b->valid)
+			throw_away(v, b);
+	}
 }
 
 static void unmark_page_without_code(struct soft_vcpu *v, u64 gpa)
@@ -343,7 +386,12 @@ void block_check_failed(struct soft_vcpu *v, const void *pc)
 
 void block_poke(struct soft_vcpu *v, const void *pc)
 {
+	const struct stubs *stubs = &v->cache->stubs;
 	struct block *b = block_of_host(v, pc);
+	for (enum mmu_index index = 0; index < MMU_COUNT; index++)
+		if ((const u8 *)pc >= stubs->second[index] &&
+		    (const u8 *)pc < stubs->second_end[index])
+			jump_cache_poke(v, index, stubs->kicked);
 	if (!b)
 		return;
 	for (u32 n = 0; n < b->exit_count; n++)
@@ -352,8 +400,7 @@ void block_poke(struct soft_vcpu *v, const void *pc)
 	bool user = MODE_MMU(b->mode) == MMU_USER;
 	u32 first = user ? MMU_USER : MMU_KERNEL, last = user ? MMU_USER : MMU_KERNEL_AC;
 	for (u32 index = first; index <= last; index++)
-		for (u32 n = 0; n < v->jump_logged[index]; n++)
-			v->jump[index][v->jump_log[index][n]].code = (u64)v->cache->stubs.kicked;
+		jump_cache_poke(v, (enum mmu_index)index, stubs->kicked);
 }
 
 u64 guest_rip_of_host(struct soft_vcpu *v, u64 host)

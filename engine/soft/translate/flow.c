@@ -52,10 +52,11 @@ static s32 undo_of(const struct decoded *d)
 }
 
 /* The jump at @site is taken with the target in r14, flags parked: not in the jump cache. */
-static void add_miss(struct translator *t, u8 *site, u32 insn)
+static void add_miss(struct translator *t, u8 *site, u32 insn, const u8 *stub)
 {
 	u32 n = t->miss_count++;
 	t->miss[n].site = site;
+	t->miss[n].stub = stub;
 	t->miss[n].insn = insn;
 	t->miss[n].undo = undo_of(&t->insns[insn]);
 }
@@ -68,7 +69,7 @@ static void emit_misses(struct translator *t)
 		e_patch(e, t->miss[n].site, e->p);
 		map_here(t, t->miss[n].insn, true);
 		e_mov_imm(e, S1, (u64)(s64)t->miss[n].undo);
-		e_call_to(e, t->v->cache->stubs.indirect - e->to_rx);
+		e_call_to(e, t->miss[n].stub - e->to_rx);
 	}
 }
 
@@ -77,11 +78,12 @@ static void emit_misses(struct translator *t)
 static void emit_jump_cache(struct translator *t, u64 known, u32 insn)
 {
 	struct emitter *e = &t->e;
+	const struct stubs *stubs = &t->v->cache->stubs;
 	s32 table = GS(jump) + (s32)sizeof(t->v->jump[0]) * (s32)t->index;
 	if (t->mode != t->block->mode) {
 		e_gs(e, W32, 0x81, ALU_CMP, GS(jump_mode) + 4 * (s32)t->index);
 		e32(e, t->mode & ~(u32)MODE_PLAIN);
-		add_miss(t, e_jcc(e, CC_NE), insn);
+		add_miss(t, e_jcc(e, CC_NE), insn, stubs->indirect);
 	}
 	if (known != ~0ull) {
 		e_mov_imm(e, S1, (u64)jump_slot(known) * sizeof(struct jump_entry));
@@ -89,7 +91,8 @@ static void emit_jump_cache(struct translator *t, u64 known, u32 insn)
 		e_jump_slot(e);
 	}
 	e_gs_base(e, W64, 0x3b, S0, S1, table);
-	add_miss(t, e_jcc(e, CC_NE), insn);
+	add_miss(t, e_jcc(e, CC_NE), insn,
+		 t->v->vm->tune.ways ? stubs->second[t->index] : stubs->indirect);
 	e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
 }
 
@@ -104,7 +107,7 @@ static void emit_goto_r14(struct translator *t, u32 size)
 		e_store_gs(e, W64, S0, GS(tmp[3]));
 		emit_single_end(t);
 		e_load_gs(e, W64, S0, GS(tmp[3]));
-		add_miss(t, e_jmp(e), t->count - 1);
+		add_miss(t, e_jmp(e), t->count - 1, t->v->cache->stubs.indirect);
 		return;
 	}
 	emit_jump_cache(t, ~0ull, t->count - 1);

@@ -8,6 +8,7 @@
  */
 #include "engine/soft/translate/stubs.h"
 
+#include "engine/soft/system/xstate.h"
 #include "engine/soft/translate/emit.h"
 
 /* Byte order of the callee-saved registers of the System V ABI */
@@ -93,11 +94,16 @@ static void e_self(struct emitter *e)
 	e_load_gs(e, W64, RDI, GS(self));
 }
 
-/* The host's own expectations of the FPU: x87 empty, MXCSR default, no dirty upper halves. */
+/* The host's own expectations of the FPU behind XSAVE: x87 empty, MXCSR default, no dirty upper
+ * halves. rdi = v. */
 static void e_host_fpu(struct emitter *e)
 {
+	e_mem(e, W32, 0xf6, 0, RDI, REG_NONE, 1, GS(fpu) + XSAVE_BV);
+	e8(e, XCR0_X87); /* test byte [], 1: x87 was in use */
+	u8 *unused = e_jcc(e, CC_E);
 	e8(e, 0xdb);
 	e8(e, 0xe3); /* fninit */
+	e_patch(e, unused, e->p);
 	e8(e, 0x65);
 	e8(e, 0x0f);
 	e8(e, 0xae);
@@ -204,12 +210,33 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 	e_jmp_to(e, dispatch);
 
 	s->indirect = here(e);
-	e_store_gs(e, W64, S0, GS(rip));
 	e_store_gs(e, W64, S1, GS(branch_undo));
+	const u8 *indirect = e->p;
+	e_store_gs(e, W64, S0, GS(rip));
 	e_mem(e, W64, 0x8b, S0, RSP, REG_NONE, 1, 0);
 	e_store_gs(e, W64, S0, GS(branch_pc));
 	save_guest(e);
 	e_jmp_to(e, dispatch);
+
+	for (enum mmu_index index = 0; index < MMU_COUNT; index++) {
+		s32 table = GS(jump) + (s32)sizeof(((struct soft_vcpu *)0)->jump[0]) * (s32)index;
+		s->second[index] = here(e);
+		e_store_gs(e, W64, S1, GS(branch_undo));
+		e_jump_slot(e);
+		u8 *found[JUMP_WAYS];
+		for (u32 k = 1; k < JUMP_WAYS; k++) {
+			e_alu_imm(e, W32, ALU_XOR, S1,
+				  (s32)((k ^ (k - 1)) * sizeof(struct jump_entry)));
+			e_gs_base(e, W64, 0x3b, S0, S1, table);
+			found[k] = e_jcc(e, CC_E);
+		}
+		e_jmp_to(e, indirect);
+		for (u32 k = 1; k < JUMP_WAYS; k++)
+			e_patch(e, found[k], e->p);
+		e_alu_imm(e, W64, ALU_ADD, RSP, 8);
+		e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
+		s->second_end[index] = here(e);
+	}
 
 	s->kicked = here(e);
 	save_guest(e);
@@ -338,6 +365,7 @@ void stubs_emit(struct soft_vcpu *v)
 	emit_op_stubs(&e, &cache->stubs);
 	emit_memory_stubs(&e, &cache->stubs);
 	syscall_stubs_emit(&e, &cache->stubs);
+	string_stubs_emit(&e, &cache->stubs);
 	cache->stubs_end = align_up((u64)(e.p - cache->rw), 64);
 	cache->used = cache->stubs_end;
 }

@@ -9,6 +9,7 @@
 #include "engine/soft/translate/inline_ops.h"
 #include "engine/soft/translate/listing.h"
 #include "engine/soft/translate/translator.h"
+#include "engine/soft/translate/written.h"
 
 /* Bytes that one block can take. Of code it is what nearly all do with, and a block of a single
  * instruction certainly. */
@@ -172,7 +173,7 @@ static int decode_block(struct translator *t, const struct code_source *source)
 
 /* ---- emission ---- */
 
-void emit_op_by(struct translator *t, const struct decoded *d, const u8 *stub)
+void emit_op_by(struct translator *t, const struct decoded *d, const u8 *stub, bool returns)
 {
 	struct emitter *e = &t->e;
 	struct insn *insn = cache_alloc(t->v->cache, sizeof(*insn));
@@ -189,16 +190,17 @@ void emit_op_by(struct translator *t, const struct decoded *d, const u8 *stub)
 	}
 	e_store_gs_imm(e, GS(rip), d->rip, S0);
 	e_mov_imm(e, S1, (u64)insn);
-	if (op_properties[insn->op] & OP_ENDS)
-		e_jmp_to(e, stub - e->to_rx);
-	else
+	if (returns)
 		e_call_to(e, stub - e->to_rx);
+	else
+		e_jmp_to(e, stub - e->to_rx);
 }
 
 void emit_op(struct translator *t, const struct decoded *d)
 {
 	const struct stubs *stubs = &t->v->cache->stubs;
-	emit_op_by(t, d, op_properties[d->insn.op] & OP_ENDS ? stubs->op_end : stubs->op);
+	bool returns = !(op_properties[d->insn.op] & OP_ENDS);
+	emit_op_by(t, d, returns ? stubs->op : stubs->op_end, returns);
 }
 
 static void emit_direction_flag(struct translator *t, const struct decoded *d)
@@ -304,18 +306,6 @@ static void emit_block(struct translator *t, u16 live_at_start)
 
 /* ---- blocks ---- */
 
-static void protect_page(struct soft_vcpu *v, u64 gpa)
-{
-	struct memslot *slot = phys_slot(v->vm, gpa);
-	if (!slot)
-		return;
-	u64 n = (gpa - slot->gpa) >> 12;
-	if (!(slot->page_flags[n] & PAGE_HAS_CODE)) {
-		slot->page_flags[n] |= PAGE_HAS_CODE;
-		tlb_protect_host(v, slot->host + (n << 12));
-	}
-}
-
 static struct block *new_block(struct soft_vcpu *v, const struct code_source *source, u32 mode)
 {
 	struct block *b = cache_alloc(v->cache, sizeof(*b));
@@ -346,7 +336,6 @@ static int make_block(struct soft_vcpu *v, const struct code_source *source, u32
 	t->v = v;
 	t->mode = mode;
 	t->insns_max = insns_max;
-	cache_make_room(t->v, CODE_MAX, METADATA_MAX);
 	t->block = new_block(t->v, source, t->mode);
 	if (!t->block)
 		return -ENOSPC;
@@ -382,9 +371,17 @@ static int make_block(struct soft_vcpu *v, const struct code_source *source, u32
 
 struct block *translate(struct soft_vcpu *v, const struct code_source *source, u32 mode, int *error)
 {
-	struct translator *t = v->cache->translator;
+	struct block_cache *cache = v->cache;
+	struct translator *t = cache->translator;
 	u32 insns_max = BLOCK_INSNS_MAX;
+	/* Room first: it may be made by the page's last block, which takes its mark with it. */
+	cache_make_room(v, CODE_MAX, METADATA_MAX);
+	u64 metadata = cache->arena_used;
+	code_mark_page(v, source->gpa);
+	if (source->next_page)
+		code_mark_page(v, source->next_gpa);
 	do {
+		cache->arena_used = metadata;
 		*error = make_block(v, source, mode, insns_max);
 		insns_max /= 2;
 	} while (*error == -ENOSPC && insns_max);
@@ -392,9 +389,6 @@ struct block *translate(struct soft_vcpu *v, const struct code_source *source, u
 		return NULL;
 	struct block *b = t->block;
 	block_insert(v, b);
-	protect_page(v, b->gpa);
-	if (b->gpa2 != ~0ull)
-		protect_page(v, b->gpa2);
 	v->stats.blocks_translated++;
 	v->stats.insns_translated += t->count;
 	v->stats.code_bytes += b->code_size;

@@ -128,6 +128,7 @@ struct translator {
 		u8 *site;
 		u32 insn;
 		s32 undo; /* for RSP, should the target turn out to be non-canonical */
+		const u8 *stub;
 	} miss[2 * BLOCK_EXITS_MAX + 4]; /* jump-cache misses */
 	u32 miss_count;
 	struct insn_map map[7 * BLOCK_INSNS_MAX + 1];
@@ -200,8 +201,8 @@ void emit_leave(struct translator *t, const struct decoded *d);
 void emit_lea(struct translator *t, const struct decoded *d);
 /** A call of the instruction's C function. */
 void emit_op(struct translator *t, const struct decoded *d);
-/** The same through @stub, which is called, or jumped to if the instruction has OP_ENDS. */
-void emit_op_by(struct translator *t, const struct decoded *d, const u8 *stub);
+/** The same through @stub, which is called if it @returns. */
+void emit_op_by(struct translator *t, const struct decoded *d, const u8 *stub, bool returns);
 
 /** Host register of guest @g, or REG_NONE if it lives in memory. */
 static inline int host_reg(int g)
