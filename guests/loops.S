@@ -959,7 +959,7 @@ far_displacement:
 	mov	[pdpt + 5 * 8], rax
 	mov	rax, offset far_pt + (PTE_P | PTE_W)
 	mov	[far_pd], rax
-	mov	rax, offset scratch + 10 * 0x1000 + (PTE_P | PTE_W)
+	mov	rax, offset scratch + 10 * 0x1000 + (PTE_P | PTE_W | PTE_A | PTE_D)
 	mov	[far_pt], rax
 	flush
 	mov	rbx, TEST_VA + 0x80000100
