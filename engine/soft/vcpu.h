@@ -152,6 +152,14 @@ struct mmu_context {
 	struct jump_entry jump[CONTEXT_JUMPS_MAX]; /* of MMU_USER */
 };
 
+/* A host address in translated code and the guest's RIP there, while the code cache's .oldest and
+ * the number of its resets are these. */
+#define FAULT_SITES 64
+
+struct fault_site {
+	u64 pc, rip, oldest, resets;
+};
+
 /* Why translated code must come out; bits of vcpu->attention. */
 #define ATTENTION_KICK	  BIT(0) /* vcpu_kick(): leave to the monitor */
 #define ATTENTION_IRQ	  BIT(1) /* an interrupt, NMI, INIT or SIPI may have become deliverable */
@@ -347,7 +355,8 @@ struct soft_vcpu {
 	struct block_cache *cache; /* translated code; private to this vCPU */
 	struct written written;
 	u32 jump_mode[MMU_COUNT]; /* mode that the jump cache's blocks have */
-	u64 commit_linear;	  /* where the bounce buffer goes, see soft_miss() */
+	struct fault_site fault_sites[FAULT_SITES];
+	u64 commit_linear; /* where the bounce buffer goes, see soft_miss() */
 	u32 commit_description;
 	u64 commit_elements; /* of an access under an opmask: those that it writes, bit by bit */
 	struct {
@@ -355,11 +364,11 @@ struct soft_vcpu {
 		const u8 *page, *next_page;
 		u32 mode;
 		bool need_next;
-	} source;	    /* of the block that the dispatcher wants translated */
-	u8 leave;	    /* enum leave_reason */
-	bool window_wanted; /* run->request_interrupt_window, without irqchip */
-	bool read_pending;  /* base.run holds a read that the monitor answers */
-	u64 timer_deadline; /* CLOCK_MONOTONIC ns the host timer is armed for; 0: not */
+	} source;		   /* of the block that the dispatcher wants translated */
+	u8 leave;		   /* enum leave_reason */
+	bool window_wanted;	   /* run->request_interrupt_window, without irqchip */
+	bool read_pending;	   /* base.run holds a read that the monitor answers */
+	u64 timer_deadline;	   /* CLOCK_MONOTONIC ns the host timer is armed for; 0: not */
 	struct engine_stats stats; /* but for the times: */
 	struct {
 		u64 guest, translate, halted, monitor; /* host TSC, as are: */
