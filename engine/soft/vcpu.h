@@ -149,7 +149,8 @@ struct mmu_context {
 	struct page_filter large_2m, large_1g, code_pages;
 	u16 number[CONTEXT_ENTRIES_MAX]; /* of entry[] in soft_vcpu.tlb seen as one array */
 	struct tlb_entry entry[CONTEXT_ENTRIES_MAX];
-	struct jump_entry jump[CONTEXT_JUMPS_MAX]; /* of MMU_USER */
+	u16 jump_slot[CONTEXT_JUMPS_MAX]; /* of jump[] in soft_vcpu.jump[MMU_USER] */
+	struct jump_entry jump[CONTEXT_JUMPS_MAX];
 };
 
 /* A host address in translated code and the guest's RIP there, while the code cache's .oldest and

@@ -113,6 +113,8 @@ static inline void filter_copy(struct page_filter *to, const struct page_filter 
 		filter_clear(to);
 }
 
+/** Puts @entry into @slot, which is good for it. The cache is not poked. */
+void jump_cache_enter(struct soft_vcpu *v, enum mmu_index index, u32 slot, struct jump_entry entry);
 /** Drops what the jump cache of @index has of @size bytes from @base on, whole pages. */
 void jump_cache_flush(struct soft_vcpu *v, enum mmu_index index, u64 base, u64 size);
 
