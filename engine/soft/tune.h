@@ -15,6 +15,7 @@ struct error;
 #define SOFT_TUNINGS(X)                                                                            \
 	X(inline_ops,                                                                              \
 	  "short system instructions (CLI, STI, SWAPGS, STAC, RDTSC...) without a call")           \
+	X(strings, "short REP MOVS and REP STOS without C")                                        \
 	X(syscalls, "SYSCALL and SYSRET without the dispatcher")                                   \
 	X(exits,                                                                                   \
 	  "what a thread knows kept between exits, no system call, timer or clock for each")       \

@@ -104,6 +104,14 @@ static void add_lines(struct page_chain *chain, const struct block *b)
 		mark_lines(chain, b->look[n].first, b->look[n].last);
 }
 
+static void renew_lines(struct block_cache *cache, struct page_chain *chain)
+{
+	chain->lines[0] = chain->lines[1] = 0;
+	for (const struct block *b = chain->first; b; b = b->page_next[page_link(cache, b, chain)])
+		add_lines(chain, b);
+	chain->stale = false;
+}
+
 static void page_insert(struct block_cache *cache, struct block *b, u64 gpa)
 {
 	struct page_chain *chain = page_chain(cache, gpa);
@@ -120,6 +128,7 @@ static void page_remove(struct block_cache *cache, struct block *b, u64 gpa)
 {
 	struct page_chain *chain = page_chain(cache, gpa);
 	u32 n = page_link(cache, b, chain);
+	chain->stale = true;
 	struct block *next = b->page_next[n], *prev = b->page_prev[n];
 	if (next)
 		next->page_prev[page_link(cache, next, chain)] = prev;
@@ -245,7 +254,6 @@ static void invalidate_at(struct soft_vcpu *v, u64 gpa, u32 size)
 			unmark_page(v, gpa);
 		return;
 	}
-	chain->lines[0] = chain->lines[1] = 0;
 	for (struct block *b = chain->first, *next; b; b = next) {
 		next = b->page_next[page_link(cache, b, chain)];
 		bool near;
@@ -253,9 +261,10 @@ static void invalidate_at(struct soft_vcpu *v, u64 gpa, u32 size)
 			throw_away(v, b);
 		} else {
 			left |= near;
-			add_lines(chain, b);
 		}
 	}
+	if (chain->stale)
+		renew_lines(cache, chain);
 	if (!left)
 		unmark_page(v, gpa);
 }

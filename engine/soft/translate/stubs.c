@@ -365,6 +365,7 @@ void stubs_emit(struct soft_vcpu *v)
 	emit_op_stubs(&e, &cache->stubs);
 	emit_memory_stubs(&e, &cache->stubs);
 	syscall_stubs_emit(&e, &cache->stubs);
+	string_stubs_emit(&e, &cache->stubs);
 	cache->stubs_end = align_up((u64)(e.p - cache->rw), 64);
 	cache->used = cache->stubs_end;
 }
