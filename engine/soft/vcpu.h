@@ -411,7 +411,7 @@ struct memslot {
 
 struct soft_vm {
 	struct engine_vm base;
-	struct memslot slots[MEMSLOTS_MAX]; /* used ones first, sorted by gpa */
+	struct memslot slots[MEMSLOTS_MAX]; /* used ones first, sorted by gpa; the others zero */
 	u32 slot_count;
 	bool slots_share;	 /* some host memory is in two slots */
 	struct irqchip *irqchip; /* NULL: none */
