@@ -29,7 +29,7 @@ struct error;
 	X(flushes, "only TLB entries in use touched by a flush, and fewer flushes")                \
 	X(walks, "page walks that set nothing and meet no fault done apart")                       \
 	X(writers, "where a page is entered for writing known, for when it gets code")             \
-	X(ways, "a second slot of the jump caches for each address")                               \
+	X(ways, "four slots of the jump caches for each address, not one")                         \
 	X(contexts, "TLBs and jump caches kept for each PCID")
 
 struct soft_tuning {
