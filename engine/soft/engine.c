@@ -11,6 +11,7 @@
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/run.h"
+#include "engine/soft/thread.h"
 #include "engine/soft/signals.h"
 #include "engine/soft/system/state.h"
 #include "engine/soft/system/xstate.h"
@@ -396,6 +397,7 @@ static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu *
 	if (!v)
 		return error_set(err, ENOMEM, "no memory for vCPU %u", id);
 	v->self = v;
+	run_begin_stats(v);
 	v->vm = vm;
 	v->host_mxcsr = HOST_MXCSR;
 	xstate_probe(&v->layout, vm->tune.avx512);
@@ -439,6 +441,7 @@ static void soft_vcpu_destroy(struct engine_vcpu *vcpu)
 {
 	struct soft_vcpu *v = soft_vcpu_of(vcpu);
 	timer_release(v);
+	thread_forget(v);
 	v->vm->vcpus[vcpu->id] = NULL;
 	atomic_fetch_sub(&v->vm->vcpu_count, 1);
 	free_vcpu(v);
@@ -485,8 +488,9 @@ static int soft_nmi(struct engine_vcpu *vcpu)
 
 static void soft_stats(struct engine_vcpu *vcpu, struct engine_stats *stats)
 {
-	const struct engine_stats *own = &soft_vcpu_of(vcpu)->stats;
-#define X(name, what) stats->name += own->name;
+	struct engine_stats own;
+	run_stats(soft_vcpu_of(vcpu), &own);
+#define X(name, what) stats->name += own.name;
 	ENGINE_COUNTERS(X)
 #undef X
 }

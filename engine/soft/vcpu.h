@@ -109,10 +109,17 @@ static inline u32 jump_slot(u64 linear)
 	return (u32)(linear ^ linear >> 12) & (JUMP_CACHE_SIZE - 1);
 }
 
-/** An address that does not belong to @slot. */
+/** Where the entry of an address may be that is not in its own @slot: its neighbour, which the
+ * stubs look at (stubs.second). */
+static inline u32 jump_second(u32 slot)
+{
+	return slot ^ 1;
+}
+
+/** An address that belongs neither to @slot nor to its neighbour. */
 static inline u64 jump_empty(u32 slot)
 {
-	return slot == 0 ? 1 : 0;
+	return slot < 2 ? 2 : 0;
 }
 
 /* Code addresses: the page's translation for instruction fetch. */
@@ -234,10 +241,11 @@ struct xstate_layout {
 struct soft_vcpu {
 	/* ---- reached by translated code and the stubs through GS; offsets matter, see translate/
 	 * ---- */
-	u64 regs[16]; /* in encoding order: rax rcx rdx rbx rsp rbp rsi rdi r8 .. r15 */
-	u64 rip;      /* CS-relative; set before every helper call */
-	u64 next_rip; /* address after the current instruction, set before every op call */
-	u64 tmp[4];   /* spill slots inside one instruction */
+	u64 regs[16];	/* in encoding order: rax rcx rdx rbx rsp rbp rsi rdi r8 .. r15 */
+	u64 rip;	/* CS-relative; set before every helper call */
+	u64 next_rip;	/* address after the current instruction, set before every op call */
+	u64 tmp[4];	/* spill slots inside one instruction */
+	u64 loop_limit; /* where a loop's register must not get without new checks: loops.c */
 	u64 group[GROUP_SLOTS]; /* hva of what a check covers, inside one block: groups.c */
 	u64 host_rsp;		/* host stack while inside the guest */
 	u64 pending_link;	/* exit site that wants to be chained, or 0; the dispatcher's */
@@ -348,14 +356,22 @@ struct soft_vcpu {
 		bool need_next;
 	} source;	    /* of the block that the dispatcher wants translated */
 	u8 leave;	    /* enum leave_reason */
-	u64 left_at;	    /* when vcpu_run() last returned, CLOCK_MONOTONIC ns */
 	bool window_wanted; /* run->request_interrupt_window, without irqchip */
 	bool read_pending;  /* base.run holds a read that the monitor answers */
 	u64 timer_deadline; /* CLOCK_MONOTONIC ns the host timer is armed for; 0: not */
-	struct engine_stats stats;
+	struct engine_stats stats; /* but for the times: */
+	struct {
+		u64 guest, translate, halted, monitor; /* host TSC, as are: */
+		u64 left_at;			       /* when vcpu_run() last returned */
+		u64 born;
+		u64 born_ns; /* CLOCK_MONOTONIC */
+	} ticks;
 
 	u64 signal_mask;      /* of that thread, outside signal handlers */
 	_Atomic int thread;   /* tid of the thread inside vcpu_run(), or 0 */
+	bool fsgsbase;	      /* the host's kernel lets programs use WRGSBASE */
+	u64 host_gs;	      /* that thread's GS base otherwise */
+	u32 timers_missed;    /* soft_timers_missed when last looked at */
 	int timer_thread;     /* tid that the timer signals; 0: no timer yet */
 	int timer;	      /* kernel timer id */
 	_Atomic u32 wake;     /* futex: bumped when a halted vCPU must look again */
@@ -445,6 +461,9 @@ enum leave_reason {
 
 /** The vCPU whose vcpu_run() this thread is in, or NULL. */
 extern __thread struct soft_vcpu *soft_current;
+
+/** Timers that fired on this thread while it was in no vcpu_run(). */
+extern __thread u32 soft_timers_missed;
 
 /* ---- implemented in engine/soft/vcpu.c ---- */
 

@@ -108,6 +108,9 @@ void context_flush(struct soft_vcpu *v, u64 pcid);
 /** Enters @code as the way on for @linear. The pages that it depends on have been fetched from by
  * mmu_fetch() since the cache was emptied. */
 void jump_cache_put(struct soft_vcpu *v, enum mmu_index index, u64 linear, const u8 *code);
+/** The entry of @linear, or NULL. */
+const struct jump_entry *jump_cache_find(const struct soft_vcpu *v, enum mmu_index index,
+					 u64 linear);
 /** Drops the entry of @linear. */
 void jump_cache_drop(struct soft_vcpu *v, enum mmu_index index, u64 linear);
 /** All blocks are gone: empties all jump caches, those of other PCIDs too. */

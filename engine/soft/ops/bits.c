@@ -105,17 +105,3 @@ void op_cache_line(struct soft_vcpu *v, const struct insn *i)
 	if (!tlb_lookup(v, linear, 1, false, v->mmu_index))
 		tlb_fill(v, linear, 1, ACCESS_READ, v->mmu_index, seg == SEG_SS);
 }
-
-/* ---- direct stores ---- */
-
-/* MOVDIR64B: 64 bytes from the memory operand to ES:reg, which must be aligned. SDM 2B. */
-void op_movdir64b(struct soft_vcpu *v, const struct insn *i)
-{
-	u64 to = v->regs[i->reg] & size_mask(i->addrsize);
-	u8 line[64];
-
-	mem_read_buf(v, (enum x86_seg)i->seg, insn_ea(v, i), line, sizeof(line));
-	if (seg_linear(v, SEG_ES, to, sizeof(line), ACCESS_WRITE) & (sizeof(line) - 1))
-		raise_gp(v, 0);
-	mem_write_buf(v, SEG_ES, to, line, sizeof(line));
-}

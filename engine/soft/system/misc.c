@@ -123,3 +123,18 @@ void op_nm(struct soft_vcpu *v, const struct insn *i)
 {
 	raise(v, EXC_NM);
 }
+
+/* MOVDIR64B: 64 bytes from the memory operand to ES:reg, which must be aligned. SDM 2B. */
+void op_movdir64b(struct soft_vcpu *v, const struct insn *i)
+{
+	u64 to = v->regs[i->reg] & (~0ull >> (64 - 8 * i->addrsize));
+	u8 line[64];
+
+	if (!i->is_mem || i->lock || !feature(v, FEATURE_MOVDIR64B))
+		raise_ud(v);
+	mem_read_buf(v, (enum x86_seg)i->seg, insn_ea(v, i), line, sizeof(line));
+	u64 linear = seg_linear(v, SEG_ES, to, sizeof(line), ACCESS_WRITE);
+	if (linear & (sizeof(line) - 1))
+		raise_gp(v, 0);
+	mem_write_linear(v, linear, line, sizeof(line), v->mmu_index, false);
+}

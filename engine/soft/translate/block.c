@@ -174,7 +174,11 @@ void block_link(struct soft_vcpu *v, struct block_exit *exit, struct block *targ
 			target->incoming->prev_incoming = &exit->next_incoming;
 		target->incoming = exit;
 	}
-	if (exit->linked == target)
+	if (exit->linked != target)
+		return;
+	if (exit->inner && target == exit->from)
+		patch(v->cache, exit, target->code + target->loop_body);
+	else
 		patch(v->cache, exit,
 		      target->code + (exit->parked ? target->entry_parked : target->entry_host));
 }
@@ -359,9 +363,42 @@ const struct insn_map *block_insn(const struct soft_vcpu *v, const struct block 
 	return &b->map[low];
 }
 
+#define CHECK_FAILURES_MAX 32
+#define JMP_REL32	   0xe9
+
+void block_check_failed(struct soft_vcpu *v, const void *pc)
+{
+	struct block_cache *cache = v->cache;
+	struct block *b = block_of_host(v, pc);
+	u32 at = (u32)((const u8 *)pc - cache->rx);
+	for (u32 n = 0; b && n < b->exit_count; n++) {
+		struct block_exit *exit = &b->exits[n];
+		if (!exit->plain || at < exit->cold || at > exit->site)
+			continue;
+		if (++exit->failures == CHECK_FAILURES_MAX) {
+			s32 rel = (s32)(exit->site - 1 - (exit->cold + 5));
+			cache->rw[exit->cold] = JMP_REL32;
+			__builtin_memcpy(cache->rw + exit->cold + 1, &rel, 4);
+		}
+		return;
+	}
+}
+
+/* Translated code of @index will come out when it looks for its way on. */
+static void jump_cache_poke(struct soft_vcpu *v, enum mmu_index index)
+{
+	for (u32 n = 0; n < v->jump_logged[index]; n++)
+		v->jump[index][v->jump_log[index][n]].code = (u64)v->cache->stubs.kicked;
+}
+
 void block_poke(struct soft_vcpu *v, const void *pc)
 {
+	const struct stubs *stubs = &v->cache->stubs;
 	struct block *b = block_of_host(v, pc);
+	for (enum mmu_index index = 0; index < MMU_COUNT; index++)
+		if ((const u8 *)pc >= stubs->second[index] &&
+		    (const u8 *)pc < stubs->second_end[index])
+			jump_cache_poke(v, index);
 	if (!b)
 		return;
 	for (u32 n = 0; n < b->exit_count; n++)
@@ -370,8 +407,7 @@ void block_poke(struct soft_vcpu *v, const void *pc)
 	bool user = MODE_MMU(b->mode) == MMU_USER;
 	u32 first = user ? MMU_USER : MMU_KERNEL, last = user ? MMU_USER : MMU_KERNEL_AC;
 	for (u32 index = first; index <= last; index++)
-		for (u32 n = 0; n < v->jump_logged[index]; n++)
-			v->jump[index][v->jump_log[index][n]].code = (u64)v->cache->stubs.kicked;
+		jump_cache_poke(v, (enum mmu_index)index);
 }
 
 u64 guest_rip_of_host(struct soft_vcpu *v, u64 host)

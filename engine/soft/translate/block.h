@@ -32,6 +32,9 @@ struct block_exit {
 	struct block *from;
 	bool parked; /* flags are in v->arith here, not in the host's */
 	bool plain;  /* leads to a MODE_PLAIN block */
+	bool inner;  /* back to the block's own loop_body */
+	u8 failures; /* plain: how often C could not help, see block_check_failed() */
+	u32 cold;    /* plain: where the way to C begins, cache offset */
 };
 
 /* Bytes that a translation depends on besides its own: offsets in its page, both inclusive. */
@@ -66,6 +69,7 @@ struct block {
 	u16 map_count;
 	u8 exit_count;
 	bool valid;
+	u16 loop_body; /* from .code: behind what holds for all turns of a loop; 0: none */
 	u8 look_count;
 	struct code_range look[BLOCK_LOOKS_MAX];
 	struct insn_map *map;
@@ -97,6 +101,8 @@ struct stubs {
 	const u8 *plain_parked; /* v->rip set, flags parked, nothing to chain */
 	const u8 *plain_exit;	/* as exit, nothing to chain */
 	const u8 *indirect;	/* called: r14 = target, r15 = undo of RSP, flags parked */
+	/* As indirect, when the address was not in its own slot of the jump cache of that index. */
+	const u8 *second[MMU_COUNT], *second_end[MMU_COUNT];
 	const u8 *kicked;  /* r15 = jump-cache offset, flags parked: entry was hit while kicked */
 	const u8 *op;	   /* r15 = struct insn *, v->rip set, flags parked */
 	const u8 *op_end;  /* the same, goes on in the dispatcher */
@@ -164,6 +170,9 @@ void block_link(struct soft_vcpu *v, struct block_exit *exit, struct block *targ
 struct block *block_of_host(struct soft_vcpu *v, const void *pc);
 /** The instruction that @pc belongs to. */
 const struct insn_map *block_insn(const struct soft_vcpu *v, const struct block *b, const void *pc);
+/** A check for several accesses has failed for good (soft_group()), called from @pc: after some
+ * times the check leads to the MODE_PLAIN block at once. */
+void block_check_failed(struct soft_vcpu *v, const void *pc);
 /** Makes the block that runs at @pc come out at its end: direct exits lead to their stubs,
  * jump-cache entries of the current MMU index to the `kicked` stub. Async-signal-safe on the vCPU's
  * own thread while it runs translated code. */

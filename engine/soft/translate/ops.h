@@ -93,7 +93,8 @@
 	OP(frstor, 0) /* FRSTOR, FLDENV */                                                         \
 	OP(invlpg, OP_ENDS)                                                                        \
 	OP(invpcid, OP_ENDS | OP_EXIT)                                                             \
-	OP(wbinvd, 0)	       /* and INVD */                                                      \
+	OP(wbinvd, 0) /* and INVD */                                                               \
+	OP(movdir64b, 0)                                                                           \
 	OP(hypercall, OP_ENDS) /* VMCALL, VMMCALL */                                               \
 	OP(gp, 0)	       /* raises #GP(0) */                                                 \
 	OP(ud, 0)	       /* raises #UD */                                                    \
@@ -132,7 +133,6 @@
 	OP(gather, 0)	  /* VGATHERxx VPGATHERxx, VEX */                                          \
 	OP(gather_k, 0)	  /* the same with opmask, EVEX */                                         \
 	OP(scatter, 0)	  /* VSCATTERxx VPSCATTERxx */                                             \
-	OP(movdir64b, 0)                                                                           \
 	OP(cache_line, 0) /* CLFLUSH CLFLUSHOPT CLWB: checks the address, then nothing */
 
 #define ALL_OPS(OP) SYSTEM_FLOW_OPS(OP) SYSTEM_STATE_OPS(OP) GENERAL_OPS(OP)

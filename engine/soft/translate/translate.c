@@ -286,6 +286,8 @@ static bool casts_shadow(const struct decoded *d)
 static void emit_block(struct translator *t, u16 live_at_start)
 {
 	emit_entries(t, live_at_start);
+	if (t->looping)
+		emit_loop_head(t);
 	for (u32 n = 0; n < t->count; n++) {
 		t->current = n;
 		t->live = t->live_after[n];
@@ -341,6 +343,8 @@ static int make_block(struct soft_vcpu *v, const struct code_source *source, u32
 	t->source = source;
 	t->r14_group = GROUP_NONE;
 	t->group_count = 0;
+	t->looping = false;
+	t->mem_index = REG_NONE;
 	t->e = (struct emitter){
 	    .p = cache->rw + cache->used,
 	    .limit = cache->rw + cache->used + CODE_MAX,
@@ -349,8 +353,8 @@ static int make_block(struct soft_vcpu *v, const struct code_source *source, u32
 	int r = decode_block(t, source);
 	if (r)
 		return r;
-	find_groups(t);
 	u16 live_at_start = find_live_flags(t);
+	find_groups(t, !live_at_start);
 	emit_block(t, live_at_start);
 
 	struct block *b = t->block;
