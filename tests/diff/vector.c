@@ -119,8 +119,8 @@ void put_gather(struct gen *g)
 			    .reg = vector_register(g),
 			    .vvvv = index & 16,
 			    .mask = 1 + below(g->r, 7)};
-	if (!(xstate.offered & XCR0_AVX512))
-		return;
+	if (!(xstate.offered & XCR0_AVX512) || move.reg == index)
+		return; /* one register for both is undefined: see above */
 	put_evex(g, &indices);
 	put_base(g, indices.reg);
 	put_mov(g, plan->base[0], one_in(g->r, 4) ? data_offset(g, 40) : edge(g));

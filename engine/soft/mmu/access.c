@@ -54,6 +54,26 @@ static struct span span_translate(struct soft_vcpu *v, u64 linear, u32 size, enu
 	return s;
 }
 
+/* The two parts of an access across the end of a page, if the TLB has both: plain RAM. */
+struct halves {
+	u8 *host[2];
+	u32 size[2];
+};
+
+static bool halves_lookup(const struct soft_vcpu *v, u64 linear, u32 size, bool write,
+			  enum mmu_index index, struct halves *h)
+{
+	u32 rest = (u32)(PAGE_SIZE - (linear & (PAGE_SIZE - 1)));
+
+	if (rest >= size)
+		return false;
+	h->size[0] = rest;
+	h->size[1] = size - rest;
+	h->host[0] = tlb_lookup(v, linear, rest, write, index);
+	h->host[1] = tlb_lookup(v, linear_add(v, linear, rest), size - rest, write, index);
+	return h->host[0] && h->host[1];
+}
+
 static void note_watchpoint(struct soft_vcpu *v, u64 linear, u32 size, bool write)
 {
 	if (unlikely(debug_armed(v)))
@@ -67,6 +87,14 @@ void mem_read_linear(struct soft_vcpu *v, u64 linear, void *buf, u32 size, enum 
 
 	if (likely(host)) {
 		ram_copy(buf, host, size);
+		return;
+	}
+
+	struct halves h;
+
+	if (halves_lookup(v, linear, size, false, index, &h)) {
+		ram_copy(buf, h.host[0], h.size[0]);
+		ram_copy((u8 *)buf + h.size[0], h.host[1], h.size[1]);
 		return;
 	}
 
@@ -92,6 +120,14 @@ void mem_write_linear(struct soft_vcpu *v, u64 linear, const void *buf, u32 size
 		return;
 	}
 
+	struct halves h;
+
+	if (halves_lookup(v, linear, size, true, index, &h)) {
+		ram_copy(h.host[0], buf, h.size[0]);
+		ram_copy(h.host[1], (const u8 *)buf + h.size[0], h.size[1]);
+		return;
+	}
+
 	struct span s = span_translate(v, linear, size, ACCESS_WRITE, index, stack);
 
 	if (s.host) {
@@ -106,7 +142,10 @@ void mem_write_linear(struct soft_vcpu *v, u64 linear, const void *buf, u32 size
 
 void mem_probe_write(struct soft_vcpu *v, u64 linear, u32 size, enum mmu_index index, bool stack)
 {
-	if (!tlb_lookup(v, linear, size, true, index))
+	struct halves h;
+
+	if (!tlb_lookup(v, linear, size, true, index) &&
+	    !halves_lookup(v, linear, size, true, index, &h))
 		span_translate(v, linear, size, ACCESS_WRITE, index, stack);
 }
 

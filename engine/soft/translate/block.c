@@ -384,13 +384,6 @@ void block_check_failed(struct soft_vcpu *v, const void *pc)
 	}
 }
 
-/* Translated code of @index will come out when it looks for its way on. */
-static void jump_cache_poke(struct soft_vcpu *v, enum mmu_index index)
-{
-	for (u32 n = 0; n < v->jump_logged[index]; n++)
-		v->jump[index][v->jump_log[index][n]].code = (u64)v->cache->stubs.kicked;
-}
-
 void block_poke(struct soft_vcpu *v, const void *pc)
 {
 	const struct stubs *stubs = &v->cache->stubs;
@@ -398,7 +391,7 @@ void block_poke(struct soft_vcpu *v, const void *pc)
 	for (enum mmu_index index = 0; index < MMU_COUNT; index++)
 		if ((const u8 *)pc >= stubs->second[index] &&
 		    (const u8 *)pc < stubs->second_end[index])
-			jump_cache_poke(v, index);
+			jump_cache_poke(v, index, stubs->kicked);
 	if (!b)
 		return;
 	for (u32 n = 0; n < b->exit_count; n++)
@@ -407,7 +400,7 @@ void block_poke(struct soft_vcpu *v, const void *pc)
 	bool user = MODE_MMU(b->mode) == MMU_USER;
 	u32 first = user ? MMU_USER : MMU_KERNEL, last = user ? MMU_USER : MMU_KERNEL_AC;
 	for (u32 index = first; index <= last; index++)
-		jump_cache_poke(v, (enum mmu_index)index);
+		jump_cache_poke(v, (enum mmu_index)index, stubs->kicked);
 }
 
 u64 guest_rip_of_host(struct soft_vcpu *v, u64 host)

@@ -17,7 +17,7 @@
  * tables of blocks. Pages are taken as they are touched. */
 #define CODE_PER_METADATA 1
 #define CODE_PER_AGE	  64
-#define CODE_PER_BUCKET	  1024
+#define CODE_PER_BUCKET	  256
 
 #define POPULATE_STEP (64ull << 10)
 

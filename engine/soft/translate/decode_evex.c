@@ -7,13 +7,16 @@
 bool evex_known(const ZydisDecodedInstruction *zi)
 {
 	switch (zi->meta.isa_set) {
-	/* Of the Xeon Phi alone: prefetches by gather, multiply-adds over four registers. */
+	/* Of the Xeon Phi, and of one generation alone. */
 	case ZYDIS_ISA_SET_AVX512ER_512:
 	case ZYDIS_ISA_SET_AVX512ER_SCALAR:
 	case ZYDIS_ISA_SET_AVX512PF_512:
 	case ZYDIS_ISA_SET_AVX512_4FMAPS_512:
 	case ZYDIS_ISA_SET_AVX512_4FMAPS_SCALAR:
 	case ZYDIS_ISA_SET_AVX512_4VNNIW_512:
+	case ZYDIS_ISA_SET_AVX512_VP2INTERSECT_128:
+	case ZYDIS_ISA_SET_AVX512_VP2INTERSECT_256:
+	case ZYDIS_ISA_SET_AVX512_VP2INTERSECT_512:
 		return false;
 	default:
 		return true;

@@ -267,6 +267,19 @@ static inline void e_alu_imm(struct emitter *e, int w, int n, int reg, s32 imm)
 #define ALU_XOR 6
 #define ALU_CMP 7
 
+/** Shift by a constant; @n is the group-2 operation. */
+static inline void e_shift(struct emitter *e, int w, int n, int reg, u8 count)
+{
+	e_rex(e, w, 0, 0, reg);
+	e8(e, 0xc1);
+	e8(e, 0xc0 | n << 3 | (reg & 7));
+	e8(e, count);
+}
+
+#define SHIFT_LEFT  4
+#define SHIFT_RIGHT 5
+#define SHIFT_ARITH 7
+
 /* Conditions of jcc */
 #define CC_E  4
 #define CC_NE 5
