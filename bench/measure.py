@@ -32,6 +32,10 @@ def lines_of(output, word):
     return [line.split()[1:] for line in output.splitlines() if line.startswith(word + " ")]
 
 
+def last_line(output):
+    return (output.strip().splitlines() or ["(none)"])[-1]
+
+
 def kernels(build, rounds, only=(), ms=200, units=None, options=(), fastest=False):
     """Returns {kernel: {side: [nanoseconds of an operation, a round each]}}; rounds is {side: how many}.
 
@@ -48,10 +52,12 @@ def kernels(build, rounds, only=(), ms=200, units=None, options=(), fastest=Fals
         say("kernels, round %d: %s" % (n + 1, side))
         command = [program] + words if side == "native" else \
             guest_command(side, build, initrd, append, options=options)
-        results = lines_of(run(command, KERNELS_LIMIT_S), "GUISE-KERNEL")
+        output = run(command, KERNELS_LIMIT_S)
+        results = lines_of(output, "GUISE-KERNEL")
         missing = set(only or KERNELS) - {fields[0] for fields in results}
         if missing:
-            raise Failure("no result on %s: %s" % (side, ", ".join(sorted(missing))))
+            raise Failure("no result on %s: %s; its last line: %s" %
+                          (side, ", ".join(sorted(missing)), last_line(output)))
         for name, median, least, _, checksum in results:
             collected.add(name, side, float(least if fastest else median), checksum)
     return collected.rows
@@ -80,8 +86,7 @@ def jobs(build, rounds, size, only=(), options=()):
                           options)
         output = run(command, JOBS_LIMIT_S)
         if not lines_of(output, "GUISE-JOBS"):
-            raise Failure("the jobs did not come to their end on %s; its last line: %s" %
-                          (side, (output.strip().splitlines() or ["(none)"])[-1]))
+            raise Failure("the jobs did not come to their end on %s; its last line: %s" % (side, last_line(output)))
         for fields in lines_of(output, "GUISE-RATE"):
             collected.add(fields[0], side, speed(fields))
         for name, seconds, checksum in lines_of(output, "GUISE-JOB"):

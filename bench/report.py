@@ -39,7 +39,7 @@ JOBS = {
     "python3": ("s", "pure-Python loops"), "gcc": ("s", "gcc -O2 of 3,000 lines of C")}
 JOB_GOAL, JOB_MEAN_GOAL = 2.0, 1.5
 BOOT_GOAL = 1 / 3
-MEMORY_GOAL_MIB, TINY_GOAL_MS = 48, 5
+MEMORY_GOAL_MIB, TINY_GOAL_MS, EXIT_GOAL_NS = 48, 5, 150
 
 
 def load(path):
@@ -129,7 +129,24 @@ def single_lines(results):
         out.append(("process start to the tiny guest's first output",
                     "%.1f ms (%.1f to %.1f)" % (median(ms), low, high), "%d ms" % TINY_GOAL_MS,
                     "met" if median(ms) < TINY_GOAL_MS else "even" if low < TINY_GOAL_MS else "short"))
+    port = port_write(results.get("exits") or "")
+    if port is not None:
+        out.append(("a port write that reaches the monitor and comes back", "%.0f ns" % port, "%d ns" % EXIT_GOAL_NS,
+                    "met" if port < EXIT_GOAL_NS else "short"))
     return out
+
+
+def port_write(exits):
+    """Returns soft's nanoseconds from the table of guise bench exits, or None."""
+    lines = [line for line in exits.splitlines() if line.strip()]
+    columns = lines[0].split() if lines else []
+    for line in lines[1:]:
+        if line.startswith("port write") and "soft" in columns:
+            try:
+                return float(line.split()[columns.index("soft") - len(columns)])
+            except ValueError:
+                return None
+    return None
 
 
 def where(results):

@@ -42,10 +42,11 @@ def available(side):
 def guest_command(side, build, initrd, append, memory=512, options=()):
     """Returns the command that boots build's guest kernel; memory in MiB, options are for guise run only."""
     kernel = os.path.join(build, "guest/vmlinuz")
-    append = "console=ttyS0 quiet " + append
+    # A kernel that panics ends the run instead of holding it up.
+    append = "console=ttyS0 quiet panic=-1 " + append
     if side == "soft":
         return [os.path.join(build, "guise"), "run", "-e", "soft", "-m", "%dM" % memory, "-k", kernel, "-i", initrd,
-                "-a", append, *options]
+                "-a", append, "--no-reboot", *options]
     return [qemu_program(), "-machine", "pc", "-accel", "tcg", "-cpu", "max", "-m", str(memory), "-nodefaults",
             "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", initrd,
             "-append", append]

@@ -25,10 +25,10 @@
 #define PORT	  0xf4
 
 #define ROUNDS	    31
-#define BATCH	    1000     /* exits between two readings of the clock, at most */
-#define BATCH_NS    2000000  /* after which an engine's turn ends early */
-#define GUEST_LOOPS 100	     /* instructions measured inside one exit */
-#define KICKS	    9	     /* of one turn */
+#define BATCH	    1000    /* exits between two readings of the clock, at most */
+#define BATCH_NS    2000000 /* after which an engine's turn ends early */
+#define GUEST_LOOPS 100	    /* instructions measured inside one exit */
+#define KICKS	    9	    /* of one turn */
 #define CPUID_MAX   256
 #define ENGINES_MAX 4
 
@@ -177,8 +177,7 @@ static int create(struct rig *rig, const struct engine *engine, struct error *er
 	ret = set_cpuid(rig);
 	if (ret == 0)
 		ret = set_state(rig);
-	return ret < 0 ? error_errno(err, -ret, "the measurement's processor state is refused")
-		       : 0;
+	return ret < 0 ? error_errno(err, -ret, "the measurement's processor state is refused") : 0;
 }
 
 /* ---- measuring ---- */

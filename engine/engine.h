@@ -126,6 +126,15 @@ struct engine {
 	int (*vm_set_memory)(struct engine_vm *vm,
 			     const struct kvm_userspace_memory_region *region);
 
+	/**
+	 * Bytes [@gpa, @gpa + @size) of the slots' memory have been written by other than vCPUs
+	 * (the monitor, a device) since the first vCPU was created: if they are code, the vCPUs run
+	 * the new one from now on, those in vcpu_run() from soon on. To be called after the
+	 * writing, before the guest is told of it. Any thread, while no slot changes. kvm: nothing
+	 * to do.
+	 */
+	void (*vm_memory_written)(struct engine_vm *vm, u64 gpa, u64 size);
+
 	/** KVM_CREATE_IRQCHIP: LAPICs, IOAPIC (24 pins), two PICs. Before the first vCPU. */
 	int (*vm_create_irqchip)(struct engine_vm *vm);
 

@@ -63,7 +63,9 @@ void guest_memory_destroy(struct guest_memory *mem);
  */
 void *guest_memory_at(const struct guest_memory *mem, u64 gpa, u64 length);
 
-/** Copies @length bytes out of or into guest RAM. 0, or -EFAULT with nothing copied. Any thread. */
+/** Copies @length bytes out of or into guest RAM. 0, or -EFAULT with nothing copied. Any thread.
+ * What is written once there are vCPUs, this way or another, has to be told to the engine
+ * (vm_memory_written). */
 int guest_memory_read(const struct guest_memory *mem, u64 gpa, void *to, u64 length);
 int guest_memory_write(const struct guest_memory *mem, u64 gpa, const void *from, u64 length);
 

@@ -67,8 +67,9 @@ static void run(struct vcpu *vcpu)
 					return;
 				continue;
 			}
-			/* Relaxed: a plain counter, read now and then by the watch. */
-			atomic_fetch_add_explicit(&vcpu->exits, 1, memory_order_relaxed);
+			/* A plain counter of this thread, read now and then by the watch. */
+			unsigned exits = atomic_load_explicit(&vcpu->exits, memory_order_relaxed);
+			atomic_store_explicit(&vcpu->exits, exits + 1, memory_order_relaxed);
 			if (ret < 0) {
 				vm_end(vcpu->vm, VM_HOST_FAILED, vcpu,
 				       "the %s engine cannot run vCPU %u any further: %s",

@@ -16,6 +16,7 @@
 #include "engine/soft/translate/ops.h"
 #include "engine/soft/translate/stubs.h"
 #include "engine/soft/translate/translator.h"
+#include "engine/soft/translate/written.h"
 #include "engine/soft/timer.h"
 
 /* ---- instructions done in C ---- */
@@ -108,10 +109,13 @@ void *soft_miss(struct soft_vcpu *v, u64 address, u32 description, u64 *return_a
 }
 
 /* For several accesses at once, see groups.c. */
-void *soft_group(struct soft_vcpu *v, u64 address, u32 description)
+void *soft_group(struct soft_vcpu *v, u64 address, u32 description, const u64 *return_address)
 {
-	return tlb_try(v, address, GROUP_LENGTH(description), description & GROUP_WRITES,
-		       (enum mmu_index)GROUP_INDEX(description));
+	void *p = tlb_try(v, address, GROUP_LENGTH(description), description & GROUP_WRITES,
+			  (enum mmu_index)GROUP_INDEX(description));
+	if (!p)
+		block_check_failed(v, (const void *)*return_address);
+	return p;
 }
 
 void soft_miss_attention(struct soft_vcpu *v, const void *pc)
@@ -218,6 +222,8 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 {
 	struct pending_events *ev = &v->events;
 
+	if (atomic_load(&v->attention) & ATTENTION_WRITTEN)
+		code_take_written(v);
 	if (v->stepped)
 		finish_step(v);
 	else
@@ -411,13 +417,13 @@ static void remember(struct soft_vcpu *v, struct block *b)
 
 /* What translated code would have found by itself; it got here from an op or an event. 0: nothing.
  */
-static u64 jump_cache_find(const struct soft_vcpu *v, u32 mode, u64 linear)
+static u64 known_way(const struct soft_vcpu *v, u32 mode, u64 linear)
 {
-	const struct jump_entry *slot = &v->jump[v->mmu_index][jump_slot(linear)];
-	if (slot->rip != linear || v->jump_mode[v->mmu_index] != mode ||
-	    slot->code == (u64)v->cache->stubs.kicked)
+	const struct jump_entry *entry = jump_cache_find(v, v->mmu_index, linear);
+	if (!entry || v->jump_mode[v->mmu_index] != mode ||
+	    entry->code == (u64)v->cache->stubs.kicked)
 		return 0;
-	return slot->code;
+	return entry->code;
 }
 
 /* Linked blocks follow each other unasked, whatever the page tables say then: so they lie in one
@@ -459,7 +465,7 @@ u64 soft_dispatch(struct soft_vcpu *v)
 	u64 linear = next_linear(v, mode);
 	if (unlikely(mode & MODE_STEP))
 		check_exec_breakpoint(v, linear);
-	if (!link && (result = jump_cache_find(v, mode, linear)))
+	if (!link && (result = known_way(v, mode, linear)))
 		return result;
 	if (!(mode & (MODE_ONE | MODE_STEP)))
 		use_jump_cache(v, mode);

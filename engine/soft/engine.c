@@ -11,11 +11,13 @@
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/run.h"
+#include "engine/soft/thread.h"
 #include "engine/soft/signals.h"
 #include "engine/soft/system/state.h"
 #include "engine/soft/system/xstate.h"
 #include "engine/soft/timer.h"
 #include "engine/soft/translate/block.h"
+#include "engine/soft/translate/written.h"
 
 #define CODE_CACHE_SIZE (64ull << 20)
 #define CODE_CACHE_MIN	(1ull << 20)
@@ -241,6 +243,16 @@ static int insert_slot(struct soft_vm *vm, const struct kvm_userspace_memory_reg
 	return 0;
 }
 
+static bool slots_share(const struct soft_vm *vm)
+{
+	for (u32 n = 0; n < vm->slot_count; n++)
+		for (u32 k = n + 1; k < vm->slot_count; k++)
+			if (vm->slots[n].host < vm->slots[k].host + vm->slots[k].size &&
+			    vm->slots[k].host < vm->slots[n].host + vm->slots[n].size)
+				return true;
+	return false;
+}
+
 static int soft_set_memory(struct engine_vm *base, const struct kvm_userspace_memory_region *r)
 {
 	struct soft_vm *vm = soft_vm_of(base);
@@ -256,8 +268,14 @@ static int soft_set_memory(struct engine_vm *base, const struct kvm_userspace_me
 	if (old)
 		delete_slot(vm, old);
 	int result = r->memory_size ? insert_slot(vm, r) : 0;
+	vm->slots_share = slots_share(vm);
 	forget_translations(vm);
 	return result;
+}
+
+static void soft_memory_written(struct engine_vm *base, u64 gpa, u64 size)
+{
+	code_memory_written(soft_vm_of(base), gpa, size);
 }
 
 /* ---- interrupt chips ---- */
@@ -379,6 +397,7 @@ static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu *
 	if (!v)
 		return error_set(err, ENOMEM, "no memory for vCPU %u", id);
 	v->self = v;
+	run_begin_stats(v);
 	v->vm = vm;
 	v->host_mxcsr = HOST_MXCSR;
 	xstate_probe(&v->layout, vm->tune.avx512);
@@ -422,6 +441,7 @@ static void soft_vcpu_destroy(struct engine_vcpu *vcpu)
 {
 	struct soft_vcpu *v = soft_vcpu_of(vcpu);
 	timer_release(v);
+	thread_forget(v);
 	v->vm->vcpus[vcpu->id] = NULL;
 	atomic_fetch_sub(&v->vm->vcpu_count, 1);
 	free_vcpu(v);
@@ -468,8 +488,9 @@ static int soft_nmi(struct engine_vcpu *vcpu)
 
 static void soft_stats(struct engine_vcpu *vcpu, struct engine_stats *stats)
 {
-	const struct engine_stats *own = &soft_vcpu_of(vcpu)->stats;
-#define X(name, what) stats->name += own->name;
+	struct engine_stats own;
+	run_stats(soft_vcpu_of(vcpu), &own);
+#define X(name, what) stats->name += own.name;
 	ENGINE_COUNTERS(X)
 #undef X
 }
@@ -483,6 +504,7 @@ const struct engine engine_soft = {
     .vm_destroy = soft_vm_destroy,
     .vm_check_extension = soft_check_extension,
     .vm_set_memory = soft_set_memory,
+    .vm_memory_written = soft_memory_written,
     .vm_create_irqchip = soft_create_irqchip,
     .vm_create_pit = soft_create_pit,
     .vm_irq_line = soft_irq_line,

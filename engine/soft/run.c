@@ -1,12 +1,8 @@
 /* vcpu_run(): the life of a soft vCPU between the monitor and the guest. Outside. */
 #include "engine/soft/run.h"
 
-#include <asm/prctl.h>
-#include <elf.h>
 #include <errno.h>
-#include <immintrin.h>
 #include <string.h>
-#include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -17,31 +13,15 @@
 #include "engine/soft/signals.h"
 #include "engine/soft/system/exception.h"
 #include "engine/soft/system/state.h"
+#include "engine/soft/thread.h"
 #include "engine/soft/timer.h"
 #include "engine/soft/translate/stubs.h"
 #include "engine/soft/translate/translate.h"
 
-#ifndef HWCAP2_FSGSBASE
-#define HWCAP2_FSGSBASE (1 << 1)
-#endif
-
-/* ---- the host's GS base, which translated code uses to reach the vCPU ---- */
-
-__attribute__((target("fsgsbase"))) static u64 swap_gs_fast(u64 base)
+/* Time by the TSC, which costs no call: for statistics, see run_stats(). */
+static u64 ticks(void)
 {
-	u64 before = _readgsbase_u64();
-	_writegsbase_u64(base);
-	return before;
-}
-
-static u64 swap_gs(u64 base)
-{
-	if (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)
-		return swap_gs_fast(base);
-	u64 before = 0;
-	syscall(SYS_arch_prctl, ARCH_GET_GS, &before);
-	syscall(SYS_arch_prctl, ARCH_SET_GS, base);
-	return before;
+	return __builtin_ia32_rdtsc();
 }
 
 /* ---- translation, asked for by the dispatcher ---- */
@@ -56,12 +36,12 @@ void soft_translate_pending(struct soft_vcpu *v)
 	    .next_gpa = v->source.next_gpa,
 	    .next_page = v->source.next_page,
 	};
-	u64 begin = clock_now();
+	u64 begin = ticks();
 	int error = 0;
 	translate(v, &source, v->source.mode, &error);
 	if (error == -EFBIG)
 		v->source.need_next = true;
-	v->stats.ns_translate += clock_now() - begin;
+	v->ticks.translate += ticks() - begin;
 }
 
 /* ---- halted vCPUs ---- */
@@ -85,7 +65,7 @@ static bool halted_for_good(const struct soft_vcpu *v)
 
 static void sleep_until(struct soft_vcpu *v, u64 deadline)
 {
-	u64 begin = clock_now();
+	u64 begin = ticks();
 	struct timespec at = {.tv_sec = (long)(deadline / 1000000000),
 			      .tv_nsec = (long)(deadline % 1000000000)};
 	u32 seen = atomic_load(&v->wake);
@@ -94,7 +74,7 @@ static void sleep_until(struct soft_vcpu *v, u64 deadline)
 		syscall(SYS_futex, &v->wake, FUTEX_WAIT_BITSET_PRIVATE, seen,
 			deadline == UINT64_MAX ? NULL : &at, NULL, FUTEX_BITSET_MATCH_ANY);
 	atomic_store(&v->sleeping, 0);
-	v->stats.ns_halted += clock_now() - begin;
+	v->ticks.halted += ticks() - begin;
 }
 
 /*
@@ -198,14 +178,29 @@ static int handle_leave(struct soft_vcpu *v)
 	}
 }
 
+/*
+ * The host's timer stays armed while the monitor is at work, and who sets a timer of the chips
+ * raises attention: on the way in there is something to do only for a thread that has no timer yet,
+ * or has seen one fire while it was outside.
+ */
+static void look_at_timers(struct soft_vcpu *v)
+{
+	if (!v->vm->irqchip)
+		return;
+	if (likely(v->timer_thread == atomic_load_explicit(&v->thread, memory_order_relaxed) &&
+		   v->timers_missed == soft_timers_missed && v->vm->tune.exits))
+		return;
+	v->timers_missed = soft_timers_missed;
+	timer_arm(v, irqchip_run_timers(v));
+}
+
 static int run_guest(struct soft_vcpu *v)
 {
 	void (*enter)(struct soft_vcpu *) = (void *)(uintptr_t)v->cache->stubs.enter;
 	int r;
 	do {
 		v->leave = LEAVE_NONE;
-		if (v->vm->irqchip)
-			timer_arm(v, irqchip_run_timers(v));
+		look_at_timers(v);
 		enter(v);
 		r = handle_leave(v);
 	} while (r == -EBUSY);
@@ -255,20 +250,15 @@ int soft_vcpu_run(struct engine_vcpu *vcpu)
 	v->window_wanted = run->request_interrupt_window && !v->vm->irqchip;
 	if (v->window_wanted)
 		vcpu_attention(v, ATTENTION_IRQ);
-	u64 begin = clock_now();
-	if (v->left_at)
-		v->stats.ns_monitor += begin - v->left_at;
-	u64 halted = v->stats.ns_halted;
-	syscall(SYS_rt_sigprocmask, 0, NULL, &v->signal_mask, sizeof(v->signal_mask));
-	soft_current = v;
-	atomic_store(&v->thread, (int)syscall(SYS_gettid));
-	u64 host_gs = swap_gs((u64)v);
+	u64 begin = ticks();
+	if (v->ticks.left_at)
+		v->ticks.monitor += begin - v->ticks.left_at;
+	u64 halted = v->ticks.halted;
+	thread_enter(v);
 	int r = run_guest(v);
-	swap_gs(host_gs);
-	atomic_store(&v->thread, 0);
-	soft_current = NULL;
-	v->left_at = clock_now();
-	v->stats.ns_guest += v->left_at - begin - (v->stats.ns_halted - halted);
+	thread_leave(v);
+	v->ticks.left_at = ticks();
+	v->ticks.guest += v->ticks.left_at - begin - (v->ticks.halted - halted);
 	fill_exit(v);
 	count_exit(v, r);
 	return r;
@@ -283,4 +273,22 @@ void soft_vcpu_kick(struct engine_vcpu *vcpu)
 	 * code. */
 	if (soft_current == v)
 		signals_kick_again();
+}
+
+void run_begin_stats(struct soft_vcpu *v)
+{
+	v->ticks.born = ticks();
+	v->ticks.born_ns = clock_now();
+}
+
+void run_stats(const struct soft_vcpu *v, struct engine_stats *stats)
+{
+	/* The TSC's rate is what it was over the life of the vCPU. */
+	double life = (double)(ticks() - v->ticks.born);
+	double ns = life > 0 ? (double)(clock_now() - v->ticks.born_ns) / life : 0;
+	*stats = v->stats;
+	stats->ns_guest = (u64)((double)v->ticks.guest * ns);
+	stats->ns_translate = (u64)((double)v->ticks.translate * ns);
+	stats->ns_halted = (u64)((double)v->ticks.halted * ns);
+	stats->ns_monitor = (u64)((double)v->ticks.monitor * ns);
 }

@@ -66,6 +66,8 @@ static void on_kick(int signal, siginfo_t *info, void *context)
 		if (info->si_code == SI_TIMER)
 			vcpu_attention(v, ATTENTION_TIMER);
 		interrupt_guest(v, context);
+	} else if (info->si_code == SI_TIMER) {
+		soft_timers_missed++;
 	}
 	errno = saved;
 }

@@ -16,7 +16,10 @@ struct error;
 	X(inline_ops,                                                                              \
 	  "short system instructions (CLI, STI, SWAPGS, STAC, RDTSC...) without a call")           \
 	X(syscalls, "SYSCALL and SYSRET without the dispatcher")                                   \
+	X(exits,                                                                                   \
+	  "what a thread knows kept between exits, no system call, timer or clock for each")       \
 	X(groups, "one address check for several accesses by the same registers")                  \
+	X(loops, "address checks moved out of loops of one block")                                 \
 	X(liveness, "flags found dead by looking behind the end of a block")                       \
 	X(forms, "instructions decoded by comparing with earlier ones of the same form")           \
 	X(traces, "blocks that go on behind branches")                                             \
@@ -27,6 +30,7 @@ struct error;
 	X(flushes, "only TLB entries in use touched by a flush, and fewer flushes")                \
 	X(walks, "page walks that set nothing and meet no fault done apart")                       \
 	X(writers, "where a page is entered for writing known, for when it gets code")             \
+	X(ways, "a second slot of the jump caches for each address")                               \
 	X(contexts, "TLBs and jump caches kept for each PCID")
 
 struct soft_tuning {

@@ -17,6 +17,7 @@
 
 #include <stdatomic.h>
 
+#include "base/gp.h"
 #include "base/types.h"
 #include "engine/engine.h"
 #include "engine/soft/translate/perf_map.h"
@@ -108,10 +109,17 @@ static inline u32 jump_slot(u64 linear)
 	return (u32)(linear ^ linear >> 12) & (JUMP_CACHE_SIZE - 1);
 }
 
-/** An address that does not belong to @slot. */
+/** Where the entry of an address may be that is not in its own @slot: its neighbour, which the
+ * stubs look at (stubs.second). */
+static inline u32 jump_second(u32 slot)
+{
+	return slot ^ 1;
+}
+
+/** An address that belongs neither to @slot nor to its neighbour. */
 static inline u64 jump_empty(u32 slot)
 {
-	return slot == 0 ? 1 : 0;
+	return slot < 2 ? 2 : 0;
 }
 
 /* Code addresses: the page's translation for instruction fetch. */
@@ -148,10 +156,11 @@ struct mmu_context {
 };
 
 /* Why translated code must come out; bits of vcpu->attention. */
-#define ATTENTION_KICK	BIT(0) /* vcpu_kick(): leave to the monitor */
-#define ATTENTION_IRQ	BIT(1) /* an interrupt, NMI, INIT or SIPI may have become deliverable */
-#define ATTENTION_QUEUE BIT(2) /* a port or MMIO write waits in v->io_queue: leave now */
-#define ATTENTION_TIMER BIT(3) /* a timer of the interrupt chips is due */
+#define ATTENTION_KICK	  BIT(0) /* vcpu_kick(): leave to the monitor */
+#define ATTENTION_IRQ	  BIT(1) /* an interrupt, NMI, INIT or SIPI may have become deliverable */
+#define ATTENTION_QUEUE	  BIT(2) /* a port or MMIO write waits in v->io_queue: leave now */
+#define ATTENTION_TIMER	  BIT(3) /* a timer of the interrupt chips is due */
+#define ATTENTION_WRITTEN BIT(4) /* v->written has something */
 
 /* A port or MMIO access that the monitor must see. Reads are replayed: see mmu/io.h. */
 struct io_access {
@@ -203,6 +212,19 @@ struct soft_msrs {
 
 #define CPUID_MAX 100
 
+/* Bytes of pages with code that others have written, see translate/written.h; each range lies in
+ * one page. */
+struct written_range {
+	u64 gpa, size;
+};
+
+struct written {
+	struct gp_lock lock;
+	u32 count;
+	struct written_range range[16];
+	bool all; /* there were more */
+};
+
 /* Components of XSAVE's extended region have numbers below this (SDM 1 13.1). */
 #define XSTATE_COUNT 8
 
@@ -219,10 +241,11 @@ struct xstate_layout {
 struct soft_vcpu {
 	/* ---- reached by translated code and the stubs through GS; offsets matter, see translate/
 	 * ---- */
-	u64 regs[16]; /* in encoding order: rax rcx rdx rbx rsp rbp rsi rdi r8 .. r15 */
-	u64 rip;      /* CS-relative; set before every helper call */
-	u64 next_rip; /* address after the current instruction, set before every op call */
-	u64 tmp[4];   /* spill slots inside one instruction */
+	u64 regs[16];	/* in encoding order: rax rcx rdx rbx rsp rbp rsi rdi r8 .. r15 */
+	u64 rip;	/* CS-relative; set before every helper call */
+	u64 next_rip;	/* address after the current instruction, set before every op call */
+	u64 tmp[4];	/* spill slots inside one instruction */
+	u64 loop_limit; /* where a loop's register must not get without new checks: loops.c */
 	u64 group[GROUP_SLOTS]; /* hva of what a check covers, inside one block: groups.c */
 	u64 host_rsp;		/* host stack while inside the guest */
 	u64 pending_link;	/* exit site that wants to be chained, or 0; the dispatcher's */
@@ -321,8 +344,9 @@ struct soft_vcpu {
 	u32 io_head, io_tail;
 
 	struct block_cache *cache; /* translated code; private to this vCPU */
-	u32 jump_mode[MMU_COUNT];  /* mode that the jump cache's blocks have */
-	u64 commit_linear;	   /* where the bounce buffer goes, see soft_miss() */
+	struct written written;
+	u32 jump_mode[MMU_COUNT]; /* mode that the jump cache's blocks have */
+	u64 commit_linear;	  /* where the bounce buffer goes, see soft_miss() */
 	u32 commit_description;
 	u64 commit_elements; /* of an access under an opmask: those that it writes, bit by bit */
 	struct {
@@ -332,14 +356,22 @@ struct soft_vcpu {
 		bool need_next;
 	} source;	    /* of the block that the dispatcher wants translated */
 	u8 leave;	    /* enum leave_reason */
-	u64 left_at;	    /* when vcpu_run() last returned, CLOCK_MONOTONIC ns */
 	bool window_wanted; /* run->request_interrupt_window, without irqchip */
 	bool read_pending;  /* base.run holds a read that the monitor answers */
 	u64 timer_deadline; /* CLOCK_MONOTONIC ns the host timer is armed for; 0: not */
-	struct engine_stats stats;
+	struct engine_stats stats; /* but for the times: */
+	struct {
+		u64 guest, translate, halted, monitor; /* host TSC, as are: */
+		u64 left_at;			       /* when vcpu_run() last returned */
+		u64 born;
+		u64 born_ns; /* CLOCK_MONOTONIC */
+	} ticks;
 
 	u64 signal_mask;      /* of that thread, outside signal handlers */
 	_Atomic int thread;   /* tid of the thread inside vcpu_run(), or 0 */
+	bool fsgsbase;	      /* the host's kernel lets programs use WRGSBASE */
+	u64 host_gs;	      /* that thread's GS base otherwise */
+	u32 timers_missed;    /* soft_timers_missed when last looked at */
 	int timer_thread;     /* tid that the timer signals; 0: no timer yet */
 	int timer;	      /* kernel timer id */
 	_Atomic u32 wake;     /* futex: bumped when a halted vCPU must look again */
@@ -370,6 +402,7 @@ struct soft_vm {
 	struct engine_vm base;
 	struct memslot slots[MEMSLOTS_MAX]; /* used ones first, sorted by gpa */
 	u32 slot_count;
+	bool slots_share;	 /* some host memory is in two slots */
 	struct irqchip *irqchip; /* NULL: none */
 	struct soft_vcpu *vcpus[VCPUS_MAX];
 	_Atomic u32 vcpu_count;
@@ -428,6 +461,9 @@ enum leave_reason {
 
 /** The vCPU whose vcpu_run() this thread is in, or NULL. */
 extern __thread struct soft_vcpu *soft_current;
+
+/** Timers that fired on this thread while it was in no vcpu_run(). */
+extern __thread u32 soft_timers_missed;
 
 /* ---- implemented in engine/soft/vcpu.c ---- */
 

@@ -120,6 +120,8 @@ def test_small():
     check(measure.speed(["sha256", "+F:25:sha256:2e9"]) == 0.5, "openssl's bytes a second", "")
     check(measure.speed(["rsa", "+F2:2:2048:500.0:9"]) == 2 and measure.speed(["rsa", "+F2:2:2048:0.002:9"]) == 2,
           "openssl's signatures, either way", "")
+    table = "ns, median     kvm   soft\nCPUID        1    2\nport write   900    120\n"
+    check(report.port_write(table) == 120 and report.port_write("") is None, "soft's port write is found", "")
     collected = measure.Collected()
     collected.add("row", "native", 1.0, "aa")
     try:

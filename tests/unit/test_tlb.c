@@ -30,8 +30,11 @@ static void test_empty(void **state)
 				assert_false(has(high[k] | slot << 12, false, index));
 				assert_false(has(high[k] | slot << 12 | 0xfff, true, index));
 			}
-	for (u64 slot = 0; slot < JUMP_CACHE_SIZE; slot++)
-		assert_int_not_equal(jump_slot(fixture->v->jump[0][slot].rip), slot);
+	for (u32 slot = 0; slot < JUMP_CACHE_SIZE; slot++) {
+		u32 home = jump_slot(fixture->v->jump[0][slot].rip);
+
+		assert_true(home != slot && home != jump_second(slot));
+	}
 }
 
 static void test_fill(void **state)
@@ -269,14 +272,14 @@ static void test_fetch(void **state)
 
 static bool jumps(u64 linear, enum mmu_index index)
 {
-	const struct jump_entry *entry = &fixture->v->jump[index][jump_slot(linear)];
+	const struct jump_entry *entry = jump_cache_find(fixture->v, index, linear);
 
-	return entry->rip == linear && entry->code;
+	return entry && entry->code;
 }
 
 static void test_jump_cache(void **state)
 {
-	static const u8 code[1];
+	static const u8 code[3];
 	struct soft_vcpu *v = fixture->v;
 	u64 gpa, last = LINEAR | 0xff3; /* may cross into the next page */
 
@@ -305,6 +308,21 @@ static void test_jump_cache(void **state)
 	assert_false(jumps(last, MMU_USER));
 	tlb_flush_page(v, LINEAR);
 	assert_false(jumps(LINEAR | 5, MMU_USER));
+	/* Three of the same slot: the latest two are found, wherever they lie. */
+	u64 same[3] = {LINEAR | 0x40};
+
+	for (u32 k = 1; k < 3; k++)
+		for (same[k] = same[k - 1] + 1; jump_slot(same[k]) != jump_slot(same[0]);)
+			same[k]++;
+	for (u32 round = 0; round < 9; round++) {
+		jump_cache_put(v, MMU_USER, same[round % 3], code + round % 3);
+		assert_int_equal(jump_cache_find(v, MMU_USER, same[round % 3])->code,
+				 (u64)code + round % 3);
+		assert_true(round < 1 || jumps(same[(round - 1) % 3], MMU_USER));
+		assert_false(round > 1 && jumps(same[(round - 2) % 3], MMU_USER));
+	}
+	jump_cache_drop(v, MMU_USER, same[1]);
+	assert_true(!jumps(same[1], MMU_USER) && jumps(same[2], MMU_USER));
 	/* What is dropped is logged once. */
 	for (u32 round = 0; round < 2 * JUMP_CACHE_SIZE; round++) {
 		jump_cache_put(v, MMU_USER, LINEAR | 5, code);
@@ -312,6 +330,197 @@ static void test_jump_cache(void **state)
 		assert_true(jumps(LINEAR | 5, MMU_USER));
 		jump_cache_drop(v, MMU_USER, LINEAR | 5);
 		assert_false(jumps(LINEAR | 5, MMU_USER));
+	}
+}
+
+/* ---- PCIDs ---- */
+
+static void switch_to(u64 pcid, bool keep)
+{
+	struct soft_vcpu *v = fixture->v;
+	u64 cr3 = (v->cr3 & ~CR3_PCID) | pcid;
+
+	context_switch(v, cr3, keep);
+	v->cr3 = cr3;
+}
+
+static void pcid_setup(void)
+{
+	fixture_paging();
+	fixture->v->cr4 |= CR4_PGE | CR4_PCIDE;
+	fixture_map(LINEAR, PAGE, P | W | U | D);
+	fixture_map(LINEAR + 0x1000, PAGE + 0x1000, P | W | U | D | G);
+}
+
+static void test_contexts(void **state)
+{
+	static const u8 code[1];
+	struct soft_vcpu *v = fixture->v;
+	u64 gpa;
+
+	pcid_setup();
+	v->mmu_index = MMU_USER;
+	fill(LINEAR, 1, ACCESS_READ, MMU_USER);
+	fill(LINEAR + 0x1000, 1, ACCESS_READ, MMU_USER);
+	mmu_fetch(v, LINEAR, &gpa);
+	jump_cache_put(v, MMU_USER, LINEAR, code);
+	for (u64 pcid = 1; pcid < CONTEXTS_MAX; pcid++) {
+		switch_to(pcid, true);
+		assert_false(has(LINEAR, false, MMU_USER) || has(LINEAR, true, MMU_USER));
+		assert_false(jumps(LINEAR, MMU_USER));
+		assert_true(has(LINEAR + 0x1000, true, MMU_USER));
+	}
+	*fixture_pte(LINEAR) = 0;
+	switch_to(0, true);
+	assert_ptr_equal(tlb_lookup(v, LINEAR, 8, true, MMU_USER), fixture->ram + PAGE);
+	assert_true(has(LINEAR, false, MMU_USER) && jumps(LINEAR, MMU_USER));
+	assert_non_null(mmu_fetch(v, LINEAR, &gpa));
+	/* It is known where its code is. */
+	tlb_flush_page(v, LINEAR);
+	assert_false(has(LINEAR, true, MMU_USER) || jumps(LINEAR, MMU_USER));
+	ASSERT_RAISES(EXC_PF, PF_U | PF_I, mmu_fetch(v, LINEAR, &gpa));
+	/* without bit 63 */
+	fixture_map(LINEAR, PAGE, P | W | U | D);
+	fill(LINEAR, 1, ACCESS_READ, MMU_USER);
+	switch_to(1, true);
+	switch_to(0, false);
+	assert_false(has(LINEAR, false, MMU_USER));
+}
+
+/* Each thing that makes entries of PCID 0 invalid while PCID 1 is the current one. */
+static void flush_all(struct soft_vcpu *v)
+{
+	tlb_flush(v, false);
+}
+
+static void flush_all_but_global(struct soft_vcpu *v)
+{
+	tlb_flush(v, true);
+}
+
+static void flush_pcid(struct soft_vcpu *v)
+{
+	context_flush(v, 0);
+}
+
+static void forget_blocks(struct soft_vcpu *v)
+{
+	jump_caches_forget(v);
+}
+
+static void drop_block(struct soft_vcpu *v)
+{
+	jump_cache_drop(v, MMU_USER, LINEAR);
+}
+
+static void protect(struct soft_vcpu *v)
+{
+	fixture->vm.slots[0].page_flags[PAGE / PAGE_SIZE] = PAGE_HAS_CODE;
+	tlb_protect_host(v, fixture->ram + PAGE);
+}
+
+static void protect_other(struct soft_vcpu *v)
+{
+	tlb_protect_host(v, fixture->ram + PAGE + 0x1000);
+}
+
+static void protect_for_a_while(struct soft_vcpu *v)
+{
+	protect(v);
+	fixture->vm.slots[0].page_flags[PAGE / PAGE_SIZE] = 0;
+}
+
+static void test_invalid_while_away(void **state)
+{
+	static const struct {
+		void (*event)(struct soft_vcpu *v);
+		bool reads, writes, jumps;
+	} cases[] = {
+	    {flush_all, false, false, false},  {flush_all_but_global, false, false, false},
+	    {flush_pcid, false, false, false}, {forget_blocks, true, true, false},
+	    {drop_block, true, true, false},   {protect, true, false, true},
+	    {protect_other, true, true, true}, {protect_for_a_while, true, true, true},
+	};
+	static const u8 code[1];
+	struct soft_vcpu *v = fixture->v;
+
+	pcid_setup();
+	for (u32 k = 0; k < ARRAY_SIZE(cases); k++) {
+		switch_to(0, false);
+		fixture->vm.slots[0].page_flags[PAGE / PAGE_SIZE] = 0;
+		fill(LINEAR, 1, ACCESS_READ, MMU_USER);
+		jump_cache_put(v, MMU_USER, LINEAR, code);
+		switch_to(1, true);
+		cases[k].event(v);
+		switch_to(0, true);
+		assert_int_equal(has(LINEAR, false, MMU_USER), cases[k].reads);
+		assert_int_equal(has(LINEAR, true, MMU_USER), cases[k].writes);
+		assert_int_equal(jumps(LINEAR, MMU_USER), cases[k].jumps);
+		/* Code that appears now finds the entry that has come back. */
+		protect(v);
+		assert_false(has(LINEAR, true, MMU_USER));
+	}
+}
+
+static void test_large_while_away(void **state)
+{
+	u64 *table = (u64 *)(fixture->ram + 0x100000);
+
+	pcid_setup();
+	fixture_pte(0x40000000); /* makes the tables */
+	table = (u64 *)(fixture->ram + (table[0] & 0xffffff000));
+	table = (u64 *)(fixture->ram + (table[1] & 0xffffff000));
+	table[0] = P | W | U | PS | D;
+	fill(0x40012000, 1, ACCESS_READ, MMU_USER);
+	switch_to(1, true);
+	switch_to(0, true);
+	assert_true(has(0x40012000, true, MMU_USER));
+	tlb_flush_page(fixture->v, 0x401ff000);
+	assert_false(has(0x40012000, false, MMU_USER) || has(0x40012000, true, MMU_USER));
+}
+
+/* More spaces than are kept: the ones left the longest ago are forgotten. */
+static void test_context_turnover(void **state)
+{
+	pcid_setup();
+	for (u64 pcid = 0; pcid < 2 * CONTEXTS_MAX; pcid++) {
+		switch_to(pcid, true);
+		fill(LINEAR, 1, ACCESS_READ, MMU_USER);
+	}
+	for (u64 pcid = 2 * CONTEXTS_MAX - 1; pcid-- > CONTEXTS_MAX;) {
+		switch_to(pcid, true);
+		assert_true(has(LINEAR, true, MMU_USER));
+	}
+	for (u64 pcid = 0; pcid < CONTEXTS_MAX - 1; pcid++) {
+		switch_to(pcid, true);
+		assert_false(has(LINEAR, false, MMU_USER));
+	}
+}
+
+static void test_wp(void **state)
+{
+	struct soft_vcpu *v = fixture->v;
+
+	pcid_setup();
+	fixture_map(LINEAR, PAGE, P | U | D);
+	v->cr0 &= ~CR0_WP;
+	fill(LINEAR, 1, ACCESS_WRITE, MMU_KERNEL_AC);
+	fill(LINEAR + 0x1000, 1, ACCESS_WRITE, MMU_USER);
+	assert_true(has(LINEAR, true, MMU_KERNEL_AC));
+	switch_to(1, true);
+	switch_to(0, true);
+	assert_true(has(LINEAR, true, MMU_KERNEL_AC));
+	for (int round = 0; round < 2; round++) { /* here, and while away */
+		if (round)
+			switch_to(1, true);
+		v->cr0 |= CR0_WP;
+		tlb_flush_wp(v);
+		if (round)
+			switch_to(0, true);
+		assert_false(has(LINEAR, true, MMU_KERNEL_AC));
+		assert_true(has(LINEAR + 0x1000, true, MMU_USER));
+		v->cr0 &= ~CR0_WP;
+		fill(LINEAR, 1, ACCESS_WRITE, MMU_KERNEL_AC);
 	}
 }
 
@@ -492,6 +701,11 @@ int main(void)
 	    T(test_watchpoint),
 	    T(test_fetch),
 	    T(test_jump_cache),
+	    T(test_contexts),
+	    T(test_invalid_while_away),
+	    T(test_large_while_away),
+	    T(test_context_turnover),
+	    T(test_wp),
 	    T(test_cross_page),
 	    T(test_write_to_code),
 	    T(test_segments),

@@ -72,7 +72,11 @@ void contexts_drop(struct soft_vcpu *v);
 
 static inline u32 filter_bit(u64 number)
 {
-	return (number ^ number >> 10) & (PAGE_FILTER_BITS - 1);
+	/* Of regions, this is an upper bit of the address: the kernel's large pages are not to be
+	 * taken for a program's. */
+	u32 half = number >> 33 & 1 ? PAGE_FILTER_BITS / 2 : 0;
+
+	return half | ((number ^ number >> 10) & (PAGE_FILTER_BITS / 2 - 1));
 }
 
 static inline void filter_add(struct page_filter *f, u64 number)
@@ -107,8 +111,8 @@ static inline void filter_copy(struct page_filter *to, const struct page_filter 
 		filter_clear(to);
 }
 
-/** Drops what the jump cache of @index has of the page at @page. */
-void jump_cache_flush_page(struct soft_vcpu *v, enum mmu_index index, u64 page);
+/** Drops what the jump cache of @index has of @size bytes from @base on, whole pages. */
+void jump_cache_flush(struct soft_vcpu *v, enum mmu_index index, u64 base, u64 size);
 
 /** Bookkeeping after the bytes [gpa, gpa+size) of one page of @slot were written: dirty log,
  * translated code. */

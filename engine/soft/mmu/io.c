@@ -2,6 +2,7 @@
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/mmu/internal.h"
 #include "engine/soft/mmu/io.h"
+#include "engine/soft/system/debug.h"
 
 /* KVM_EXIT_IO: the data lie in the page after struct kvm_run, as KVM has them. */
 #define IO_DATA_OFFSET PAGE_SIZE
@@ -23,7 +24,7 @@ static void fill_run_mmio(struct kvm_run *run, u64 gpa, u32 size, bool write)
 	run->mmio.phys_addr = gpa;
 	run->mmio.len = size;
 	run->mmio.is_write = write;
-	gp_fill(run->mmio.data, 0, sizeof(run->mmio.data));
+	__builtin_memset(run->mmio.data, 0, sizeof(run->mmio.data));
 }
 
 /** The answer of an earlier exit to this read, if this instruction is being replayed. */
@@ -67,7 +68,12 @@ static void monitor_read(struct soft_vcpu *v, bool port, u64 addr, void *buf, u3
 	vcpu_exit(v);
 }
 
-static void monitor_write(struct soft_vcpu *v, bool port, u64 addr, const void *buf, u32 size)
+static u64 low_bytes(u64 value, u32 size)
+{
+	return value & ~0ull >> (64 - 8 * size);
+}
+
+static void monitor_write(struct soft_vcpu *v, bool port, u64 addr, u64 value, u32 size)
 {
 	u32 next = (v->io_tail + 1) % IO_QUEUE_SIZE;
 
@@ -78,11 +84,12 @@ static void monitor_write(struct soft_vcpu *v, bool port, u64 addr, const void *
 
 	struct io_access *a = &v->io_queue[v->io_tail];
 
+	value = low_bytes(value, size);
 	a->addr = addr;
 	a->size = (u8)size;
 	a->port = port;
 	a->write = true;
-	gp_copy(a->data, buf, size);
+	__builtin_memcpy(a->data, &value, sizeof(value));
 	v->io_tail = next;
 }
 
@@ -96,12 +103,14 @@ bool io_queue_next(struct soft_vcpu *v)
 
 	if (a->port) {
 		fill_run_io(run, (u16)a->addr, a->size, true);
-		gp_copy((u8 *)run + IO_DATA_OFFSET, a->data, a->size);
+		__builtin_memcpy((u8 *)run + IO_DATA_OFFSET, a->data, sizeof(a->data));
 	} else {
 		fill_run_mmio(run, a->addr, a->size, true);
-		gp_copy(run->mmio.data, a->data, a->size);
+		__builtin_memcpy(run->mmio.data, a->data, sizeof(a->data));
 	}
 	v->io_head = (v->io_head + 1) % IO_QUEUE_SIZE;
+	if (v->io_head == v->io_tail)
+		atomic_fetch_and(&v->attention, ~(u32)ATTENTION_QUEUE);
 	return true;
 }
 
@@ -173,7 +182,7 @@ void mmio_write(struct soft_vcpu *v, u64 gpa, const void *buf, u32 size)
 		piece = piece_size(gpa + done, size - done);
 		ram_copy(&value, (const u8 *)buf + done, piece);
 		if (!chip_mmio(v, gpa + done, piece, &value, true))
-			monitor_write(v, false, gpa + done, &value, piece);
+			monitor_write(v, false, gpa + done, value, piece);
 	}
 }
 
@@ -189,5 +198,20 @@ u32 port_read(struct soft_vcpu *v, u16 port, u32 size)
 void port_write(struct soft_vcpu *v, u16 port, u32 size, u32 value)
 {
 	if (!chip_port(v, port, size, &value, true))
-		monitor_write(v, true, port, &value, size);
+		monitor_write(v, true, port, value, size);
+}
+
+void port_write_last(struct soft_vcpu *v, u16 port, u32 size, u32 value)
+{
+	if (chip_port(v, port, size, &value, true))
+		return;
+	if (v->io_head != v->io_tail || v->running || debug_armed(v) || !v->vm->tune.exits) {
+		monitor_write(v, true, port, value, size);
+		return;
+	}
+	u64 data = low_bytes(value, size);
+	v->rip = v->next_rip;
+	fill_run_io(v->base.run, port, size, true);
+	__builtin_memcpy((u8 *)v->base.run + IO_DATA_OFFSET, &data, sizeof(data));
+	vcpu_exit(v);
 }

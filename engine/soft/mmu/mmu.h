@@ -108,6 +108,9 @@ void context_flush(struct soft_vcpu *v, u64 pcid);
 /** Enters @code as the way on for @linear. The pages that it depends on have been fetched from by
  * mmu_fetch() since the cache was emptied. */
 void jump_cache_put(struct soft_vcpu *v, enum mmu_index index, u64 linear, const u8 *code);
+/** The entry of @linear, or NULL. */
+const struct jump_entry *jump_cache_find(const struct soft_vcpu *v, enum mmu_index index,
+					 u64 linear);
 /** Drops the entry of @linear. */
 void jump_cache_drop(struct soft_vcpu *v, enum mmu_index index, u64 linear);
 /** All blocks are gone: empties all jump caches, those of other PCIDs too. */
@@ -175,7 +178,8 @@ void sys_write(struct soft_vcpu *v, u64 linear, u32 size, u64 value);
 
 /**
  * Bytes [gpa, gpa+size) of a page with PAGE_HAS_CODE were or are being written: throws away this
- * vCPU's blocks made of them. Clears the page's flag when no block is left.
+ * vCPU's blocks made of them, at this or another address. Clears the page's flag when no block is
+ * left.
  */
 void blocks_invalidate(struct soft_vcpu *v, u64 gpa, u32 size);
 

@@ -121,18 +121,55 @@ void tlb_flush_wp(struct soft_vcpu *v)
 			v->tlb[index].write[slot].tag = empty_tag(slot);
 }
 
+/** Of the entries that @log lists, drops those of @size bytes from @base on. */
+static void flush_logged_region(struct soft_vcpu *v, const u16 *log, u32 logged, u64 base, u64 size)
+{
+	struct tlb_entry *entries = all_entries(v);
+
+	for (u32 k = 0; k < logged; k++)
+		if (entries[log[k]].tag - base < size)
+			entries[log[k]].tag = empty_tag(log[k] % TLB_SIZE);
+}
+
+/** All that is known of @size bytes from @base on, global or not. */
+static void flush_region(struct soft_vcpu *v, u64 base, u64 size)
+{
+	flush_logged_region(v, v->tlb_log, v->tlb_logged, base, size);
+	flush_logged_region(v, v->tlb_global_log, v->tlb_global_logged, base, size);
+	for (enum mmu_index index = 0; index < MMU_COUNT; index++) {
+		for (u32 k = 0; k < ITLB_SIZE; k++)
+			if (v->itlb[index][k].tag - base < size)
+				v->itlb[index][k].tag = 0;
+		jump_cache_flush(v, index, base, size);
+	}
+}
+
+/** INVLPG where @linear may lie in a large page. It was entered 4 KiB at a time. */
+static void flush_large(struct soft_vcpu *v, u64 linear, bool in_1g)
+{
+	/* The large pages of 32-bit paging have 4 MiB. */
+	u64 size = in_1g ? BIT(30) : BIT(22);
+
+	if (v->vm->tune.flushes)
+		flush_region(v, linear & ~(size - 1), size);
+	else
+		flush_live(v);
+}
+
 void tlb_flush_page(struct soft_vcpu *v, u64 linear)
 {
 	u64 page = linear & PAGE_MASK;
 	u32 slot = tlb_slot(linear);
+	bool in_1g = false, in_2m = false;
 
-	/* A large page is entered 4 KiB at a time; its address alone does not tell which. */
-	for (u32 global = 0; global < 2; global++)
-		if (filter_has(&v->large_2m[global], linear >> 21) ||
-		    filter_has(&v->large_1g[global], linear >> 30)) {
-			flush_live(v);
-			return;
-		}
+	for (u32 global = 0; global < 2; global++) {
+		in_2m |= filter_has(&v->large_2m[global], linear >> 21);
+		in_1g |= filter_has(&v->large_1g[global], linear >> 30);
+	}
+	if (unlikely(in_2m || in_1g)) {
+		flush_large(v, linear, in_1g);
+		return;
+	}
 
 	for (u32 table = 0; table < MMU_COUNT * 2; table++) {
 		struct tlb_entry *entry = &all_entries(v)[table * TLB_SIZE + slot];
@@ -145,7 +182,8 @@ void tlb_flush_page(struct soft_vcpu *v, u64 linear)
 
 		if (entry->tag == (page | 1))
 			entry->tag = 0;
-		jump_cache_flush_page(v, index, page);
+		if (filter_has(&v->code_pages[index], linear / PAGE_SIZE))
+			jump_cache_flush(v, index, page, PAGE_SIZE);
 	}
 }
 
@@ -168,7 +206,8 @@ void tlb_protect_host(struct soft_vcpu *v, const u8 *host)
 	u32 groups = BIT(WRITER_GROUPS) - 1;
 
 	v->protect_epoch++;
-	if (v->vm->tune.writers && slot && slot->writers && v->vm->vcpu_count <= 1) {
+	if (v->vm->tune.writers && slot && slot->writers && v->vm->vcpu_count <= 1 &&
+	    !v->vm->slots_share) {
 		u64 page = (u64)(host - slot->host) / PAGE_SIZE;
 
 		groups = slot->writers[page];

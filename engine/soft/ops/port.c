@@ -76,7 +76,7 @@ void op_out(struct soft_vcpu *v, const struct insn *i)
 	u32 size = port_size(i);
 
 	check_port(v, port, size);
-	port_write(v, port, size, (u32)reg_read(v, i, RAX, size));
+	port_write_last(v, port, size, (u32)reg_read(v, i, RAX, size));
 	note_port(v, port, size);
 }
 

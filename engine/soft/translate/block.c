@@ -165,7 +165,11 @@ void block_link(struct soft_vcpu *v, struct block_exit *exit, struct block *targ
 			target->incoming->prev_incoming = &exit->next_incoming;
 		target->incoming = exit;
 	}
-	if (exit->linked == target)
+	if (exit->linked != target)
+		return;
+	if (exit->inner && target == exit->from)
+		patch(v->cache, exit, target->code + target->loop_body);
+	else
 		patch(v->cache, exit,
 		      target->code + (exit->parked ? target->entry_parked : target->entry_host));
 }
@@ -213,30 +217,40 @@ static void remove_block(struct soft_vcpu *v, struct block *b)
 	jump_cache_drop(v, MODE_MMU(b->mode), b->linear);
 }
 
+/* No block is of the page at @gpa. There may be some of the same memory at another address. */
 static void unmark_page(struct soft_vcpu *v, u64 gpa)
 {
 	struct memslot *slot = phys_slot(v->vm, gpa);
-	if (slot)
-		slot->page_flags[(gpa - slot->gpa) >> 12] &= (u8)~PAGE_HAS_CODE;
+	if (slot && !v->vm->slots_share)
+		atomic_fetch_and((_Atomic u8 *)&slot->page_flags[(gpa - slot->gpa) >> 12],
+				 (u8)~PAGE_HAS_CODE);
 }
 
-void blocks_invalidate(struct soft_vcpu *v, u64 gpa, u32 size)
+static void throw_away(struct soft_vcpu *v, struct block *b)
+{
+	remove_block(v, b);
+	v->stats.blocks_invalidated++;
+	/* It may be the one that is running. */
+	v->pending_link = 0;
+	vcpu_attention(v, ATTENTION_IRQ);
+}
+
+static void invalidate_at(struct soft_vcpu *v, u64 gpa, u32 size)
 {
 	struct block_cache *cache = v->cache;
 	struct page_chain *chain = page_chain(cache, gpa);
 	bool left = false;
-	if (!has_lines(chain, gpa, gpa + size - 1))
+	if (!has_lines(chain, gpa, gpa + size - 1)) {
+		if (!chain->first)
+			unmark_page(v, gpa);
 		return;
+	}
 	chain->lines[0] = chain->lines[1] = 0;
 	for (struct block *b = chain->first, *next; b; b = next) {
 		next = b->page_next[page_link(cache, b, chain)];
 		bool near;
 		if (block_touches(b, gpa, size, &near)) {
-			remove_block(v, b);
-			v->stats.blocks_invalidated++;
-			/* It may be the one that is running. */
-			v->pending_link = 0;
-			vcpu_attention(v, ATTENTION_IRQ);
+			throw_away(v, b);
 		} else {
 			left |= near;
 			add_lines(chain, b);
@@ -244,6 +258,30 @@ void blocks_invalidate(struct soft_vcpu *v, u64 gpa, u32 size)
 	}
 	if (!left)
 		unmark_page(v, gpa);
+}
+
+void blocks_invalidate(struct soft_vcpu *v, u64 gpa, u32 size)
+{
+	struct soft_vm *vm = v->vm;
+	invalidate_at(v, gpa, size);
+	if (likely(!vm->slots_share))
+		return;
+	u8 *host = phys_ram(vm, gpa);
+	for (u32 n = 0; n < vm->slot_count; n++) {
+		struct memslot *slot = &vm->slots[n];
+		if (host >= slot->host && host < slot->host + slot->size)
+			invalidate_at(v, slot->gpa + (u64)(host - slot->host), size);
+	}
+}
+
+void blocks_invalidate_all(struct soft_vcpu *v)
+{
+	struct block_cache *cache = v->cache;
+	for (u32 n = 0; n < cache->count; n++) {
+		struct block *b = cache->by_age[(cache->oldest + n) & cache->age_mask];
+		if (b->valid)
+			throw_away(v, b);
+	}
 }
 
 static void unmark_page_without_code(struct soft_vcpu *v, u64 gpa)
@@ -316,9 +354,42 @@ const struct insn_map *block_insn(const struct soft_vcpu *v, const struct block 
 	return &b->map[low];
 }
 
+#define CHECK_FAILURES_MAX 32
+#define JMP_REL32	   0xe9
+
+void block_check_failed(struct soft_vcpu *v, const void *pc)
+{
+	struct block_cache *cache = v->cache;
+	struct block *b = block_of_host(v, pc);
+	u32 at = (u32)((const u8 *)pc - cache->rx);
+	for (u32 n = 0; b && n < b->exit_count; n++) {
+		struct block_exit *exit = &b->exits[n];
+		if (!exit->plain || at < exit->cold || at > exit->site)
+			continue;
+		if (++exit->failures == CHECK_FAILURES_MAX) {
+			s32 rel = (s32)(exit->site - 1 - (exit->cold + 5));
+			cache->rw[exit->cold] = JMP_REL32;
+			__builtin_memcpy(cache->rw + exit->cold + 1, &rel, 4);
+		}
+		return;
+	}
+}
+
+/* Translated code of @index will come out when it looks for its way on. */
+static void jump_cache_poke(struct soft_vcpu *v, enum mmu_index index)
+{
+	for (u32 n = 0; n < v->jump_logged[index]; n++)
+		v->jump[index][v->jump_log[index][n]].code = (u64)v->cache->stubs.kicked;
+}
+
 void block_poke(struct soft_vcpu *v, const void *pc)
 {
+	const struct stubs *stubs = &v->cache->stubs;
 	struct block *b = block_of_host(v, pc);
+	for (enum mmu_index index = 0; index < MMU_COUNT; index++)
+		if ((const u8 *)pc >= stubs->second[index] &&
+		    (const u8 *)pc < stubs->second_end[index])
+			jump_cache_poke(v, index);
 	if (!b)
 		return;
 	for (u32 n = 0; n < b->exit_count; n++)
@@ -327,8 +398,7 @@ void block_poke(struct soft_vcpu *v, const void *pc)
 	bool user = MODE_MMU(b->mode) == MMU_USER;
 	u32 first = user ? MMU_USER : MMU_KERNEL, last = user ? MMU_USER : MMU_KERNEL_AC;
 	for (u32 index = first; index <= last; index++)
-		for (u32 n = 0; n < v->jump_logged[index]; n++)
-			v->jump[index][v->jump_log[index][n]].code = (u64)v->cache->stubs.kicked;
+		jump_cache_poke(v, (enum mmu_index)index);
 }
 
 u64 guest_rip_of_host(struct soft_vcpu *v, u64 host)

@@ -32,6 +32,9 @@ struct block_exit {
 	struct block *from;
 	bool parked; /* flags are in v->arith here, not in the host's */
 	bool plain;  /* leads to a MODE_PLAIN block */
+	bool inner;  /* back to the block's own loop_body */
+	u8 failures; /* plain: how often C could not help, see block_check_failed() */
+	u32 cold;    /* plain: where the way to C begins, cache offset */
 };
 
 /* Bytes that a translation depends on besides its own: offsets in its page, both inclusive. */
@@ -66,6 +69,7 @@ struct block {
 	u16 map_count;
 	u8 exit_count;
 	bool valid;
+	u16 loop_body; /* from .code: behind what holds for all turns of a loop; 0: none */
 	u8 look_count;
 	struct code_range look[BLOCK_LOOKS_MAX];
 	struct insn_map *map;
@@ -91,18 +95,20 @@ struct stubs {
 	const u8 *dispatch;	  /* guest state is in memory: ask the dispatcher where to go */
 	const u8 *dispatch_ready; /* from here to dispatch_end: rewind to dispatch on a kick */
 	const u8 *dispatch_end;
-	const u8 *leave;       /* back to the caller of enter */
-	const u8 *exit;	       /* r15 = struct block_exit *, v->rip set, flags in host */
-	const u8 *exit_parked; /* the same, flags parked */
+	const u8 *leave;	/* back to the caller of enter */
+	const u8 *exit;		/* r15 = struct block_exit *, v->rip set, flags in host */
+	const u8 *exit_parked;	/* the same, flags parked */
 	const u8 *plain_parked; /* v->rip set, flags parked, nothing to chain */
-	const u8 *plain_exit;  /* as exit, nothing to chain */
-	const u8 *indirect;    /* called: r14 = target, r15 = undo of RSP, flags parked */
-	const u8 *kicked; /* r15 = jump-cache offset, flags parked: entry was hit while kicked */
-	const u8 *op;	  /* r15 = struct insn *, v->rip set, flags parked */
-	const u8 *op_end; /* the same, goes on in the dispatcher */
-	const u8 *miss;	  /* r14 = address, r15 = access description: r14 = hva */
-	const u8 *group;  /* r14 = address, r15 = access description: r14 = hva or 0 */
-	const u8 *commit; /* bounce buffer to guest memory; flags parked */
+	const u8 *plain_exit;	/* as exit, nothing to chain */
+	const u8 *indirect;	/* called: r14 = target, r15 = undo of RSP, flags parked */
+	/* As indirect, when the address was not in its own slot of the jump cache of that index. */
+	const u8 *second[MMU_COUNT], *second_end[MMU_COUNT];
+	const u8 *kicked;  /* r15 = jump-cache offset, flags parked: entry was hit while kicked */
+	const u8 *op;	   /* r15 = struct insn *, v->rip set, flags parked */
+	const u8 *op_end;  /* the same, goes on in the dispatcher */
+	const u8 *miss;	   /* r14 = address, r15 = access description: r14 = hva */
+	const u8 *group;   /* r14 = address, r15 = access description: r14 = hva or 0 */
+	const u8 *commit;  /* bounce buffer to guest memory; flags parked */
 	const u8 *syscall; /* as op_end, v->next_rip set: SYSCALL from 64-bit code */
 	const u8 *sysret;  /* as op_end: SYSRET to 64-bit code at CPL 0 */
 	const u8 *check_begin[CHECK_COUNT]; /* attention checks that a kick rewinds to: [begin,
@@ -124,7 +130,7 @@ struct block_cache {
 	u64 stubs_end; /* where the ring of blocks starts */
 	u64 used;      /* where the next block goes */
 	u8 *arena;     /* metadata */
-	u64 arena_size, arena_used;
+	u64 arena_size, arena_used, arena_limit;
 	struct block **by_age; /* a ring too: @count blocks, valid or not, from @oldest on */
 	u32 age_mask, oldest, count;
 	struct block **hash; /* hash_mask + 1 */
@@ -154,12 +160,17 @@ struct block *block_find(struct soft_vcpu *v, u64 linear, u64 gpa, u32 mode);
 void block_insert(struct soft_vcpu *v, struct block *b);
 /** Throws away the oldest block; its memory is free then. There is one. */
 void block_evict_oldest(struct soft_vcpu *v);
+/** Throws all blocks away; their memory is free only when it is their turn. */
+void blocks_invalidate_all(struct soft_vcpu *v);
 /** Lets @exit jump straight to @target. */
 void block_link(struct soft_vcpu *v, struct block_exit *exit, struct block *target);
 /** Block whose code holds @pc (in rx), valid or not; NULL if none. */
 struct block *block_of_host(struct soft_vcpu *v, const void *pc);
 /** The instruction that @pc belongs to. */
 const struct insn_map *block_insn(const struct soft_vcpu *v, const struct block *b, const void *pc);
+/** A check for several accesses has failed for good (soft_group()), called from @pc: after some
+ * times the check leads to the MODE_PLAIN block at once. */
+void block_check_failed(struct soft_vcpu *v, const void *pc);
 /** Makes the block that runs at @pc come out at its end: direct exits lead to their stubs,
  * jump-cache entries of the current MMU index to the `kicked` stub. Async-signal-safe on the vCPU's
  * own thread while it runs translated code. */

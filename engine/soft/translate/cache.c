@@ -176,6 +176,7 @@ void cache_make_room(struct soft_vcpu *v, u64 code, u64 metadata)
 	cache->arena_used =
 	    make_room_in(v, 0, cache->arena_size, align_up(cache->arena_used, BLOCK_ALIGNMENT),
 			 metadata, at_in_arena);
+	cache->arena_limit = cache->arena_used + metadata;
 	if (cache->count > cache->age_mask)
 		block_evict_oldest(v);
 }
@@ -183,7 +184,7 @@ void cache_make_room(struct soft_vcpu *v, u64 code, u64 metadata)
 void *cache_alloc(struct block_cache *cache, u64 size)
 {
 	size = align_up(size, 8);
-	if (cache->arena_used + size > cache->arena_size)
+	if (cache->arena_used + size > cache->arena_limit)
 		return NULL;
 	void *p = cache->arena + cache->arena_used;
 	cache->arena_used += size;

@@ -114,6 +114,20 @@ static inline void e_modrm_base(struct emitter *e, int reg, int base, s32 disp)
 		e32(e, (u32)disp);
 }
 
+/** The same for [base + index * scale + disp]; index is not rsp, base not rbp or r13. */
+static inline void e_modrm_index(struct emitter *e, int reg, int base, int index, int scale,
+				 s32 disp)
+{
+	int mod = disp == 0 ? 0 : disp == (s8)disp ? 0x40 : 0x80;
+	int ss = scale == 8 ? 0xc0 : scale == 4 ? 0x80 : scale == 2 ? 0x40 : 0;
+	e8(e, mod | (reg & 7) << 3 | 4);
+	e8(e, ss | (index & 7) << 3 | (base & 7));
+	if (mod == 0x40)
+		e8(e, (u8)disp);
+	else if (mod == 0x80)
+		e32(e, (u32)disp);
+}
+
 /** op reg, [base + index * scale + disp]; base and index may be REG_NONE; index is not rsp. */
 static inline void e_mem(struct emitter *e, int w, u32 opcode, int reg, int base, int index,
 			 int scale, s32 disp)
@@ -211,6 +225,7 @@ static inline void e_alu_imm(struct emitter *e, int w, int n, int reg, s32 imm)
 #define ALU_OR	1
 #define ALU_AND 4
 #define ALU_SUB 5
+#define ALU_XOR 6
 #define ALU_CMP 7
 
 /* Conditions of jcc */

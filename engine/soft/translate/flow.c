@@ -52,10 +52,11 @@ static s32 undo_of(const struct decoded *d)
 }
 
 /* The jump at @site is taken with the target in r14, flags parked: not in the jump cache. */
-static void add_miss(struct translator *t, u8 *site, u32 insn)
+static void add_miss(struct translator *t, u8 *site, u32 insn, const u8 *stub)
 {
 	u32 n = t->miss_count++;
 	t->miss[n].site = site;
+	t->miss[n].stub = stub;
 	t->miss[n].insn = insn;
 	t->miss[n].undo = undo_of(&t->insns[insn]);
 }
@@ -68,7 +69,7 @@ static void emit_misses(struct translator *t)
 		e_patch(e, t->miss[n].site, e->p);
 		map_here(t, t->miss[n].insn, true);
 		e_mov_imm(e, S1, (u64)(s64)t->miss[n].undo);
-		e_call_to(e, t->v->cache->stubs.indirect - e->to_rx);
+		e_call_to(e, t->miss[n].stub - e->to_rx);
 	}
 }
 
@@ -77,11 +78,12 @@ static void emit_misses(struct translator *t)
 static void emit_jump_cache(struct translator *t, u64 known, u32 insn)
 {
 	struct emitter *e = &t->e;
+	const struct stubs *stubs = &t->v->cache->stubs;
 	s32 table = GS(jump) + (s32)sizeof(t->v->jump[0]) * (s32)t->index;
 	if (t->mode != t->block->mode) {
 		e_gs(e, W32, 0x81, ALU_CMP, GS(jump_mode) + 4 * (s32)t->index);
 		e32(e, t->mode & ~(u32)MODE_PLAIN);
-		add_miss(t, e_jcc(e, CC_NE), insn);
+		add_miss(t, e_jcc(e, CC_NE), insn, stubs->indirect);
 	}
 	if (known != ~0ull) {
 		e_mov_imm(e, S1, (u64)jump_slot(known) * sizeof(struct jump_entry));
@@ -89,7 +91,8 @@ static void emit_jump_cache(struct translator *t, u64 known, u32 insn)
 		e_jump_slot(e);
 	}
 	e_gs_base(e, W64, 0x3b, S0, S1, table);
-	add_miss(t, e_jcc(e, CC_NE), insn);
+	add_miss(t, e_jcc(e, CC_NE), insn,
+		 t->v->vm->tune.ways ? stubs->second[t->index] : stubs->indirect);
 	e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
 }
 
@@ -104,7 +107,7 @@ static void emit_goto_r14(struct translator *t, u32 size)
 		e_store_gs(e, W64, S0, GS(tmp[3]));
 		emit_single_end(t);
 		e_load_gs(e, W64, S0, GS(tmp[3]));
-		add_miss(t, e_jmp(e), t->count - 1);
+		add_miss(t, e_jmp(e), t->count - 1, t->v->cache->stubs.indirect);
 		return;
 	}
 	emit_jump_cache(t, ~0ull, t->count - 1);
@@ -122,10 +125,11 @@ static bool chainable(const struct translator *t, u64 target)
 	       (linear & PAGE_MASK) == t->page;
 }
 
-/* The jump at @site leaves for @target; flags are where t->parked says. Its way is emitted last. */
-static void add_side_exit(struct translator *t, u8 *site, u64 target, u32 insn, bool cs_checked)
+struct side_exit *add_side_exit(struct translator *t, u8 *site, u64 target, u32 insn,
+				bool cs_checked)
 {
-	t->side[t->side_count++] = (struct side_exit){
+	struct side_exit *side = &t->side[t->side_count++];
+	*side = (struct side_exit){
 	    .site = site,
 	    .target = target,
 	    .insn = insn,
@@ -133,6 +137,7 @@ static void add_side_exit(struct translator *t, u8 *site, u64 target, u32 insn, 
 	    .parked = t->parked,
 	    .cs_checked = cs_checked,
 	};
+	return side;
 }
 
 /* Leaves for another page, from here on. */
@@ -190,6 +195,8 @@ static void emit_exit_stub(struct translator *t, const struct side_exit *side)
 	exit->target = side->target;
 	exit->parked = side->parked;
 	exit->plain = side->plain;
+	exit->inner = side->inner;
+	exit->cold = side->cold;
 	exit->site = (u32)(side->site - t->v->cache->rw);
 	exit->stub = (u32)(e->p - t->v->cache->rw);
 	r14_changes(t);
@@ -234,6 +241,12 @@ static void emit_two_ways(struct translator *t, const struct decoded *d, u8 *tak
 static void emit_jcc(struct translator *t, const struct decoded *d)
 {
 	flags_to_host(t, S0);
+	if (t->looping && t->current + 1 == t->count) {
+		u8 *out = e_jcc(&t->e, d->cond ^ 1);
+		add_side_exit(t, out, d->next_rip, t->current, false);
+		emit_loop_turn(t);
+		return;
+	}
 	emit_two_ways(t, d, e_jcc(&t->e, d->cond));
 }
 

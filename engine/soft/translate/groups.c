@@ -33,6 +33,11 @@ struct open_group {
 	s64 low, high; /* of all, relative to it */
 	u32 members, branches;
 	bool write;
+	bool hoisted; /* and what then goes into struct group */
+	s8 varies;
+	u8 scale;
+	s64 step;
+	struct place where;
 	struct place *places[2 * BLOCK_INSNS_MAX];
 };
 
@@ -40,7 +45,7 @@ struct groups {
 	struct translator *t;
 	struct value reg[16];
 	u16 next_id;
-	u32 branches; /* conditional branches so far */
+	u32 branches;	      /* conditional branches so far */
 	enum mmu_index index; /* STAC and CLAC change it */
 	u32 count;
 	struct open_group open[GROUP_SLOTS];
@@ -298,19 +303,93 @@ static void join(struct open_group *o, s64 distance, struct place *p)
 /* Now that all members are known. */
 static void close_group(struct translator *t, struct open_group *o)
 {
-	if (o->members < 2)
+	if (o->members < 2 && !o->hoisted)
 		return;
 	u8 number = (u8)t->group_count++;
 	t->groups[number] = (struct group){.low = (s32)o->low,
 					   .high = (s32)o->high,
 					   .members = (u16)o->members,
 					   .write = o->write,
-					   .slot = number};
+					   .slot = number,
+					   .hoisted = o->hoisted,
+					   .varies = o->hoisted ? o->varies : REG_NONE,
+					   .scale = o->scale,
+					   .step = o->step,
+					   .where = o->where};
+	t->looping |= o->hoisted;
 	for (u32 n = 0; n < o->members; n++) {
-		o->places[n]->group = number;
-		o->places[n]->first = n == 0;
-		o->places[n]->in_group -= (s32)o->low;
+		struct place *p = o->places[n];
+		p->group = number;
+		p->first = n == 0 && !o->hoisted;
+		p->in_group -= (s32)o->low;
+		if (o->hoisted && o->varies != REG_NONE)
+			p->in_group -= (s32)(p->base == o->varies ? p->base_offset
+								  : p->index_offset * p->scale);
 	}
+}
+
+/* ---- loops ---- */
+
+/* The block is a loop that jumps back to its own beginning, and nothing in it is done by C. */
+static bool is_loop(const struct translator *t)
+{
+	const struct decoded *last = &t->insns[t->count - 1];
+	if (!t->v->vm->tune.loops || last->class != CLASS_JCC || last->target != t->insns[0].rip ||
+	    (t->mode & 3) != MODE_CODE64 || t->block->gpa2 != ~0ull)
+		return false;
+	for (u32 n = 0; n < t->count; n++)
+		if (t->insns[n].class == CLASS_OP)
+			return false;
+	return true;
+}
+
+/* What a turn of the loop adds to value @id, which *@reg held as it began; false: not known. */
+static bool turn_adds(const struct groups *g, u16 id, s64 *step, s8 *reg)
+{
+	*step = 0;
+	*reg = REG_NONE;
+	if (id == VALUE_ZERO)
+		return true;
+	if (id > 16)
+		return false;
+	*reg = (s8)(id - 1); /* as forget_all() numbered them first */
+	*step = g->reg[*reg].offset;
+	return g->reg[*reg].id == id;
+}
+
+#define STEP_MAX (1 << 10) /* bytes a turn: a page should hold some turns */
+
+/*
+ * Whether a check at the loop's head can stand for many turns: the address stays, or moves by a
+ * constant with one register. Not for what only comes behind a branch: it may not be meant to be
+ * accessed.
+ */
+static void try_hoist(const struct groups *g, struct open_group *o)
+{
+	s64 base_step, index_step, disp = o->origin + o->low;
+	s8 base, index;
+	if (o->branches || disp != (s32)disp || !turn_adds(g, o->key.base, &base_step, &base) ||
+	    !turn_adds(g, o->key.index, &index_step, &index) || (base_step && index_step) ||
+	    (base == index && base_step))
+		return;
+	s64 bytes = base_step + index_step * o->key.scale;
+	if (bytes > STEP_MAX || bytes < -STEP_MAX)
+		return;
+	for (u32 n = 0; n < o->members; n++) {
+		const struct place *p = o->places[n];
+		/* Found in other registers than those that the loop began with */
+		if (p->base != base || p->index != index)
+			return;
+		if (p->base_offset != (s16)p->base_offset ||
+		    p->index_offset != (s16)p->index_offset)
+			return;
+	}
+	o->hoisted = true;
+	o->varies = base_step ? base : index_step ? index : REG_NONE;
+	o->scale = base_step ? 1 : o->key.scale;
+	o->step = base_step ? base_step : index_step;
+	o->where = *o->places[0];
+	o->where.disp = disp;
 }
 
 static void add_place(struct groups *g, struct place *p, bool may_be_first)
@@ -318,6 +397,8 @@ static void add_place(struct groups *g, struct place *p, bool may_be_first)
 	s64 offset;
 	if (!may_group(g, p))
 		return;
+	p->base_offset = p->base == REG_NONE ? 0 : g->reg[p->base].offset;
+	p->index_offset = p->index == REG_NONE ? 0 : g->reg[p->index].offset;
 	struct key key = key_of(g, p, &offset);
 	for (u32 n = 0; n < g->count; n++) {
 		struct open_group *o = &g->open[n];
@@ -336,6 +417,7 @@ static void add_place(struct groups *g, struct place *p, bool may_be_first)
 	o->low = 0;
 	o->high = p->size;
 	o->write = false;
+	o->hoisted = false;
 	join(o, 0, p);
 }
 
@@ -346,7 +428,7 @@ static void close_all(struct groups *g)
 	g->count = 0;
 }
 
-void find_groups(struct translator *t)
+void find_groups(struct translator *t, bool may_loop)
 {
 	struct groups g;
 	g.t = t;
@@ -367,5 +449,8 @@ void find_groups(struct translator *t)
 			close_all(&g);
 		step(&g, d);
 	}
+	if (may_loop && is_loop(t))
+		for (u32 n = 0; n < g.count; n++)
+			try_hoist(&g, &g.open[n]);
 	close_all(&g);
 }

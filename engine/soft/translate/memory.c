@@ -179,22 +179,40 @@ void emit_access_r14(struct translator *t, const struct decoded *d, const struct
 	cold->after = e->p;
 }
 
-/* The first access of a group: one look-up for all that it covers. */
-static void emit_group_check(struct translator *t, const struct decoded *d, const struct place *p)
+void emit_group_lookup(struct translator *t, const struct decoded *d, const struct group *g,
+		       const struct place *where, s64 extra)
 {
-	struct emitter *e = &t->e;
-	const struct group *g = &t->groups[p->group];
 	u32 length = (u32)(g->high - g->low);
 	s32 table = tlb_table(t, g->write);
-	emit_ea(t, p, g->low);
+	emit_ea(t, where, extra);
 	struct cold_access *cold = new_cold(t, d, NULL);
 	cold->group = true;
 	cold->description =
 	    length | (g->write ? GROUP_WRITES : 0) | (u32)t->index << GROUP_INDEX_SHIFT;
 	cold->site = emit_tlb_lookup(t, length, table);
 	cold->tag = table;
-	cold->back = e->p;
-	e_store_gs(e, W64, S0, GS(group) + 8 * g->slot);
+	cold->back = t->e.p;
+}
+
+/* r14 is where the group would be were its varying register 0: adds that register, in the
+ * instruction itself if it has room for it. */
+static void emit_varying(struct translator *t, const struct decoded *d, const struct group *g)
+{
+	int reg = host_reg(g->varies);
+	bool high = false;
+	for (int n = 0; n < d->gpr_count; n++)
+		high |= d->gpr[n].high;
+	if (reg != REG_NONE && d->class == CLASS_NATIVE && !high && !d->evex) {
+		t->mem_index = reg;
+		t->mem_scale = g->scale;
+		return;
+	}
+	if (reg == REG_NONE) {
+		reg = S1;
+		e_load_gs(&t->e, W64, reg, GS_REG(g->varies));
+	}
+	e_lea(&t->e, W64, S0, S0, reg, g->scale, 0);
+	r14_changes(t);
 }
 
 void emit_access(struct translator *t, const struct decoded *d, u32 k, body_function *body)
@@ -205,12 +223,18 @@ void emit_access(struct translator *t, const struct decoded *d, u32 k, body_func
 		emit_access_r14(t, d, p, body);
 		return;
 	}
-	if (p->first)
-		emit_group_check(t, d, p);
-	else if (t->r14_group != p->group)
-		e_load_gs(&t->e, W64, S0, GS(group) + 8 * t->groups[p->group].slot);
+	const struct group *g = &t->groups[p->group];
+	if (p->first) {
+		emit_group_lookup(t, d, g, p, g->low);
+		e_store_gs(&t->e, W64, S0, GS(group) + 8 * g->slot);
+	} else if (t->r14_group != p->group) {
+		e_load_gs(&t->e, W64, S0, GS(group) + 8 * g->slot);
+	}
 	t->r14_group = p->group;
+	if (g->varies != REG_NONE)
+		emit_varying(t, d, g);
 	emit_body(t, d, p->in_group, body);
+	t->mem_index = REG_NONE;
 }
 
 /* Whether the instruction raises #MF for an exception that an earlier one left pending (SDM 1 8.6):
@@ -260,6 +284,7 @@ static void emit_one_cold(struct translator *t, struct cold_access *cold)
 static void emit_cold_group(struct translator *t, struct cold_access *cold)
 {
 	struct emitter *e = &t->e;
+	u32 start = (u32)(e->p - t->v->cache->rw);
 	e_patch(e, cold->site, e->p);
 	map_here(t, cold->insn, true);
 	e_gs_base(e, W64, 0x33, S0, S1, cold->tag);
@@ -273,6 +298,7 @@ static void emit_cold_group(struct translator *t, struct cold_access *cold)
 	    .insn = cold->insn,
 	    .mode = cold->mode,
 	    .parked = true,
+	    .cold = start,
 	    .plain = true,
 	};
 }

@@ -141,16 +141,22 @@ static void write_back(struct translator *t, const struct renaming *r)
 struct fields {
 	int reg, rm, vvvv, opcode_reg;
 	bool rm_is_mem;
+	int index, scale; /* of the memory operand, besides rm; or REG_NONE */
+	s32 disp;
 };
 
-static struct fields choose_fields(const struct decoded *d, const struct renaming *r)
+static struct fields choose_fields(const struct translator *t, const struct decoded *d,
+				   const struct renaming *r)
 {
 	/* Fields that name no general register (vectors, opcode extensions) stay as they are. */
 	struct fields f = {.reg = d->insn.reg,
 			   .rm = d->insn.rm,
 			   .vvvv = d->insn.vvvv,
 			   .opcode_reg = d->insn.rm,
-			   .rm_is_mem = d->mem};
+			   .rm_is_mem = d->mem,
+			   .index = t->mem_index,
+			   .scale = t->mem_scale,
+			   .disp = t->disp};
 	for (int n = 0; n < d->gpr_count; n++) {
 		switch (d->gpr[n].field) {
 		case FIELD_REG:
@@ -172,12 +178,20 @@ static struct fields choose_fields(const struct decoded *d, const struct renamin
 	return f;
 }
 
-static void emit_modrm(struct emitter *e, const struct fields *f, s32 disp)
+static void emit_modrm(struct emitter *e, const struct fields *f)
 {
-	if (f->rm_is_mem)
-		e_modrm_base(e, f->reg, f->rm, disp);
-	else
+	if (!f->rm_is_mem)
 		e8(e, 0xc0 | (f->reg & 7) << 3 | (f->rm & 7));
+	else if (f->index != REG_NONE)
+		e_modrm_index(e, f->reg, f->rm, f->index, f->scale, f->disp);
+	else
+		e_modrm_base(e, f->reg, f->rm, f->disp);
+}
+
+/* REX.X and its like */
+static bool high_index(const struct fields *f)
+{
+	return f->rm_is_mem && f->index != REG_NONE && (f->index & 8);
 }
 
 static void emit_tail(struct emitter *e, const struct decoded *d)
@@ -186,19 +200,20 @@ static void emit_tail(struct emitter *e, const struct decoded *d)
 		e8(e, d->bytes[d->tail_offset + n]);
 }
 
-static void emit_vex(struct emitter *e, const struct decoded *d, const struct fields *f, s32 disp)
+static void emit_vex(struct emitter *e, const struct decoded *d, const struct fields *f)
 {
 	e8(e, 0xc4);
-	e8(e, (f->reg & 8 ? 0 : 0x80) | 0x40 | (f->rm & 8 ? 0 : 0x20) | d->insn.map);
+	e8(e, (f->reg & 8 ? 0 : 0x80) | (high_index(f) ? 0 : 0x40) | (f->rm & 8 ? 0 : 0x20) |
+		  d->insn.map);
 	e8(e, (d->wide ? 0x80 : 0) | (~f->vvvv & 15) << 3 | (d->vex_l ? 4 : 0) | d->vex_pp);
 	e8(e, d->insn.opcode);
 	if (d->has_modrm)
-		emit_modrm(e, f, disp);
+		emit_modrm(e, f);
 	emit_tail(e, d);
 }
 
 /* SDM 2A 2.7.1. A displacement of 8 bits would count operands, not bytes (2.7.5): always 32. */
-static void emit_evex(struct emitter *e, const struct decoded *d, const struct fields *f, s32 disp)
+static void emit_evex(struct emitter *e, const struct decoded *d, const struct fields *f)
 {
 	u32 x = f->rm_is_mem ? 0 : f->rm & 16;
 	e8(e, 0x62);
@@ -207,11 +222,11 @@ static void emit_evex(struct emitter *e, const struct decoded *d, const struct f
 	e8(e, (d->wide ? 0x80 : 0) | (~f->vvvv & 15) << 3 | 4 | d->vex_pp);
 	e8(e, d->evex_tail | (f->vvvv & 16 ? 0 : 8));
 	e8(e, d->insn.opcode);
-	if (f->rm_is_mem && disp) {
+	if (f->rm_is_mem && f->disp) {
 		e8(e, 0x80 | (f->reg & 7) << 3 | (f->rm & 7));
-		e32(e, (u32)disp);
+		e32(e, (u32)f->disp);
 	} else {
-		emit_modrm(e, f, 0);
+		emit_modrm(e, f);
 	}
 	emit_tail(e, d);
 }
@@ -226,7 +241,7 @@ static bool needs_rex_for_bytes(const struct decoded *d, const struct renaming *
 }
 
 static void emit_legacy(struct emitter *e, const struct decoded *d, const struct fields *f,
-			bool rex, s32 disp)
+			bool rex)
 {
 	u8 opcode = d->insn.opcode;
 	bool low_opcode_reg = false;
@@ -267,6 +282,8 @@ static void emit_legacy(struct emitter *e, const struct decoded *d, const struct
 		prefix |= 4;
 	if ((modrm || low_opcode_reg) && (b & 8))
 		prefix |= 1;
+	if (high_index(f))
+		prefix |= 2;
 	if (prefix != 0x40 || rex)
 		e8(e, prefix);
 	if (d->insn.map)
@@ -277,7 +294,7 @@ static void emit_legacy(struct emitter *e, const struct decoded *d, const struct
 		e8(e, 0x3a);
 	e8(e, opcode);
 	if (modrm)
-		emit_modrm(e, &fields, disp);
+		emit_modrm(e, &fields);
 	emit_tail(e, d);
 }
 
@@ -303,15 +320,15 @@ static void native_body(struct translator *t, const struct decoded *d)
 		rename_for_high_bytes(t, d, &r);
 	else
 		rename_registers(t, d, &r);
-	struct fields f = choose_fields(d, &r);
+	struct fields f = choose_fields(t, d, &r);
 	if (d->vex && d->insn.map == 1 && d->insn.opcode == 0x77 && (t->mode & 3) != MODE_CODE64)
 		emit_zero_vectors(&t->e, d->vex_l);
 	else if (d->vex)
-		emit_vex(&t->e, d, &f, t->disp);
+		emit_vex(&t->e, d, &f);
 	else if (d->evex)
-		emit_evex(&t->e, d, &f, t->disp);
+		emit_evex(&t->e, d, &f);
 	else
-		emit_legacy(&t->e, d, &f, needs_rex_for_bytes(d, &r), t->disp);
+		emit_legacy(&t->e, d, &f, needs_rex_for_bytes(d, &r));
 	write_back(t, &r);
 }
 

@@ -8,6 +8,7 @@
  */
 #include "engine/soft/translate/stubs.h"
 
+#include "engine/soft/system/xstate.h"
 #include "engine/soft/translate/emit.h"
 
 /* Byte order of the callee-saved registers of the System V ABI */
@@ -93,11 +94,16 @@ static void e_self(struct emitter *e)
 	e_load_gs(e, W64, RDI, GS(self));
 }
 
-/* The host's own expectations of the FPU: x87 empty, MXCSR default, no dirty upper halves. */
+/* The host's own expectations of the FPU behind XSAVE: x87 empty, MXCSR default, no dirty upper
+ * halves. rdi = v. */
 static void e_host_fpu(struct emitter *e)
 {
+	e_mem(e, W32, 0xf6, 0, RDI, REG_NONE, 1, GS(fpu) + XSAVE_BV);
+	e8(e, XCR0_X87); /* test byte [], 1: x87 was in use */
+	u8 *unused = e_jcc(e, CC_E);
 	e8(e, 0xdb);
 	e8(e, 0xe3); /* fninit */
+	e_patch(e, unused, e->p);
 	e8(e, 0x65);
 	e8(e, 0x0f);
 	e8(e, 0xae);
@@ -204,12 +210,26 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 	e_jmp_to(e, dispatch);
 
 	s->indirect = here(e);
-	e_store_gs(e, W64, S0, GS(rip));
 	e_store_gs(e, W64, S1, GS(branch_undo));
+	const u8 *indirect = e->p;
+	e_store_gs(e, W64, S0, GS(rip));
 	e_mem(e, W64, 0x8b, S0, RSP, REG_NONE, 1, 0);
 	e_store_gs(e, W64, S0, GS(branch_pc));
 	save_guest(e);
 	e_jmp_to(e, dispatch);
+
+	for (enum mmu_index index = 0; index < MMU_COUNT; index++) {
+		s32 table = GS(jump) + (s32)sizeof(((struct soft_vcpu *)0)->jump[0]) * (s32)index;
+		s->second[index] = here(e);
+		e_store_gs(e, W64, S1, GS(branch_undo));
+		e_jump_slot(e);
+		e_alu_imm(e, W32, ALU_XOR, S1, sizeof(struct jump_entry)); /* jump_second() */
+		e_gs_base(e, W64, 0x3b, S0, S1, table);
+		e_patch(e, e_jcc(e, CC_NE), indirect);
+		e_alu_imm(e, W64, ALU_ADD, RSP, 8);
+		e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
+		s->second_end[index] = here(e);
+	}
 
 	s->kicked = here(e);
 	save_guest(e);
@@ -282,6 +302,7 @@ static void emit_memory_stubs(struct emitter *e, struct stubs *s)
 	e_self(e);
 	e_mov(e, W64, RSI, S0);
 	e_mov(e, W32, RDX, S1);
+	e_mov(e, W64, RCX, RSP); /* where the return address is */
 	e_alu_imm(e, W64, ALU_SUB, RSP, 8);
 	e_call_c(e, (void *)soft_group);
 	e_alu_imm(e, W64, ALU_ADD, RSP, 8);

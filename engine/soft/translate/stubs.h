@@ -17,7 +17,7 @@ u64 soft_dispatch(struct soft_vcpu *v);
 void soft_translate_pending(struct soft_vcpu *v);
 void soft_op(struct soft_vcpu *v, const struct insn *i);
 void *soft_miss(struct soft_vcpu *v, u64 address, u32 description, u64 *return_address);
-void *soft_group(struct soft_vcpu *v, u64 address, u32 description);
+void *soft_group(struct soft_vcpu *v, u64 address, u32 description, const u64 *return_address);
 void soft_miss_attention(struct soft_vcpu *v, const void *pc);
 void soft_commit(struct soft_vcpu *v);
 bool soft_commit_leave(struct soft_vcpu *v, const void *pc);

@@ -9,6 +9,7 @@
 #include "engine/soft/translate/inline_ops.h"
 #include "engine/soft/translate/listing.h"
 #include "engine/soft/translate/translator.h"
+#include "engine/soft/translate/written.h"
 
 /* Bytes that one block can take. Of code it is what nearly all do with, and a block of a single
  * instruction certainly. */
@@ -285,6 +286,8 @@ static bool casts_shadow(const struct decoded *d)
 static void emit_block(struct translator *t, u16 live_at_start)
 {
 	emit_entries(t, live_at_start);
+	if (t->looping)
+		emit_loop_head(t);
 	for (u32 n = 0; n < t->count; n++) {
 		t->current = n;
 		t->live = t->live_after[n];
@@ -301,18 +304,6 @@ static void emit_block(struct translator *t, u16 live_at_start)
 }
 
 /* ---- blocks ---- */
-
-static void protect_page(struct soft_vcpu *v, u64 gpa)
-{
-	struct memslot *slot = phys_slot(v->vm, gpa);
-	if (!slot)
-		return;
-	u64 n = (gpa - slot->gpa) >> 12;
-	if (!(slot->page_flags[n] & PAGE_HAS_CODE)) {
-		slot->page_flags[n] |= PAGE_HAS_CODE;
-		tlb_protect_host(v, slot->host + (n << 12));
-	}
-}
 
 static struct block *new_block(struct soft_vcpu *v, const struct code_source *source, u32 mode)
 {
@@ -344,7 +335,6 @@ static int make_block(struct soft_vcpu *v, const struct code_source *source, u32
 	t->v = v;
 	t->mode = mode;
 	t->insns_max = insns_max;
-	cache_make_room(t->v, CODE_MAX, METADATA_MAX);
 	t->block = new_block(t->v, source, t->mode);
 	if (!t->block)
 		return -ENOSPC;
@@ -353,6 +343,8 @@ static int make_block(struct soft_vcpu *v, const struct code_source *source, u32
 	t->source = source;
 	t->r14_group = GROUP_NONE;
 	t->group_count = 0;
+	t->looping = false;
+	t->mem_index = REG_NONE;
 	t->e = (struct emitter){
 	    .p = cache->rw + cache->used,
 	    .limit = cache->rw + cache->used + CODE_MAX,
@@ -361,8 +353,8 @@ static int make_block(struct soft_vcpu *v, const struct code_source *source, u32
 	int r = decode_block(t, source);
 	if (r)
 		return r;
-	find_groups(t);
 	u16 live_at_start = find_live_flags(t);
+	find_groups(t, !live_at_start);
 	emit_block(t, live_at_start);
 
 	struct block *b = t->block;
@@ -378,9 +370,17 @@ static int make_block(struct soft_vcpu *v, const struct code_source *source, u32
 
 struct block *translate(struct soft_vcpu *v, const struct code_source *source, u32 mode, int *error)
 {
-	struct translator *t = v->cache->translator;
+	struct block_cache *cache = v->cache;
+	struct translator *t = cache->translator;
 	u32 insns_max = BLOCK_INSNS_MAX;
+	/* Room first: it may be made by the page's last block, which takes its mark with it. */
+	cache_make_room(v, CODE_MAX, METADATA_MAX);
+	u64 metadata = cache->arena_used;
+	code_mark_page(v, source->gpa);
+	if (source->next_page)
+		code_mark_page(v, source->next_gpa);
 	do {
+		cache->arena_used = metadata;
 		*error = make_block(v, source, mode, insns_max);
 		insns_max /= 2;
 	} while (*error == -ENOSPC && insns_max);
@@ -388,9 +388,6 @@ struct block *translate(struct soft_vcpu *v, const struct code_source *source, u
 		return NULL;
 	struct block *b = t->block;
 	block_insert(v, b);
-	protect_page(v, b->gpa);
-	if (b->gpa2 != ~0ull)
-		protect_page(v, b->gpa2);
 	v->stats.blocks_translated++;
 	v->stats.insns_translated += t->count;
 	v->stats.code_bytes += b->code_size;

@@ -17,7 +17,7 @@
 
 #define BLOCK_INSNS_MAX	   64
 #define BLOCK_BRANCHES_MAX 8 /* conditional branches in a block */
-#define BLOCK_EXITS_MAX	   (BLOCK_BRANCHES_MAX + GROUP_SLOTS + 2)
+#define BLOCK_EXITS_MAX	   (BLOCK_BRANCHES_MAX + GROUP_SLOTS + 3)
 
 struct translator;
 typedef void body_function(struct translator *t, const struct decoded *d);
@@ -29,9 +29,10 @@ struct place {
 	bool read, write;
 	u16 size; /* bytes */
 	s64 disp;
-	u8 group;     /* number in t->groups[], or GROUP_NONE */
-	bool first;   /* of its group: makes the check for all */
-	s32 in_group; /* distance from the group's lowest byte */
+	s64 base_offset, index_offset; /* of these registers, since the block's start */
+	u8 group;		       /* number in t->groups[], or GROUP_NONE */
+	bool first;		       /* of its group: makes the check for all */
+	s32 in_group;		       /* distance from the group's lowest byte */
 };
 
 #define GROUP_NONE	 0xff
@@ -45,6 +46,13 @@ struct group {
 	u16 members;
 	bool write;
 	u8 slot; /* of v->group[] */
+
+	/* Checked at the head of a loop, see loops.c */
+	bool hoisted;
+	s8 varies;	    /* the register that moves it from turn to turn, or REG_NONE */
+	u8 scale;	    /* of that register */
+	s64 step;	    /* of that register, a turn */
+	struct place where; /* lowest byte as the loop begins */
 };
 
 /* Out-of-line part of a memory access, emitted after the block. */
@@ -71,6 +79,8 @@ struct side_exit {
 	u32 mode;	 /* there */
 	bool parked;	 /* where the flags are */
 	bool plain;	 /* the way on is a MODE_PLAIN block */
+	bool inner;	 /* to the loop's body */
+	u32 cold;	 /* plain: cache offset of the cold part that ends in this jump */
 	bool cs_checked; /* the target has to be held against CS's limit */
 };
 
@@ -102,8 +112,11 @@ struct translator {
 	struct place places[BLOCK_INSNS_MAX][PLACES_MAX];
 	struct group groups[GROUP_SLOTS];
 	u32 group_count;
-	u8 r14_group; /* group whose lowest byte's hva is in r14, or GROUP_NONE */
-	s32 disp;     /* from r14 to the operand, while a body is emitted */
+	u8 r14_group;  /* group whose lowest byte's hva is in r14, or GROUP_NONE */
+	s32 disp;      /* from r14 to the operand, while a body is emitted, */
+	int mem_index; /* with this host register, or REG_NONE, */
+	int mem_scale; /* times this; natives only */
+	bool looping;  /* the block is a loop with groups checked at its head */
 	struct cold_access cold[3 * BLOCK_INSNS_MAX];
 	u32 cold_count;
 	struct slow_op slow_op[2 * BLOCK_INSNS_MAX];
@@ -115,6 +128,7 @@ struct translator {
 		u8 *site;
 		u32 insn;
 		s32 undo; /* for RSP, should the target turn out to be non-canonical */
+		const u8 *stub;
 	} miss[2 * BLOCK_EXITS_MAX + 4]; /* jump-cache misses */
 	u32 miss_count;
 	struct insn_map map[7 * BLOCK_INSNS_MAX + 1];
@@ -138,8 +152,8 @@ void flags_to_memory(struct translator *t, int tmp);
 struct place operand_place(const struct decoded *d, u32 size, bool read, bool write);
 /** @size bytes at guest register @base (RSP or RBP) + @disp, in the stack. */
 struct place stack_place(const struct translator *t, int base, s32 disp, u32 size, bool write);
-/** Fills places[] and forms groups. After decoding, before anything else. */
-void find_groups(struct translator *t);
+/** Fills places[] and forms groups. @may_loop: no flags are live at the block's start. */
+void find_groups(struct translator *t, bool may_loop);
 /** Whether instruction @n looks an address up, which destroys flags. */
 bool looks_up(const struct translator *t, u32 n);
 
@@ -153,7 +167,20 @@ void emit_access(struct translator *t, const struct decoded *d, u32 k, body_func
 /** The access whose address is in r14 already; of @where size, kind and segment count. */
 void emit_access_r14(struct translator *t, const struct decoded *d, const struct place *where,
 		     body_function *body);
+/** r14 = hva of group @g's lowest byte, which is @where; with the way out for all of the group. */
+void emit_group_lookup(struct translator *t, const struct decoded *d, const struct group *g,
+		       const struct place *where, s64 extra);
 void emit_cold(struct translator *t);
+
+/* ---- loops (loops.c) ---- */
+/** The checks that hold for many turns; the loop's body follows. */
+void emit_loop_head(struct translator *t);
+/** Behind the loop's last instruction if its branch is taken: another turn. Destroys flags. */
+void emit_loop_turn(struct translator *t);
+/** The jump at @site leaves for @target; flags are where t->parked says. Its way is emitted last.
+ */
+struct side_exit *add_side_exit(struct translator *t, u8 *site, u64 target, u32 insn,
+				bool cs_checked);
 /** Appends to the map: from here on host code belongs to instruction @insn. */
 void map_here(struct translator *t, u32 insn, bool parked);
 

@@ -1,0 +1,137 @@
+/*
+ * Loops of one block: address checks that hold for many turns, made once.
+ *
+ * A group (groups.c) whose address stays the same from turn to turn, or moves by a constant with
+ * one register, is looked up at the loop's head for the first turn. How many more turns stay in
+ * that page follows from the step; the least of all groups says at which value of a register the
+ * loop has to come back to its head (v->loop_limit). Until then the jump back leads behind the
+ * checks. It is an exit like any other, so a kick or an invalidation unlinks it.
+ *
+ * v->group[] then holds the hva less the varying register, which the instruction adds itself.
+ */
+#include "engine/soft/translate/translator.h"
+
+/* op r15d by an immediate of group 1 */
+static void alu(struct translator *t, int n, s32 imm)
+{
+	e_alu_imm(&t->e, W32, n, S1, imm);
+}
+
+static void shift_s1(struct emitter *e, int w, int n, u32 count)
+{
+	if (!count)
+		return;
+	e_rex(e, w, 0, 0, S1);
+	e8(e, 0xc1);
+	e8(e, 0xc0 | n << 3 | (S1 & 7));
+	e8(e, count);
+}
+
+#define SHL 4
+#define SHR 5
+
+/* The least n with @value <= 1 << n */
+static u32 log2_up(u64 value)
+{
+	u32 n = 0;
+	while (1ull << n < value)
+		n++;
+	return n;
+}
+
+/* r15 = turns behind this one that stay in the page of r14, or fewer. */
+static void emit_turns_in_page(struct translator *t, const struct group *g)
+{
+	s64 bytes = g->step * g->scale;
+	e_mov(&t->e, W32, S1, S0);
+	alu(t, ALU_AND, (s32)~PAGE_MASK);
+	if (bytes > 0) {
+		e_rex(&t->e, W32, 0, 0, S1);
+		e8(&t->e, 0xf7);
+		e8(&t->e, 0xc0 | 3 << 3 | (S1 & 7)); /* neg r15d */
+		alu(t, ALU_ADD, (s32)PAGE_SIZE - (g->high - g->low));
+	}
+	shift_s1(&t->e, W32, SHR, log2_up((u64)(bytes > 0 ? bytes : -bytes)));
+}
+
+/* v->loop_limit = the less of it and r15. */
+static void emit_least(struct translator *t, bool is_first)
+{
+	if (!is_first) {
+		e_gs(&t->e, W64, 0x3b, S1, GS(loop_limit));   /* cmp */
+		e_gs(&t->e, W64, 0x0f47, S1, GS(loop_limit)); /* cmova */
+	}
+	e_store_gs(&t->e, W64, S1, GS(loop_limit));
+}
+
+/* r14 -= the varying register as the instructions will add it. */
+static void emit_less_varying(struct translator *t, const struct group *g)
+{
+	e_get_guest(&t->e, W64, S1, g->varies);
+	shift_s1(&t->e, W64, SHL, log2_up(g->scale));
+	e_rr(&t->e, W64, 0x2b, S0, S1); /* sub */
+}
+
+/* From turns to a value of @g's register: the one at the end of the last turn that needs no check.
+ */
+static void emit_limit(struct translator *t, const struct group *g)
+{
+	struct emitter *e = &t->e;
+	e_load_gs(e, W64, S1, GS(loop_limit));
+	e_lea(e, W64, S1, S1, REG_NONE, 1, 1);
+	e_rr(e, W64, 0x69, S1, S1); /* imul */
+	e32(e, (u32)g->step);
+	e_get_guest(e, W64, S0, g->varies);
+	e_lea(e, W64, S1, S1, S0, 1, 0);
+	e_store_gs(e, W64, S1, GS(loop_limit));
+}
+
+/* The group whose register tells how far the loop has come; NULL: nothing varies. */
+static const struct group *leader(const struct translator *t)
+{
+	for (u32 n = 0; n < t->group_count; n++)
+		if (t->groups[n].hoisted && t->groups[n].varies != REG_NONE)
+			return &t->groups[n];
+	return NULL;
+}
+
+void emit_loop_head(struct translator *t)
+{
+	const struct group *first = leader(t);
+	t->current = 0;
+	for (u32 n = 0; n < t->group_count; n++) {
+		const struct group *g = &t->groups[n];
+		if (!g->hoisted)
+			continue;
+		emit_group_lookup(t, &t->insns[0], g, &g->where, 0);
+		if (g->varies != REG_NONE) {
+			emit_turns_in_page(t, g);
+			emit_least(t, g == first);
+			emit_less_varying(t, g);
+		}
+		e_store_gs(&t->e, W64, S0, GS(group) + 8 * g->slot);
+	}
+	if (first)
+		emit_limit(t, first);
+	r14_changes(t);
+	t->block->loop_body = (u16)(t->e.p - (t->v->cache->rw + t->block->code));
+}
+
+void emit_loop_turn(struct translator *t)
+{
+	struct emitter *e = &t->e;
+	const struct group *first = leader(t);
+	u64 head = t->insns[0].rip;
+	if (!first) {
+		add_side_exit(t, e_jmp(e), head, t->current, false)->inner = true;
+		return;
+	}
+	int reg = host_reg(first->varies);
+	if (reg == REG_NONE) {
+		reg = S1;
+		e_load_gs(e, W64, reg, GS_REG(first->varies));
+	}
+	e_gs(e, W64, 0x3b, reg, GS(loop_limit)); /* cmp */
+	add_side_exit(t, e_jcc(e, CC_NE), head, t->current, false)->inner = true;
+	add_side_exit(t, e_jmp(e), head, t->current, false);
+}
