@@ -420,10 +420,7 @@ static void remember(struct soft_vcpu *v, struct block *b)
 static u64 known_way(const struct soft_vcpu *v, u32 mode, u64 linear)
 {
 	const struct jump_entry *entry = jump_cache_find(v, v->mmu_index, linear);
-	if (!entry || v->jump_mode[v->mmu_index] != mode ||
-	    entry->code == (u64)v->cache->stubs.kicked)
-		return 0;
-	return entry->code;
+	return entry && v->jump_mode[v->mmu_index] == mode ? entry->code : 0;
 }
 
 /* Linked blocks follow each other unasked, whatever the page tables say then: so they lie in one
@@ -448,6 +445,7 @@ u64 soft_dispatch(struct soft_vcpu *v)
 	v->stats.dispatches_indirect += v->branch_pc != 0;
 	v->pending_link = 0;
 	v->running = 0;
+	jump_caches_unpoke(v);
 	if (v->branch_pc)
 		check_branch_target(v);
 	v->heeded = ~0u;

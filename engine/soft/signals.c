@@ -55,6 +55,8 @@ static void interrupt_guest(struct soft_vcpu *v, ucontext_t *uc)
 	for (u32 n = 0; n < ARRAY_SIZE(s->check_begin); n++)
 		if (p >= s->check_begin[n] && p < s->check_end[n])
 			uc->uc_mcontext.gregs[REG_RIP] = (greg_t)s->check_begin[n];
+	if (p >= s->leaves_begin && p < s->leaves_end)
+		p = *(const u8 **)uc->uc_mcontext.gregs[REG_RSP];
 	block_poke(v, p);
 }
 

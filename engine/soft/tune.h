@@ -15,6 +15,7 @@ struct error;
 #define SOFT_TUNINGS(X)                                                                            \
 	X(inline_ops,                                                                              \
 	  "short system instructions (CLI, STI, SWAPGS, STAC, RDTSC...) without a call")           \
+	X(strings, "short REP MOVS and REP STOS without C")                                        \
 	X(syscalls, "SYSCALL and SYSRET without the dispatcher")                                   \
 	X(exits,                                                                                   \
 	  "what a thread knows kept between exits, no system call, timer or clock for each")       \
@@ -30,7 +31,7 @@ struct error;
 	X(flushes, "only TLB entries in use touched by a flush, and fewer flushes")                \
 	X(walks, "page walks that set nothing and meet no fault done apart")                       \
 	X(writers, "where a page is entered for writing known, for when it gets code")             \
-	X(ways, "a second slot of the jump caches for each address")                               \
+	X(ways, "four slots of the jump caches for each address, not one")                         \
 	X(contexts, "TLBs and jump caches kept for each PCID")
 
 struct soft_tuning {

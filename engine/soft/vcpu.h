@@ -109,17 +109,14 @@ static inline u32 jump_slot(u64 linear)
 	return (u32)(linear ^ linear >> 12) & (JUMP_CACHE_SIZE - 1);
 }
 
-/** Where the entry of an address may be that is not in its own @slot: its neighbour, which the
- * stubs look at (stubs.second). */
-static inline u32 jump_second(u32 slot)
-{
-	return slot ^ 1;
-}
+/* The entry of an address that is not in its own slot may be in another of the same JUMP_WAYS: a
+ * cache line, which the stubs look through (stubs.second). */
+#define JUMP_WAYS 4
 
-/** An address that belongs neither to @slot nor to its neighbour. */
+/** An address that does not belong to the JUMP_WAYS slots around @slot. */
 static inline u64 jump_empty(u32 slot)
 {
-	return slot < 2 ? 2 : 0;
+	return slot < JUMP_WAYS ? JUMP_WAYS : 0;
 }
 
 /* Code addresses: the page's translation for instruction fetch. */
@@ -327,6 +324,10 @@ struct soft_vcpu {
 	/* mmu/jump.c */
 	u16 jump_log[MMU_COUNT][JUMP_CACHE_SIZE]; /* slots of jump[] with .code */
 	u32 jump_logged[MMU_COUNT];
+	u64 jump_code[MMU_COUNT][JUMP_CACHE_SIZE]; /* .code of the first jump_poked entries that
+						      jump_log[] lists, while a kick hides it */
+	u32 jump_poked[MMU_COUNT];
+	u32 jump_turn;				  /* which of JUMP_WAYS slots is given up next */
 	struct page_filter code_pages[MMU_COUNT]; /* pages fetched from since jump[] was cleared */
 	u32 jump_nonglobal[MMU_COUNT];		  /* entries of jump[] whose page is not global: the
 						     dispatcher's */

@@ -33,7 +33,7 @@ static void test_empty(void **state)
 	for (u32 slot = 0; slot < JUMP_CACHE_SIZE; slot++) {
 		u32 home = jump_slot(fixture->v->jump[0][slot].rip);
 
-		assert_true(home != slot && home != jump_second(slot));
+		assert_int_not_equal(home / JUMP_WAYS, slot / JUMP_WAYS);
 	}
 }
 
@@ -279,7 +279,7 @@ static bool jumps(u64 linear, enum mmu_index index)
 
 static void test_jump_cache(void **state)
 {
-	static const u8 code[3];
+	static const u8 code[JUMP_WAYS];
 	struct soft_vcpu *v = fixture->v;
 	u64 gpa, last = LINEAR | 0xff3; /* may cross into the next page */
 
@@ -308,21 +308,48 @@ static void test_jump_cache(void **state)
 	assert_false(jumps(last, MMU_USER));
 	tlb_flush_page(v, LINEAR);
 	assert_false(jumps(LINEAR | 5, MMU_USER));
-	/* Three of the same slot: the latest two are found, wherever they lie. */
-	u64 same[3] = {LINEAR | 0x40};
+	/* As many of the same slot as there are ways are all found, and the latest one of more. */
+	u64 same[JUMP_WAYS + 1] = {LINEAR | 0x40};
 
-	for (u32 k = 1; k < 3; k++)
+	for (u32 k = 1; k <= JUMP_WAYS; k++)
 		for (same[k] = same[k - 1] + 1; jump_slot(same[k]) != jump_slot(same[0]);)
 			same[k]++;
-	for (u32 round = 0; round < 9; round++) {
-		jump_cache_put(v, MMU_USER, same[round % 3], code + round % 3);
-		assert_int_equal(jump_cache_find(v, MMU_USER, same[round % 3])->code,
-				 (u64)code + round % 3);
-		assert_true(round < 1 || jumps(same[(round - 1) % 3], MMU_USER));
-		assert_false(round > 1 && jumps(same[(round - 2) % 3], MMU_USER));
+	for (u32 round = 0; round < 3; round++) {
+		for (u32 k = 0; k < JUMP_WAYS; k++)
+			jump_cache_put(v, MMU_USER, same[k], code + k);
+		for (u32 k = 0; k < JUMP_WAYS; k++)
+			assert_int_equal(jump_cache_find(v, MMU_USER, same[k])->code,
+					 (u64)(code + k));
 	}
-	jump_cache_drop(v, MMU_USER, same[1]);
-	assert_true(!jumps(same[1], MMU_USER) && jumps(same[2], MMU_USER));
+	jump_cache_put(v, MMU_USER, same[JUMP_WAYS], code);
+	assert_true(jumps(same[JUMP_WAYS], MMU_USER));
+	u32 found = 0;
+
+	for (u32 k = 0; k <= JUMP_WAYS; k++)
+		found += jumps(same[k], MMU_USER);
+	assert_int_equal(found, JUMP_WAYS);
+	jump_cache_drop(v, MMU_USER, same[JUMP_WAYS]);
+	assert_false(jumps(same[JUMP_WAYS], MMU_USER));
+	/* A kick's traces go with the next entry, or when they are no longer needed. */
+	jump_cache_clear(v, MMU_USER);
+	jump_cache_put(v, MMU_USER, same[0], code);
+	jump_cache_put(v, MMU_USER, same[1], code + 1);
+	for (u32 round = 0; round < 3; round++) {
+		jump_cache_poke(v, MMU_USER, code + 3);
+		jump_cache_poke(v, MMU_USER, code + 3);
+		assert_int_equal(jump_cache_find(v, MMU_USER, same[0])->code, (u64)(code + 3));
+		assert_int_equal(jump_cache_find(v, MMU_USER, same[1])->code, (u64)(code + 3));
+		if (round == 0)
+			jump_caches_unpoke(v);
+		if (round == 1)
+			jump_cache_put(v, MMU_USER, same[2], code + 2);
+		if (round == 2)
+			jump_cache_clear(v, MMU_USER);
+		assert_true(round == 2 ||
+			    jump_cache_find(v, MMU_USER, same[1])->code == (u64)(code + 1));
+		jump_caches_unpoke(v);
+	}
+	assert_false(jumps(same[1], MMU_USER));
 	/* What is dropped is logged once. */
 	for (u32 round = 0; round < 2 * JUMP_CACHE_SIZE; round++) {
 		jump_cache_put(v, MMU_USER, LINEAR | 5, code);

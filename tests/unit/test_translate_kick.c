@@ -29,10 +29,60 @@
 #define SPINNING  40 /* instructions in the loop after which there is nothing new to see */
 #define STEPS_MAX 5000
 
-/* Two 16-bit blocks whose jumps the dispatcher has to link first: jmp 1f; nop; 1: inc ax; jmp 1b */
-static const u8 guest_code[] = {0xeb, 0x01, 0x90, 0x40, 0xeb, 0xfd};
+#define PML4 0x2000ul
+#define PDPT 0x3000ul
+#define PD   0x4000ul
+#define DATA 0x8000ul
 
-static struct soft_vcpu *make_guest(void)
+/* Two 16-bit blocks whose jumps the dispatcher has to link first: jmp 1f; nop; 1: inc ax; jmp 1b */
+static const u8 two_blocks[] = {0xeb, 0x01, 0x90, 0x40, 0xeb, 0xfd};
+
+/* 64-bit code at CPL 0, in a stub that leaves looking to the block, and in one that looks by
+ * itself: mov ecx, 2; rep stosb; sub rdi, 2; jmp; and a syscall that leads to itself */
+static const u8 short_string[] = {0xb9, 0x02, 0x00, 0x00, 0x00, 0xf3, 0xaa,
+				  0x48, 0x83, 0xef, 0x02, 0xeb, 0xf3};
+static const u8 system_call[] = {0x0f, 0x05};
+
+/* @steps: after so many in all, everything has been seen. */
+static const struct guest {
+	const u8 *code;
+	u32 bytes;
+	bool wide;
+	u32 steps;
+} guests[] = {{two_blocks, sizeof(two_blocks), false, STEPS_MAX},
+	      {short_string, sizeof(short_string), true, 500},
+	      {system_call, sizeof(system_call), true, 500}};
+
+static void enter_long_mode(struct engine_vcpu *vcpu, u8 *ram)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entries[2];
+	} msrs = {.head.nmsrs = 2,
+		  .entries = {{.index = 0xc0000081, .data = 8ull << 32},
+			      {.index = 0xc0000082, .data = CODE}}};
+	struct kvm_sregs sregs;
+	vcpu->engine->vcpu_get_sregs(vcpu, &sregs);
+	*(u64 *)(ram + PML4) = PDPT | 3;
+	*(u64 *)(ram + PDPT) = PD | 3;
+	*(u64 *)(ram + PD) = 0x83; /* 2 MiB */
+	struct kvm_segment data = {
+	    .limit = 0xffffffff, .selector = 16, .type = 3, .present = 1, .db = 1, .s = 1, .g = 1};
+	sregs.ss = sregs.ds = sregs.es = data;
+	data.type = 11;
+	data.db = 0;
+	data.l = 1;
+	data.selector = 8;
+	sregs.cs = data;
+	sregs.cr0 = 0x80010033;
+	sregs.cr3 = PML4;
+	sregs.cr4 = 0x20;
+	sregs.efer = 0x501; /* LMA LME SCE */
+	assert_int_equal(vcpu->engine->vcpu_set_msrs(vcpu, &msrs.head), 2);
+	assert_int_equal(vcpu->engine->vcpu_set_sregs(vcpu, &sregs), 0);
+}
+
+static struct soft_vcpu *make_guest(const struct guest *guest)
 {
 	const struct engine *engine = engine_by_name("soft");
 	struct error err = {""};
@@ -47,7 +97,11 @@ static struct soft_vcpu *make_guest(void)
 						     .userspace_addr = (u64)ram};
 	assert_int_equal(engine->vm_set_memory(vm, &region), 0);
 	assert_int_equal(engine->vcpu_create(vm, 0, &vcpu, &err), 0);
-	memcpy(ram + CODE, guest_code, sizeof(guest_code));
+	memcpy(ram + CODE, guest->code, guest->bytes);
+	if (guest->wide) {
+		enter_long_mode(vcpu, ram);
+		return container_of(vcpu, struct soft_vcpu, base);
+	}
 	engine->vcpu_get_sregs(vcpu, &sregs);
 	sregs.cs.base = sregs.cs.selector = 0;
 	assert_int_equal(engine->vcpu_set_sregs(vcpu, &sregs), 0);
@@ -57,7 +111,7 @@ static struct soft_vcpu *make_guest(void)
 /* The traced process: a vcpu_run() between any two SIGSTOPs. */
 static _Noreturn void run_for_ever(struct soft_vcpu *v)
 {
-	struct kvm_regs regs = {.rip = CODE, .rflags = 2};
+	struct kvm_regs regs = {.rip = CODE, .rdi = DATA, .rflags = 2};
 	if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
 		_exit(77);
 	for (;;) {
@@ -131,20 +185,20 @@ static void lost(int signal)
 	_exit(write(2, text, sizeof(text) - 1) < 0 ? 2 : 1);
 }
 
-static void no_kick_is_lost(void **state)
+static void kick_everywhere(const struct guest *guest)
 {
 	struct engine_probe probe;
 	engine_by_name("soft")->probe(&probe);
 	if (!probe.usable)
 		skip();
-	struct soft_vcpu *v = make_guest();
+	struct soft_vcpu *v = make_guest(guest);
 	signal(SIGALRM, lost);
 	traced = fork();
 	assert_true(traced >= 0);
 	if (traced == 0)
 		run_for_ever(v);
 	wait_for_stop(traced, 0);
-	for (u32 count = 200; count < STEPS_MAX; count++) {
+	for (u32 count = 200; count < guest->steps; count++) {
 		kicked_after = count;
 		u32 spinning = step(traced, v, count);
 		kick(traced, v);
@@ -155,6 +209,17 @@ static void no_kick_is_lost(void **state)
 	assert_true(kicked_after < STEPS_MAX - 1);
 	kill(traced, SIGKILL);
 	waitpid(traced, NULL, 0);
+}
+
+static void no_kick_is_lost(void **state)
+{
+	kick_everywhere(&guests[0]);
+}
+
+static void no_kick_is_lost_in_stubs(void **state)
+{
+	kick_everywhere(&guests[1]);
+	kick_everywhere(&guests[2]);
 }
 
 /* ---- from signal handlers of others, on the vCPU's own thread ---- */
@@ -176,7 +241,7 @@ static void kicked_by_itself(void **state)
 	engine_by_name("soft")->probe(&probe);
 	if (!probe.usable)
 		skip();
-	spinning = make_guest();
+	spinning = make_guest(&guests[0]);
 	signal(SIGVTALRM, kick_from_handler);
 	signal(SIGALRM, SIG_DFL);
 	alarm(SECONDS);
@@ -194,6 +259,7 @@ static void kicked_by_itself(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(no_kick_is_lost),
+					   cmocka_unit_test(no_kick_is_lost_in_stubs),
 					   cmocka_unit_test(kicked_by_itself)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,10 +13,10 @@
 #include "tests/wild/wild.h"
 
 #define PATIENCE_NS 20000000000ull
-#define CODE(...)                                                                                  \
-	{                                                                                          \
-		.code = {__VA_ARGS__}, .bytes = sizeof((u8[]){__VA_ARGS__})                        \
-	}
+#define SYSRET_GPA  0x3010
+#define CODE_WITH(wants_smap, handler, ...)                                                        \
+	{.code = {__VA_ARGS__}, .bytes = sizeof((u8[]){__VA_ARGS__})}, wants_smap, handler
+#define CODE(...) CODE_WITH(false, 0, __VA_ARGS__)
 
 /* 64-bit code at 0; RDI = data, R8 = MMIO, RCX as the loop wants it */
 static const struct loop {
@@ -26,6 +26,8 @@ static const struct loop {
 		u8 code[64];
 		u32 bytes;
 	} text;
+	bool smap;
+	u64 lstar;
 } loops[] = {
     {"a jump to itself", false, CODE(0xeb, 0xfe)},
     {"two blocks and flags", false,
@@ -40,6 +42,21 @@ static const struct loop {
      CODE(0xb9, 0x00, 0x00, 0x04, 0x00, 0xf3, 0xaa, 0x48, 0x81, 0xef, 0x00, 0x00, 0x04, 0x00, 0xeb,
 	  0xf0)},
     /* mov ecx, 0x40000; mov al, 0x77; repne scasb; sub rdi, 0x40000; jmp */
+    /* mov ecx, 64; rep stosb; sub rdi, 64; mov ecx, 8; lea rsi, [rdi+64]; rep movsq; sub rdi, 64;
+     * jmp */
+    {"short REP STOS and MOVS", false,
+     CODE(0xb9, 0x40, 0x00, 0x00, 0x00, 0xf3, 0xaa, 0x48, 0x83, 0xef, 0x40, 0xb9, 0x08, 0x00, 0x00,
+	  0x00, 0x48, 0x8d, 0x77, 0x40, 0xf3, 0x48, 0xa5, 0x48, 0x83, 0xef, 0x40, 0xeb, 0xe3)},
+    /* cli; sti; pushf; pop rax; rdtsc; mov rax, cr2; bts [rdi], ecx; sti; nop; jmp */
+    {"short system instructions", true,
+     CODE(0xfa, 0xfb, 0x9c, 0x58, 0x0f, 0x31, 0x0f, 0x20, 0xd0, 0x0f, 0xab, 0x0f, 0xfb, 0x90, 0xeb,
+	  0xf0)},
+    /* stac; mov [rdi], eax; clac; jmp */
+    {"STAC and CLAC", false,
+     CODE_WITH(true, 0, 0x0f, 0x01, 0xcb, 0x89, 0x07, 0x0f, 0x01, 0xca, 0xeb, 0xf6)},
+    {"SYSCALL after SYSCALL", false, CODE(0x0f, 0x05)},
+    /* syscall; jmp; its handler is a SYSRET */
+    {"SYSCALL and SYSRET", true, CODE_WITH(false, SYSRET_GPA, 0x0f, 0x05, 0xeb, 0xfc)},
     {"REP SCAS over memory", false,
      CODE(0xb9, 0x00, 0x00, 0x04, 0x00, 0xb0, 0x77, 0xf2, 0xae, 0x48, 0x81, 0xef, 0x00, 0x00, 0x04,
 	  0x00, 0xeb, 0xee)},
@@ -119,6 +136,7 @@ static void prepare(struct wild *w, const struct loop *l)
 	w->name = l->name;
 	memcpy(w->ram, l->text.code, l->text.bytes);
 	memcpy(w->ram + 0x3000, "\xe9\xfb\xcf\xff\xff", 5);
+	memcpy(w->ram + SYSRET_GPA, "\x48\x0f\x07", 3);
 	if (l->irqchip)
 		memcpy(w->ram + HANDLER_GPA, handler, sizeof(handler));
 	else
@@ -158,7 +176,17 @@ static void prepare(struct wild *w, const struct loop *l)
 		lapic.regs[0xf1] |= 1;
 		w->engine->vcpu_set_lapic(w->vcpu, &lapic);
 	}
-	if (w->engine->vcpu_set_sregs(w->vcpu, &w->sregs) < 0 ||
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entries[3];
+	} msrs = {.head.nmsrs = 3,
+		  .entries = {{.index = 0xc0000081, .data = (u64)SEL_CODE64 << 32 | 0x10ull << 48},
+			      {.index = 0xc0000082, .data = l->lstar},
+			      {.index = 0xc0000084, .data = 0x47700}}};
+	w->sregs.efer |= 1; /* SCE */
+	w->sregs.cr4 |= l->smap ? 1u << 21 : 0;
+	if (w->engine->vcpu_set_msrs(w->vcpu, &msrs.head) != 3 ||
+	    w->engine->vcpu_set_sregs(w->vcpu, &w->sregs) < 0 ||
 	    w->engine->vcpu_set_regs(w->vcpu, &w->regs) < 0)
 		wild_fail(w, "the start's state is refused");
 }

@@ -9,6 +9,33 @@ static void make_empty(struct soft_vcpu *v, enum mmu_index index, u32 slot)
 	v->jump[index][slot].rip = jump_empty(slot);
 }
 
+void jump_cache_poke(struct soft_vcpu *v, enum mmu_index index, const u8 *code)
+{
+	if (v->jump_poked[index])
+		return;
+	for (u32 k = 0; k < v->jump_logged[index]; k++) {
+		struct jump_entry *entry = &v->jump[index][v->jump_log[index][k]];
+
+		v->jump_code[index][k] = entry->code;
+		entry->code = (u64)code;
+	}
+	v->jump_poked[index] = v->jump_logged[index];
+}
+
+static void unpoke(struct soft_vcpu *v, enum mmu_index index)
+{
+	for (u32 k = 0; k < v->jump_poked[index]; k++)
+		v->jump[index][v->jump_log[index][k]].code = v->jump_code[index][k];
+	v->jump_poked[index] = 0;
+}
+
+void jump_caches_unpoke(struct soft_vcpu *v)
+{
+	for (enum mmu_index index = 0; index < MMU_COUNT; index++)
+		if (unlikely(v->jump_poked[index]))
+			unpoke(v, index);
+}
+
 static void put(struct soft_vcpu *v, enum mmu_index index, u32 slot, struct jump_entry entry)
 {
 	if (!v->jump[index][slot].code)
@@ -16,35 +43,54 @@ static void put(struct soft_vcpu *v, enum mmu_index index, u32 slot, struct jump
 	v->jump[index][slot] = entry;
 }
 
+static void drop(struct soft_vcpu *v, enum mmu_index index, u64 linear)
+{
+	u32 slot = jump_slot(linear);
+
+	for (u32 k = 0; k < JUMP_WAYS; k++)
+		if (v->jump[index][slot ^ k].rip == linear)
+			make_empty(v, index, slot ^ k);
+}
+
+/** Where the entry may go that had @slot: a free slot beside it, or each in turn. */
+static u32 other_slot(struct soft_vcpu *v, enum mmu_index index, u32 slot)
+{
+	for (u32 k = 1; k < JUMP_WAYS; k++)
+		if (v->jump[index][slot ^ k].rip == jump_empty(slot))
+			return slot ^ k;
+	v->jump_turn = (v->jump_turn + 1) % (JUMP_WAYS - 1);
+	return slot ^ (v->jump_turn + 1);
+}
+
 void jump_cache_put(struct soft_vcpu *v, enum mmu_index index, u64 linear, const u8 *code)
 {
 	u32 slot = jump_slot(linear);
-	const struct jump_entry *entry = &v->jump[index][slot];
 
-	/* Who is there goes next door: both slots are good for it. */
-	if (v->vm->tune.ways && entry->rip != linear && entry->rip != jump_empty(slot))
-		put(v, index, jump_second(slot), *entry);
+	jump_caches_unpoke(v);
+
+	struct jump_entry before = v->jump[index][slot];
+
+	drop(v, index, linear);
 	put(v, index, slot, (struct jump_entry){.rip = linear, .code = (u64)code});
+	if (v->vm->tune.ways && before.rip != linear && before.rip != jump_empty(slot))
+		put(v, index, other_slot(v, index, slot), before);
 }
 
 const struct jump_entry *jump_cache_find(const struct soft_vcpu *v, enum mmu_index index,
 					 u64 linear)
 {
+	const struct jump_entry *jump = v->jump[index];
 	u32 slot = jump_slot(linear);
 
-	if (v->jump[index][slot].rip != linear)
-		slot = jump_second(slot);
-	return v->jump[index][slot].rip == linear ? &v->jump[index][slot] : NULL;
+	for (u32 k = 0; k < JUMP_WAYS; k++)
+		if (jump[slot ^ k].rip == linear)
+			return &jump[slot ^ k];
+	return NULL;
 }
 
 void jump_cache_drop(struct soft_vcpu *v, enum mmu_index index, u64 linear)
 {
-	u32 slot = jump_slot(linear);
-
-	if (v->jump[index][slot].rip == linear)
-		make_empty(v, index, slot);
-	if (v->jump[index][jump_second(slot)].rip == linear)
-		make_empty(v, index, jump_second(slot));
+	drop(v, index, linear);
 	if (index == MMU_USER)
 		v->jump_epoch++;
 }
@@ -64,9 +110,10 @@ void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index)
 		make_empty(v, index, slot);
 		v->jump[index][slot].code = 0;
 	}
-	make_empty(v, index, 0); /* of a new vCPU, which is all zeroes */
-	make_empty(v, index, 1);
+	for (u32 slot = 0; slot < JUMP_WAYS; slot++) /* of a new vCPU, which is all zeroes */
+		make_empty(v, index, slot);
 	v->jump_logged[index] = 0;
+	v->jump_poked[index] = 0;
 	v->jump_nonglobal[index] = 0;
 	filter_clear(&v->code_pages[index]);
 }

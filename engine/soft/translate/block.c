@@ -104,6 +104,14 @@ static void add_lines(struct page_chain *chain, const struct block *b)
 		mark_lines(chain, b->look[n].first, b->look[n].last);
 }
 
+static void renew_lines(struct block_cache *cache, struct page_chain *chain)
+{
+	chain->lines[0] = chain->lines[1] = 0;
+	for (const struct block *b = chain->first; b; b = b->page_next[page_link(cache, b, chain)])
+		add_lines(chain, b);
+	chain->stale = false;
+}
+
 static void page_insert(struct block_cache *cache, struct block *b, u64 gpa)
 {
 	struct page_chain *chain = page_chain(cache, gpa);
@@ -120,6 +128,7 @@ static void page_remove(struct block_cache *cache, struct block *b, u64 gpa)
 {
 	struct page_chain *chain = page_chain(cache, gpa);
 	u32 n = page_link(cache, b, chain);
+	chain->stale = true;
 	struct block *next = b->page_next[n], *prev = b->page_prev[n];
 	if (next)
 		next->page_prev[page_link(cache, next, chain)] = prev;
@@ -245,7 +254,6 @@ static void invalidate_at(struct soft_vcpu *v, u64 gpa, u32 size)
 			unmark_page(v, gpa);
 		return;
 	}
-	chain->lines[0] = chain->lines[1] = 0;
 	for (struct block *b = chain->first, *next; b; b = next) {
 		next = b->page_next[page_link(cache, b, chain)];
 		bool near;
@@ -253,9 +261,10 @@ static void invalidate_at(struct soft_vcpu *v, u64 gpa, u32 size)
 			throw_away(v, b);
 		} else {
 			left |= near;
-			add_lines(chain, b);
 		}
 	}
+	if (chain->stale)
+		renew_lines(cache, chain);
 	if (!left)
 		unmark_page(v, gpa);
 }
@@ -375,13 +384,6 @@ void block_check_failed(struct soft_vcpu *v, const void *pc)
 	}
 }
 
-/* Translated code of @index will come out when it looks for its way on. */
-static void jump_cache_poke(struct soft_vcpu *v, enum mmu_index index)
-{
-	for (u32 n = 0; n < v->jump_logged[index]; n++)
-		v->jump[index][v->jump_log[index][n]].code = (u64)v->cache->stubs.kicked;
-}
-
 void block_poke(struct soft_vcpu *v, const void *pc)
 {
 	const struct stubs *stubs = &v->cache->stubs;
@@ -389,7 +391,7 @@ void block_poke(struct soft_vcpu *v, const void *pc)
 	for (enum mmu_index index = 0; index < MMU_COUNT; index++)
 		if ((const u8 *)pc >= stubs->second[index] &&
 		    (const u8 *)pc < stubs->second_end[index])
-			jump_cache_poke(v, index);
+			jump_cache_poke(v, index, stubs->kicked);
 	if (!b)
 		return;
 	for (u32 n = 0; n < b->exit_count; n++)
@@ -398,7 +400,7 @@ void block_poke(struct soft_vcpu *v, const void *pc)
 	bool user = MODE_MMU(b->mode) == MMU_USER;
 	u32 first = user ? MMU_USER : MMU_KERNEL, last = user ? MMU_USER : MMU_KERNEL_AC;
 	for (u32 index = first; index <= last; index++)
-		jump_cache_poke(v, (enum mmu_index)index);
+		jump_cache_poke(v, (enum mmu_index)index, stubs->kicked);
 }
 
 u64 guest_rip_of_host(struct soft_vcpu *v, u64 host)

@@ -101,7 +101,8 @@ struct stubs {
 	const u8 *plain_parked; /* v->rip set, flags parked, nothing to chain */
 	const u8 *plain_exit;	/* as exit, nothing to chain */
 	const u8 *indirect;	/* called: r14 = target, r15 = undo of RSP, flags parked */
-	/* As indirect, when the address was not in its own slot of the jump cache of that index. */
+	/* As indirect, when the address was not in its own slot of the jump cache of that index:
+	 * looks at the others. */
 	const u8 *second[MMU_COUNT], *second_end[MMU_COUNT];
 	const u8 *kicked;  /* r15 = jump-cache offset, flags parked: entry was hit while kicked */
 	const u8 *op;	   /* r15 = struct insn *, v->rip set, flags parked */
@@ -111,6 +112,10 @@ struct stubs {
 	const u8 *commit;  /* bounce buffer to guest memory; flags parked */
 	const u8 *syscall; /* as op_end, v->next_rip set: SYSCALL from 64-bit code */
 	const u8 *sysret;  /* as op_end: SYSRET to 64-bit code at CPL 0 */
+	const u8 *movs[MMU_COUNT][4]; /* called, otherwise as op_end: REP MOVS of 1 << n bytes */
+	const u8 *stos[MMU_COUNT][4];
+	const u8 *leaves_begin; /* those; the block that called them is at the top of the stack */
+	const u8 *leaves_end;
 	const u8 *check_begin[CHECK_COUNT]; /* attention checks that a kick rewinds to: [begin,
 					       end) */
 	const u8 *check_end[CHECK_COUNT];
@@ -122,6 +127,7 @@ struct stubs {
 struct page_chain {
 	struct block *first;
 	u64 lines[2]; /* bit per 32 bytes of a page: no bit, no block depends on them */
+	bool stale;   /* some bits may stand for blocks that are gone */
 };
 
 struct block_cache {
@@ -131,6 +137,7 @@ struct block_cache {
 	u64 used;      /* where the next block goes */
 	u8 *arena;     /* metadata */
 	u64 arena_size, arena_used, arena_limit;
+	u64 populated, arena_populated; /* bytes of each that have had memory asked for */
 	struct block **by_age; /* a ring too: @count blocks, valid or not, from @oldest on */
 	u32 age_mask, oldest, count;
 	struct block **hash; /* hash_mask + 1 */

@@ -16,7 +16,9 @@
  * tables of blocks. Pages are taken as they are touched. */
 #define CODE_PER_METADATA 1
 #define CODE_PER_AGE	  64
-#define CODE_PER_BUCKET	  1024
+#define CODE_PER_BUCKET	  256
+
+#define POPULATE_STEP (64ull << 10)
 
 static void *reserve(u64 size)
 {
@@ -169,6 +171,19 @@ static u64 at_in_arena(const struct block_cache *cache, const struct block *b)
 	return (u64)((const u8 *)b - cache->arena);
 }
 
+/* Asks for the memory of what comes next a piece at a time, which costs less than a fault a page.
+ * Old kernels (before 5.14) refuse, and fault. */
+static void populate(u8 *base, u64 size, u64 *populated, u64 end, int how)
+{
+	if (end <= *populated || *populated == size)
+		return;
+	u64 next = align_up(end, POPULATE_STEP);
+	if (next > size)
+		next = size;
+	madvise(base + *populated, next - *populated, how);
+	*populated = next;
+}
+
 void cache_make_room(struct soft_vcpu *v, u64 code, u64 metadata)
 {
 	struct block_cache *cache = v->cache;
@@ -177,6 +192,15 @@ void cache_make_room(struct soft_vcpu *v, u64 code, u64 metadata)
 	    make_room_in(v, 0, cache->arena_size, align_up(cache->arena_used, BLOCK_ALIGNMENT),
 			 metadata, at_in_arena);
 	cache->arena_limit = cache->arena_used + metadata;
+	if (cache->used + code > cache->populated) {
+		u64 rx_populated = cache->populated;
+		populate(cache->rw, cache->size, &cache->populated, cache->used + code,
+			 MADV_POPULATE_WRITE);
+		populate(cache->rx, cache->size, &rx_populated, cache->used + code,
+			 MADV_POPULATE_READ);
+	}
+	populate(cache->arena, cache->arena_size, &cache->arena_populated, cache->arena_limit,
+		 MADV_POPULATE_WRITE);
 	if (cache->count > cache->age_mask)
 		block_evict_oldest(v);
 }

@@ -63,54 +63,94 @@ static inline void e64(struct emitter *e, u64 v)
 #define W32 0
 #define W64 1
 
-static inline void e_rex(struct emitter *e, int w, int reg, int index, int base)
+/* The first bytes of an instruction, at most 8, on their way: put together in a register. */
+struct head {
+	u64 bytes;
+	u32 count;
+};
+
+static inline void h8(struct head *h, u32 byte)
+{
+	h->bytes |= (u64)(byte & 0xff) << 8 * h->count++;
+}
+
+static inline void h_rex(struct head *h, int w, int reg, int index, int base)
 {
 	int rex = 0x40 | w << 3 | (reg >> 3 & 1) << 2 | (index >> 3 & 1) << 1 | (base >> 3 & 1);
 	if (rex != 0x40)
-		e8(e, (u32)rex);
+		h8(h, (u32)rex);
+}
+
+/** @opcode below 0x100, or 0x0fXX. */
+static inline void h_opcode(struct head *h, u32 opcode)
+{
+	if (opcode > 0xff)
+		h8(h, opcode >> 8);
+	h8(h, opcode);
+}
+
+static inline void e_head(struct emitter *e, struct head h)
+{
+	if (likely(e->p + sizeof(h.bytes) <= e->limit)) {
+		__builtin_memcpy(e->p, &h.bytes, sizeof(h.bytes));
+		e->p += h.count;
+	} else {
+		e->full = true;
+	}
+}
+
+static inline void e_rex(struct emitter *e, int w, int reg, int index, int base)
+{
+	struct head h = {0};
+	h_rex(&h, w, reg, index, base);
+	e_head(e, h);
 }
 
 /** op reg, rm (both registers); @opcode below 0x100, or 0x0fXX. */
 static inline void e_rr(struct emitter *e, int w, u32 opcode, int reg, int rm)
 {
-	e_rex(e, w, reg, 0, rm);
-	if (opcode > 0xff)
-		e8(e, opcode >> 8);
-	e8(e, opcode);
-	e8(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
+	struct head h = {0};
+	h_rex(&h, w, reg, 0, rm);
+	h_opcode(&h, opcode);
+	h8(&h, 0xc0 | (reg & 7) << 3 | (rm & 7));
+	e_head(e, h);
 }
 
 /** op reg, gs:[disp] */
 static inline void e_gs(struct emitter *e, int w, u32 opcode, int reg, s32 disp)
 {
-	e8(e, 0x65);
-	e_rex(e, w, reg, 0, 0);
-	if (opcode > 0xff)
-		e8(e, opcode >> 8);
-	e8(e, opcode);
-	e8(e, 0x04 | (reg & 7) << 3);
-	e8(e, 0x25);
+	struct head h = {0};
+	h8(&h, 0x65);
+	h_rex(&h, w, reg, 0, 0);
+	h_opcode(&h, opcode);
+	h8(&h, 0x04 | (reg & 7) << 3);
+	h8(&h, 0x25);
+	e_head(e, h);
 	e32(e, (u32)disp);
 }
 
 /** op reg, gs:[base + disp32]; @base is not rsp or r12. */
 static inline void e_gs_base(struct emitter *e, int w, u32 opcode, int reg, int base, s32 disp)
 {
-	e8(e, 0x65);
-	e_rex(e, w, reg, 0, base);
-	e8(e, opcode);
-	e8(e, 0x80 | (reg & 7) << 3 | (base & 7));
+	struct head h = {0};
+	h8(&h, 0x65);
+	h_rex(&h, w, reg, 0, base);
+	h8(&h, opcode);
+	h8(&h, 0x80 | (reg & 7) << 3 | (base & 7));
+	e_head(e, h);
 	e32(e, (u32)disp);
 }
 
 /** ModRM byte and what follows for reg, [base + disp]; @base is not rsp or r12. */
 static inline void e_modrm_base(struct emitter *e, int reg, int base, s32 disp)
 {
+	struct head h = {0};
 	int mod = disp == 0 && (base & 7) != 5 ? 0 : disp == (s8)disp ? 0x40 : 0x80;
-	e8(e, mod | (reg & 7) << 3 | (base & 7));
+	h8(&h, mod | (reg & 7) << 3 | (base & 7));
 	if (mod == 0x40)
-		e8(e, (u8)disp);
-	else if (mod == 0x80)
+		h8(&h, (u8)disp);
+	e_head(e, h);
+	if (mod == 0x80)
 		e32(e, (u32)disp);
 }
 
@@ -132,28 +172,26 @@ static inline void e_modrm_index(struct emitter *e, int reg, int base, int index
 static inline void e_mem(struct emitter *e, int w, u32 opcode, int reg, int base, int index,
 			 int scale, s32 disp)
 {
-	e_rex(e, w, reg, index == REG_NONE ? 0 : index, base == REG_NONE ? 0 : base);
-	if (opcode > 0xff)
-		e8(e, opcode >> 8);
-	e8(e, opcode);
+	struct head h = {0};
+	h_rex(&h, w, reg, index == REG_NONE ? 0 : index, base == REG_NONE ? 0 : base);
+	h_opcode(&h, opcode);
 	int r = (reg & 7) << 3;
 	int ss = scale == 8 ? 0xc0 : scale == 4 ? 0x80 : scale == 2 ? 0x40 : 0;
-	if (base == REG_NONE) {
-		e8(e, 0x04 | r);
-		e8(e, ss | (index == REG_NONE ? 4 : index & 7) << 3 | 5);
-		e32(e, (u32)disp);
-		return;
-	}
 	int mod = disp == 0 && (base & 7) != 5 ? 0 : disp == (s8)disp ? 0x40 : 0x80;
-	if (index != REG_NONE || (base & 7) == 4) {
-		e8(e, mod | r | 4);
-		e8(e, ss | (index == REG_NONE ? 4 : index & 7) << 3 | (base & 7));
+	if (base == REG_NONE) {
+		h8(&h, 0x04 | r);
+		h8(&h, ss | (index == REG_NONE ? 4 : index & 7) << 3 | 5);
+		mod = 0x80; /* what it means is another; the displacement is as long */
+	} else if (index != REG_NONE || (base & 7) == 4) {
+		h8(&h, mod | r | 4);
+		h8(&h, ss | (index == REG_NONE ? 4 : index & 7) << 3 | (base & 7));
 	} else {
-		e8(e, mod | r | (base & 7));
+		h8(&h, mod | r | (base & 7));
 	}
 	if (mod == 0x40)
-		e8(e, (u8)disp);
-	else if (mod == 0x80)
+		h8(&h, (u8)disp);
+	e_head(e, h);
+	if (mod == 0x80)
 		e32(e, (u32)disp);
 }
 
@@ -175,20 +213,19 @@ static inline void e_store_gs(struct emitter *e, int w, int src, s32 disp)
 /** mov reg, imm by the shortest form; leaves flags alone. */
 static inline void e_mov_imm(struct emitter *e, int reg, u64 imm)
 {
-	if (imm == (u32)imm) {
-		e_rex(e, W32, 0, 0, reg);
-		e8(e, 0xb8 | (reg & 7));
-		e32(e, (u32)imm);
-	} else if ((s64)imm == (s32)imm) {
-		e_rex(e, W64, 0, 0, reg);
-		e8(e, 0xc7);
-		e8(e, 0xc0 | (reg & 7));
-		e32(e, (u32)imm);
+	struct head h = {0};
+	bool unsigned32 = imm == (u32)imm, signed32 = (s64)imm == (s32)imm;
+	h_rex(&h, unsigned32 ? W32 : W64, 0, 0, reg);
+	if (signed32 && !unsigned32) {
+		h8(&h, 0xc7);
+		h8(&h, 0xc0 | (reg & 7));
 	} else {
-		e_rex(e, W64, 0, 0, reg);
-		e8(e, 0xb8 | (reg & 7));
-		e64(e, imm);
+		h8(&h, 0xb8 | (reg & 7));
 	}
+	e_head(e, h);
+	e32(e, (u32)imm);
+	if (!unsigned32 && !signed32)
+		e32(e, (u32)(imm >> 32));
 }
 
 /** mov qword gs:[disp], imm; may use scratch @tmp for wide constants. */
@@ -212,12 +249,14 @@ static inline void e_lea(struct emitter *e, int w, int dst, int base, int index,
 /** Group-1 ALU operation /n with a 32-bit immediate (8-bit form where it fits). */
 static inline void e_alu_imm(struct emitter *e, int w, int n, int reg, s32 imm)
 {
-	e_rex(e, w, 0, 0, reg);
-	e8(e, imm == (s8)imm ? 0x83 : 0x81);
-	e8(e, 0xc0 | n << 3 | (reg & 7));
+	struct head h = {0};
+	h_rex(&h, w, 0, 0, reg);
+	h8(&h, imm == (s8)imm ? 0x83 : 0x81);
+	h8(&h, 0xc0 | n << 3 | (reg & 7));
 	if (imm == (s8)imm)
-		e8(e, (u8)imm);
-	else
+		h8(&h, (u8)imm);
+	e_head(e, h);
+	if (imm != (s8)imm)
 		e32(e, (u32)imm);
 }
 
@@ -228,6 +267,19 @@ static inline void e_alu_imm(struct emitter *e, int w, int n, int reg, s32 imm)
 #define ALU_XOR 6
 #define ALU_CMP 7
 
+/** Shift by a constant; @n is the group-2 operation. */
+static inline void e_shift(struct emitter *e, int w, int n, int reg, u8 count)
+{
+	e_rex(e, w, 0, 0, reg);
+	e8(e, 0xc1);
+	e8(e, 0xc0 | n << 3 | (reg & 7));
+	e8(e, count);
+}
+
+#define SHIFT_LEFT  4
+#define SHIFT_RIGHT 5
+#define SHIFT_ARITH 7
+
 /* Conditions of jcc */
 #define CC_E  4
 #define CC_NE 5
@@ -236,16 +288,13 @@ static inline void e_alu_imm(struct emitter *e, int w, int n, int reg, s32 imm)
 /** jcc/jmp/call with a 32-bit displacement to be filled in; returns where it is. */
 static inline u8 *e_jcc(struct emitter *e, int cc)
 {
-	e8(e, 0x0f);
-	e8(e, 0x80 | (u32)cc);
-	e32(e, 0);
+	e_head(e, (struct head){.bytes = 0x800f | (u64)cc << 8, .count = 6});
 	return e->p - 4;
 }
 
 static inline u8 *e_jmp(struct emitter *e)
 {
-	e8(e, 0xe9);
-	e32(e, 0);
+	e_head(e, (struct head){.bytes = 0xe9, .count = 5});
 	return e->p - 4;
 }
 
@@ -266,8 +315,7 @@ static inline void e_jmp_to(struct emitter *e, const u8 *target)
 
 static inline void e_call_to(struct emitter *e, const u8 *target)
 {
-	e8(e, 0xe8);
-	e32(e, 0);
+	e_head(e, (struct head){.bytes = 0xe8, .count = 5});
 	e_patch(e, e->p - 4, target);
 }
 
@@ -293,15 +341,14 @@ static inline void e_jump_slot(struct emitter *e)
 /** Host flags to v->arith; keeps the flags, destroys AX. */
 static inline void e_save_flags(struct emitter *e)
 {
-	e8(e, 0x9f); /* lahf */
-	e8(e, 0x0f);
-	e8(e, 0x90);
-	e8(e, 0xc0); /* seto al */
-	e8(e, 0x65);
-	e8(e, 0x66);
-	e8(e, 0x89);
-	e8(e, 0x04);
-	e8(e, 0x25);
+	static const u8 lahf_seto[] = {0x9f, 0x0f, 0x90, 0xc0}; /* lahf; seto al */
+	static const u8 mov_ax[] = {0x65, 0x66, 0x89, 0x04, 0x25};
+	u32 both;
+	struct head h = {.count = sizeof(mov_ax)};
+	__builtin_memcpy(&both, lahf_seto, sizeof(both));
+	__builtin_memcpy(&h.bytes, mov_ax, sizeof(mov_ax));
+	e32(e, both);
+	e_head(e, h);
 	e32(e, (u32)GS(arith)); /* mov gs:[arith], ax */
 }
 

@@ -203,7 +203,7 @@ static void step(struct groups *g, const struct decoded *d)
 	case CLASS_OP:
 		forget_all(g);
 		g->count = 0;
-		if (d->goes_on)
+		if (d->goes_on && (d->insn.op == OP_ID_stac || d->insn.op == OP_ID_clac))
 			g->index = d->insn.op == OP_ID_stac ? MMU_KERNEL_AC : MMU_KERNEL;
 		return;
 	case CLASS_PUSH:

@@ -52,18 +52,6 @@ static void park_live(struct translator *t)
 		flags_to_memory(t, S0);
 }
 
-static void e_shift(struct emitter *e, int w, int n, int reg, u8 count)
-{
-	e_rex(e, w, 0, 0, reg);
-	e8(e, 0xc1);
-	e8(e, 0xc0 | n << 3 | (reg & 7));
-	e8(e, count);
-}
-
-#define SHIFT_LEFT  4
-#define SHIFT_RIGHT 5
-#define SHIFT_ARITH 7
-
 /* op dword gs:[disp], imm32 of group 1 */
 static void e_alu_gs_imm(struct emitter *e, int n, s32 disp, u32 imm)
 {
@@ -207,9 +195,32 @@ static bool inline_ac(struct translator *t, const struct decoded *d)
 	return true;
 }
 
+/* ---- REP MOVS, REP STOS: stubs of their own ---- */
+
+static bool is_short_string(const struct translator *t, const struct decoded *d)
+{
+	const struct insn *i = &d->insn;
+	bool wanted = d->class == CLASS_OP && (i->op == OP_ID_movs || i->op == OP_ID_stos);
+	bool based = i->op == OP_ID_movs && (i->seg == SEG_FS || i->seg == SEG_GS);
+	return wanted && i->rep && !i->lock && i->addrsize == 8 && !based &&
+	       (t->mode & 3) == MODE_CODE64 && !(t->mode & (MODE_ONE | MODE_STEP | MODE_ALIGN)) &&
+	       t->v->vm->tune.strings;
+}
+
+static bool inline_string(struct translator *t, const struct decoded *d)
+{
+	const struct stubs *stubs = &t->v->cache->stubs;
+	u32 shift = (u32)__builtin_ctz(d->insn.opsize);
+	if (!is_short_string(t, d))
+		return false;
+	emit_op_by(t, d, (d->insn.op == OP_ID_movs ? stubs->movs : stubs->stos)[t->index][shift],
+		   true);
+	return true;
+}
+
 bool inline_op_goes_on(const struct translator *t, const struct decoded *d)
 {
-	return can_change_ac(t, d);
+	return can_change_ac(t, d) || is_short_string(t, d);
 }
 
 /* ---- segment bases and selectors ---- */
@@ -377,7 +388,7 @@ static bool inline_syscall(struct translator *t, const struct decoded *d)
 	if (ret && (!(t->mode & MODE_RING0) || d->insn.opsize != 8))
 		return false;
 	e_store_gs_imm(&t->e, GS(next_rip), d->next_rip, S0);
-	emit_op_by(t, d, ret ? stubs->sysret : stubs->syscall);
+	emit_op_by(t, d, ret ? stubs->sysret : stubs->syscall, false);
 	return true;
 }
 
@@ -391,6 +402,8 @@ bool emit_inline_op(struct translator *t, const struct decoded *d)
 	r14_changes(t);
 	if (d->insn.op == OP_ID_syscall || d->insn.op == OP_ID_sysret)
 		return inline_syscall(t, d);
+	if (d->insn.op == OP_ID_movs || d->insn.op == OP_ID_stos)
+		return inline_string(t, d);
 	if (!t->v->vm->tune.inline_ops)
 		return false;
 	switch (d->insn.op) {

@@ -223,9 +223,16 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 		s->second[index] = here(e);
 		e_store_gs(e, W64, S1, GS(branch_undo));
 		e_jump_slot(e);
-		e_alu_imm(e, W32, ALU_XOR, S1, sizeof(struct jump_entry)); /* jump_second() */
-		e_gs_base(e, W64, 0x3b, S0, S1, table);
-		e_patch(e, e_jcc(e, CC_NE), indirect);
+		u8 *found[JUMP_WAYS];
+		for (u32 k = 1; k < JUMP_WAYS; k++) {
+			e_alu_imm(e, W32, ALU_XOR, S1,
+				  (s32)((k ^ (k - 1)) * sizeof(struct jump_entry)));
+			e_gs_base(e, W64, 0x3b, S0, S1, table);
+			found[k] = e_jcc(e, CC_E);
+		}
+		e_jmp_to(e, indirect);
+		for (u32 k = 1; k < JUMP_WAYS; k++)
+			e_patch(e, found[k], e->p);
 		e_alu_imm(e, W64, ALU_ADD, RSP, 8);
 		e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
 		s->second_end[index] = here(e);
@@ -359,6 +366,7 @@ void stubs_emit(struct soft_vcpu *v)
 	emit_op_stubs(&e, &cache->stubs);
 	emit_memory_stubs(&e, &cache->stubs);
 	syscall_stubs_emit(&e, &cache->stubs);
+	string_stubs_emit(&e, &cache->stubs);
 	cache->stubs_end = align_up((u64)(e.p - cache->rw), 64);
 	cache->used = cache->stubs_end;
 }

@@ -11,6 +11,8 @@ void stubs_emit(struct soft_vcpu *v);
 /** Those of SYSCALL and SYSRET; what they go on to is there. */
 struct emitter;
 void syscall_stubs_emit(struct emitter *e, struct stubs *s);
+/** Those of REP MOVS and REP STOS. */
+void string_stubs_emit(struct emitter *e, struct stubs *s);
 
 /* Called by the stubs; dispatch.c and run.c. */
 u64 soft_dispatch(struct soft_vcpu *v);

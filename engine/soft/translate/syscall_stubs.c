@@ -23,18 +23,6 @@
 _Static_assert(offsetof(struct segment, access) == offsetof(struct segment, limit) + 4,
 	       "limit and access are written as one");
 
-static void e_shift(struct emitter *e, int w, int n, int reg, u8 count)
-{
-	e_rex(e, w, 0, 0, reg);
-	e8(e, 0xc1);
-	e8(e, 0xc0 | n << 3 | (reg & 7));
-	e8(e, count);
-}
-
-#define SHIFT_LEFT  4
-#define SHIFT_RIGHT 5
-#define SHIFT_ARITH 7
-
 static void e_not(struct emitter *e, int w, int reg)
 {
 	e_rex(e, w, 0, 0, reg);

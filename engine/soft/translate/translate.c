@@ -173,7 +173,7 @@ static int decode_block(struct translator *t, const struct code_source *source)
 
 /* ---- emission ---- */
 
-void emit_op_by(struct translator *t, const struct decoded *d, const u8 *stub)
+void emit_op_by(struct translator *t, const struct decoded *d, const u8 *stub, bool returns)
 {
 	struct emitter *e = &t->e;
 	struct insn *insn = cache_alloc(t->v->cache, sizeof(*insn));
@@ -190,16 +190,17 @@ void emit_op_by(struct translator *t, const struct decoded *d, const u8 *stub)
 	}
 	e_store_gs_imm(e, GS(rip), d->rip, S0);
 	e_mov_imm(e, S1, (u64)insn);
-	if (op_properties[insn->op] & OP_ENDS)
-		e_jmp_to(e, stub - e->to_rx);
-	else
+	if (returns)
 		e_call_to(e, stub - e->to_rx);
+	else
+		e_jmp_to(e, stub - e->to_rx);
 }
 
 void emit_op(struct translator *t, const struct decoded *d)
 {
 	const struct stubs *stubs = &t->v->cache->stubs;
-	emit_op_by(t, d, op_properties[d->insn.op] & OP_ENDS ? stubs->op_end : stubs->op);
+	bool returns = !(op_properties[d->insn.op] & OP_ENDS);
+	emit_op_by(t, d, returns ? stubs->op : stubs->op_end, returns);
 }
 
 static void emit_direction_flag(struct translator *t, const struct decoded *d)

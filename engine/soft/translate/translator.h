@@ -201,8 +201,8 @@ void emit_leave(struct translator *t, const struct decoded *d);
 void emit_lea(struct translator *t, const struct decoded *d);
 /** A call of the instruction's C function. */
 void emit_op(struct translator *t, const struct decoded *d);
-/** The same through @stub, which is called, or jumped to if the instruction has OP_ENDS. */
-void emit_op_by(struct translator *t, const struct decoded *d, const u8 *stub);
+/** The same through @stub, which is called if it @returns. */
+void emit_op_by(struct translator *t, const struct decoded *d, const u8 *stub, bool returns);
 
 /** Host register of guest @g, or REG_NONE if it lives in memory. */
 static inline int host_reg(int g)
