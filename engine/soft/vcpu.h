@@ -355,11 +355,11 @@ struct soft_vcpu {
 		const u8 *page, *next_page;
 		u32 mode;
 		bool need_next;
-	} source;	    /* of the block that the dispatcher wants translated */
-	u8 leave;	    /* enum leave_reason */
-	bool window_wanted; /* run->request_interrupt_window, without irqchip */
-	bool read_pending;  /* base.run holds a read that the monitor answers */
-	u64 timer_deadline; /* CLOCK_MONOTONIC ns the host timer is armed for; 0: not */
+	} source;		   /* of the block that the dispatcher wants translated */
+	u8 leave;		   /* enum leave_reason */
+	bool window_wanted;	   /* run->request_interrupt_window, without irqchip */
+	bool read_pending;	   /* base.run holds a read that the monitor answers */
+	u64 timer_deadline;	   /* CLOCK_MONOTONIC ns the host timer is armed for; 0: not */
 	struct engine_stats stats; /* but for the times: */
 	struct {
 		u64 guest, translate, halted, monitor; /* host TSC, as are: */
