@@ -25,6 +25,8 @@ struct error;
 	X(forms, "instructions decoded by comparing with earlier ones of the same form")           \
 	X(traces, "blocks that go on behind branches")                                             \
 	X(avx512, "AVX-512, if the host has it; off, guests are not told of it")                   \
+	X(xsaveopt, "the world switch saves what the guest has changed alone")                     \
+	X(halves, "accesses across the end of a page by two look-ups")                             \
 	X(crossings, "blocks across the end of a page found through the jump cache")               \
 	X(flushes, "only TLB entries in use touched by a flush, and fewer flushes")                \
 	X(walks, "page walks that set nothing and meet no fault done apart")                       \

@@ -94,7 +94,7 @@ struct page_filter {
 #define INSN_BYTES_MAX 15
 
 /* Where to go on for a linear address: filled by the dispatcher, looked up by translated code. */
-#define JUMP_CACHE_BITS 13
+#define JUMP_CACHE_BITS 15
 #define JUMP_CACHE_SIZE (1u << JUMP_CACHE_BITS)
 
 struct jump_entry {
@@ -149,7 +149,16 @@ struct mmu_context {
 	struct page_filter large_2m, large_1g, code_pages;
 	u16 number[CONTEXT_ENTRIES_MAX]; /* of entry[] in soft_vcpu.tlb seen as one array */
 	struct tlb_entry entry[CONTEXT_ENTRIES_MAX];
-	struct jump_entry jump[CONTEXT_JUMPS_MAX]; /* of MMU_USER */
+	u16 jump_slot[CONTEXT_JUMPS_MAX]; /* of jump[] in soft_vcpu.jump[MMU_USER] */
+	struct jump_entry jump[CONTEXT_JUMPS_MAX];
+};
+
+/* A host address in translated code and the guest's RIP there, while the code cache's .oldest and
+ * the number of its resets are these. */
+#define FAULT_SITES 64
+
+struct fault_site {
+	u64 pc, rip, oldest, resets;
 };
 
 /* Why translated code must come out; bits of vcpu->attention. */
@@ -347,7 +356,8 @@ struct soft_vcpu {
 	struct block_cache *cache; /* translated code; private to this vCPU */
 	struct written written;
 	u32 jump_mode[MMU_COUNT]; /* mode that the jump cache's blocks have */
-	u64 commit_linear;	  /* where the bounce buffer goes, see soft_miss() */
+	struct fault_site fault_sites[FAULT_SITES];
+	u64 commit_linear; /* where the bounce buffer goes, see soft_miss() */
 	u32 commit_description;
 	u64 commit_elements; /* of an access under an opmask: those that it writes, bit by bit */
 	struct {
@@ -401,7 +411,7 @@ struct memslot {
 
 struct soft_vm {
 	struct engine_vm base;
-	struct memslot slots[MEMSLOTS_MAX]; /* used ones first, sorted by gpa */
+	struct memslot slots[MEMSLOTS_MAX]; /* used ones first, sorted by gpa; the others zero */
 	u32 slot_count;
 	bool slots_share;	 /* some host memory is in two slots */
 	struct irqchip *irqchip; /* NULL: none */

@@ -61,11 +61,16 @@ static const struct part {
     {put_unmasked, {1, 1, 1, 1}},
     {put_forbidden, {1, 1, 1, 1}},
     {put_self_modification, {2, 2, 0, 0}},
+    {put_strides, {2, 2, 0, 0}},
+    {put_fields, {2, 2, 0, 0}},
 };
 
 static const struct part *choose_part(struct gen *g)
 {
+	static const struct part strides = {put_strides, {0}}, fields = {put_fields, {0}};
 	u32 total = 0, n = 0;
+	if (g->plan->strides && !one_in(g->r, 4))
+		return one_in(g->r, 2) ? &strides : &fields;
 	for (u32 k = 0; k < ARRAY_SIZE(parts); k++)
 		total += parts[k].weight[g->plan->kind];
 	for (u32 pick = below(g->r, total); pick >= parts[n].weight[g->plan->kind]; n++)

@@ -23,12 +23,14 @@ struct plan {
 	u64 gs_base;
 	int base[2], index;
 	u64 purpose[16]; /* values of those three, and RSP */
+	bool strides;	 /* mostly what is in strides.c */
 };
 
 /* ---- plan.c ---- */
 
-/** The plan of sequence @seed at linear address @at; @kinds: a bit for each kind that is wanted. */
-void plan_make(struct plan *plan, u64 seed, u64 at, u32 kinds);
+/** The plan of sequence @seed at linear address @at; @kinds: a bit for each kind that is wanted;
+ * @strides: loops over memory in all of them, not only in some. */
+void plan_make(struct plan *plan, u64 seed, u64 at, u32 kinds, bool strides);
 void generate_state(struct random *r, const struct plan *plan, struct state *s);
 /** A number of the sort that finds errors. */
 u64 interesting(struct random *r);
@@ -105,6 +107,10 @@ void put_forbidden(struct gen *g);
 
 /* ---- selfmod.c ---- */
 void put_self_modification(struct gen *g);
+
+/* ---- strides.c ---- */
+void put_strides(struct gen *g);
+void put_fields(struct gen *g);
 
 /* ---- generate.c ---- */
 

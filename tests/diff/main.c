@@ -1,7 +1,8 @@
 /*
- * diff [--seed N|random] [--count PARTS] [--kinds MASK]    random sequences; MASK: 1 64-bit, 2
- * 32-bit, 4 32-bit with segments, 8 16-bit diff --only SEQUENCE --at OFFSET --length N [--kinds
- * MASK]   one again, as a mismatch is reported
+ * diff [--seed N|random] [--count PARTS] [--kinds MASK] [--strides 1]
+ *	random sequences; MASK: 1 64-bit, 2 32-bit, 4 32-bit with segments, 8 16-bit
+ * diff --only SEQUENCE --at OFFSET --length N [--kinds MASK] [--strides 1]
+ *	one again, as a mismatch is reported
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -24,6 +25,7 @@ typedef unsigned long long ull;
 static struct state start, native, guest;
 static struct plan plan;
 static u32 kinds, trapped[32];
+static bool strides;
 
 static void list(const u8 *code, u32 size, u64 rip)
 {
@@ -78,9 +80,17 @@ static bool store_not_made(void)
 	       d.mem_write;
 }
 
+/* How long an undefined instruction is, the engine does not know: docs/quirks.md. */
+static bool undefined_at_limit(void)
+{
+	const struct ldt_entry *cs = &plan.ldt[plan.seg[SEG_CS] >> 3];
+	return (plan.seg[SEG_CS] & 4) && guest.vector == 6 && native.vector == 13 &&
+	       guest.rip == native.rip && native.rip + 14 > cs->limit;
+}
+
 static bool same(u64 at, u32 size, bool silently)
 {
-	if (store_not_made())
+	if (store_not_made() || undefined_at_limit())
 		return true;
 	const u8 *ours = (const u8 *)CODE_BASE + at, *theirs = guest_code() + at;
 	bool code = !memcmp(ours, theirs, size);
@@ -94,7 +104,7 @@ static u32 run(u64 seed, u64 at, u32 length)
 {
 	struct random code_random = {seed}, state_random = {~seed};
 	u8 *code = (u8 *)CODE_BASE + at;
-	plan_make(&plan, seed, CODE_BASE + at, kinds);
+	plan_make(&plan, seed, CODE_BASE + at, kinds, strides);
 	u32 size = generate(&code_random, &plan, code, SEQUENCE_ROOM, length);
 	memcpy(guest_code() + at, code, size);
 	generate_state(&state_random, &plan, &start);
@@ -134,6 +144,8 @@ static bool run_one(u64 seed, u64 at, u32 length, u32 *ran)
 		trapped[native.vector]++;
 	if (same(at, size, true))
 		return true;
+	printf("found:\n"); /* perhaps it takes what ran before: nothing shorter will show it */
+	same(at, size, false);
 	u32 shortest = 1;
 	for (; shortest < length; shortest++) {
 		guest_forget_code();
@@ -143,8 +155,8 @@ static bool run_one(u64 seed, u64 at, u32 length, u32 *ran)
 	}
 	guest_forget_code();
 	size = run(seed, at, shortest);
-	printf("mismatch: --only %#llx --at %#llx --length %u --kinds %u (kind %u)\n", (ull)seed,
-	       (ull)at, shortest, kinds, plan.kind);
+	printf("mismatch: --only %#llx --at %#llx --length %u --kinds %u --strides %u (kind %u)\n",
+	       (ull)seed, (ull)at, shortest, kinds, strides, plan.kind);
 	same(at, size, false);
 	printf("    native vector %llu error %llx rip %llx cr2 %llx\n", (ull)native.vector,
 	       (ull)native.error, (ull)native.rip, (ull)native.cr2);
@@ -172,6 +184,7 @@ static bool parse(int argc, char **argv, struct options *o)
 						{"at", 1, 0, 'a'},
 						{"length", 1, 0, 'l'},
 						{"kinds", 1, 0, 'k'},
+						{"strides", 1, 0, 'm'},
 						{0}};
 	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		u64 value = optarg ? strtoull(optarg, NULL, 0) : 0;
@@ -187,6 +200,8 @@ static bool parse(int argc, char **argv, struct options *o)
 			o->length = (u32)value;
 		else if (c == 'k')
 			o->kinds = (u32)value;
+		else if (c == 'm')
+			strides = value;
 		else
 			return false;
 	}
@@ -231,7 +246,7 @@ int main(int argc, char **argv)
 		u32 ran;
 		if (!run_one(sequence, at, o.length, &ran))
 			mismatches++;
-		at += SEQUENCE_ROOM / 2 + (sequence & 0x1ff); /* any alignment, and across pages */
+		at += SEQUENCE_ROOM + (sequence & 0x1ff); /* any alignment, and across pages */
 		done += ran;
 		if (o.only)
 			break;

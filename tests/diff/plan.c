@@ -150,7 +150,7 @@ static void choose_addresses(struct random *r, struct plan *plan)
 	plan->purpose[4] = stack - stack_base;
 }
 
-void plan_make(struct plan *plan, u64 seed, u64 at, u32 kinds)
+void plan_make(struct plan *plan, u64 seed, u64 at, u32 kinds, bool strides)
 {
 	struct random r = {seed * 0x9e3779b97f4a7c15ull | 1};
 	memset(plan, 0, sizeof(*plan));
@@ -162,6 +162,7 @@ void plan_make(struct plan *plan, u64 seed, u64 at, u32 kinds)
 	choose_mode(&r, plan);
 	choose_registers(&r, plan);
 	choose_addresses(&r, plan);
+	plan->strides = plan->kind <= KIND_32 && (strides || one_in(&r, 16));
 }
 
 /* Few, many and no elements, at either end and in between. */

@@ -287,6 +287,11 @@ static bool joins(const struct open_group *o, const struct key *key, s64 distanc
 	s64 high = distance + p->size > o->high ? distance + p->size : o->high;
 	if (!same_key(&o->key, key) || high - low > GROUP_LENGTH_MAX)
 		return false;
+	/* The check's own address is the first place's, with another displacement. */
+	const struct place *first = o->places[0];
+	s64 disp = first->disp + low;
+	if ((first->base != REG_NONE || first->index != REG_NONE) && disp != (s32)disp)
+		return false;
 	/* Behind a branch perhaps nobody writes: what may only be read must not fail for that. */
 	return o->write || !p->write || o->branches == branches;
 }

@@ -123,7 +123,10 @@ static u32 describe(const struct translator *t, const struct decoded *d, const s
 		    bool segmented)
 {
 	bool call = p->write && (d->class == CLASS_CALL || d->class == CLASS_CALL_IND);
-	return p->size | (p->read ? ACCESS_READS : 0) | (p->write ? ACCESS_WRITES : 0) |
+	/* An x87 store that meets an unmasked exception stores nothing: what is in the bounce
+	 * buffer then goes back. */
+	bool reads = p->read || (p->write && d->fpu);
+	return p->size | (reads ? ACCESS_READS : 0) | (p->write ? ACCESS_WRITES : 0) |
 	       (p->seg == SEG_SS ? ACCESS_STACK : 0) | (segmented ? ACCESS_SEGMENTED : 0) |
 	       (t->mode & MODE_ALIGN ? ACCESS_ALIGN : 0) | (call ? ACCESS_CALL : 0) |
 	       (d->mem_aligned ? ACCESS_ALIGNED : 0) | d->mem_mask |
