@@ -171,7 +171,7 @@ struct engine {
 	/**
 	 * Creates vCPU @id in the architectural state after reset (SDM vol. 3A 9.1.1), runnable if
 	 * id is 0, else waiting for INIT-SIPI. Returns 0 and *out. Call on the thread that will run
-	 * it.
+	 * it, and whose signal mask stays as it is from the first vcpu_run() on.
 	 */
 	int (*vcpu_create)(struct engine_vm *vm, u32 id, struct engine_vcpu **out,
 			   struct error *err);

@@ -10,6 +10,7 @@
 #include "engine/engine.h"
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/mmu/mmu.h"
+#include "engine/soft/pages.h"
 #include "engine/soft/run.h"
 #include "engine/soft/thread.h"
 #include "engine/soft/signals.h"
@@ -371,7 +372,7 @@ static void free_vcpu(struct soft_vcpu *v)
 		lapic_destroy(v->lapic);
 	if (v->base.run)
 		munmap(v->base.run, RUN_AREA_SIZE);
-	munmap(v, align_up(sizeof(*v), PAGE_SIZE));
+	pages_unmap(v, sizeof(*v));
 }
 
 static void *map_pages(u64 size)
@@ -393,7 +394,7 @@ static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu *
 				 "the soft engine runs one processor; use -c 1 or another engine");
 	if (vm->vcpus[id])
 		return error_set(err, EEXIST, "vCPU %u exists already", id);
-	struct soft_vcpu *v = map_pages(sizeof(*v));
+	struct soft_vcpu *v = pages_map(sizeof(*v), 0);
 	if (!v)
 		return error_set(err, ENOMEM, "no memory for vCPU %u", id);
 	v->self = v;

@@ -19,12 +19,15 @@ struct error;
 	X(syscalls, "SYSCALL and SYSRET without the dispatcher")                                   \
 	X(exits,                                                                                   \
 	  "what a thread knows kept between exits, no system call, timer or clock for each")       \
+	X(halts, "a halted vCPU waits awake for a timer that is due very soon")                    \
 	X(groups, "one address check for several accesses by the same registers")                  \
 	X(loops, "address checks moved out of loops of one block")                                 \
 	X(liveness, "flags found dead by looking behind the end of a block")                       \
 	X(forms, "instructions decoded by comparing with earlier ones of the same form")           \
 	X(traces, "blocks that go on behind branches")                                             \
 	X(avx512, "AVX-512, if the host has it; off, guests are not told of it")                   \
+	X(xsaveopt, "the world switch saves what the guest has changed alone")                     \
+	X(halves, "accesses across the end of a page by two look-ups")                             \
 	X(crossings, "blocks across the end of a page found through the jump cache")               \
 	X(flushes, "only TLB entries in use touched by a flush, and fewer flushes")                \
 	X(walks, "page walks that set nothing and meet no fault done apart")                       \

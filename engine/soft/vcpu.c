@@ -10,7 +10,7 @@
 #include "engine/soft/signals.h"
 
 __thread struct soft_vcpu *soft_current;
-__thread u32 soft_timers_missed;
+__thread u32 soft_timers_fired;
 
 static bool is_flat(const struct segment *s, bool stack)
 {
@@ -118,14 +118,26 @@ void vcpu_poke(struct soft_vcpu *v, u32 attention_bits)
 			   KICK_SIGNAL, 0, 0, 0);
 }
 
-/* A helper called in the middle of an instruction has not told where: find out now. */
+/* A helper called in the middle of an instruction has not told where: find out now. The same places
+ * fault again and again; their code moves only when the cache evicts or is reset. */
 static void settle_rip(struct soft_vcpu *v)
 {
-	const void *pc = (const void *)v->fault_pc;
+	u64 pc = v->fault_pc;
 	if (!pc)
 		return;
-	const struct block *b = block_of_host(v, pc);
-	v->rip = b->linear + block_insn(v, b, pc)->guest - b->cs_base;
+	struct fault_site *site = &v->fault_sites[(pc ^ pc >> 6) % FAULT_SITES];
+	const struct block_cache *cache = v->cache;
+	if (site->pc != pc || site->oldest != cache->oldest ||
+	    site->resets != v->stats.cache_flushes) {
+		const struct block *b = block_of_host(v, (const void *)pc);
+		*site = (struct fault_site){
+		    .pc = pc,
+		    .rip = b->linear + block_insn(v, b, (const void *)pc)->guest - b->cs_base,
+		    .oldest = cache->oldest,
+		    .resets = v->stats.cache_flushes,
+		};
+	}
+	v->rip = site->rip;
 	v->fault_pc = 0;
 }
 

@@ -94,7 +94,7 @@ struct page_filter {
 #define INSN_BYTES_MAX 15
 
 /* Where to go on for a linear address: filled by the dispatcher, looked up by translated code. */
-#define JUMP_CACHE_BITS 13
+#define JUMP_CACHE_BITS 15
 #define JUMP_CACHE_SIZE (1u << JUMP_CACHE_BITS)
 
 struct jump_entry {
@@ -149,7 +149,16 @@ struct mmu_context {
 	struct page_filter large_2m, large_1g, code_pages;
 	u16 number[CONTEXT_ENTRIES_MAX]; /* of entry[] in soft_vcpu.tlb seen as one array */
 	struct tlb_entry entry[CONTEXT_ENTRIES_MAX];
-	struct jump_entry jump[CONTEXT_JUMPS_MAX]; /* of MMU_USER */
+	u16 jump_slot[CONTEXT_JUMPS_MAX]; /* of jump[] in soft_vcpu.jump[MMU_USER] */
+	struct jump_entry jump[CONTEXT_JUMPS_MAX];
+};
+
+/* A host address in translated code and the guest's RIP there, while the code cache's .oldest and
+ * the number of its resets are these. */
+#define FAULT_SITES 64
+
+struct fault_site {
+	u64 pc, rip, oldest, resets;
 };
 
 /* Why translated code must come out; bits of vcpu->attention. */
@@ -347,7 +356,8 @@ struct soft_vcpu {
 	struct block_cache *cache; /* translated code; private to this vCPU */
 	struct written written;
 	u32 jump_mode[MMU_COUNT]; /* mode that the jump cache's blocks have */
-	u64 commit_linear;	  /* where the bounce buffer goes, see soft_miss() */
+	struct fault_site fault_sites[FAULT_SITES];
+	u64 commit_linear; /* where the bounce buffer goes, see soft_miss() */
 	u32 commit_description;
 	u64 commit_elements; /* of an access under an opmask: those that it writes, bit by bit */
 	struct {
@@ -355,11 +365,11 @@ struct soft_vcpu {
 		const u8 *page, *next_page;
 		u32 mode;
 		bool need_next;
-	} source;	    /* of the block that the dispatcher wants translated */
-	u8 leave;	    /* enum leave_reason */
-	bool window_wanted; /* run->request_interrupt_window, without irqchip */
-	bool read_pending;  /* base.run holds a read that the monitor answers */
-	u64 timer_deadline; /* CLOCK_MONOTONIC ns the host timer is armed for; 0: not */
+	} source;		   /* of the block that the dispatcher wants translated */
+	u8 leave;		   /* enum leave_reason */
+	bool window_wanted;	   /* run->request_interrupt_window, without irqchip */
+	bool read_pending;	   /* base.run holds a read that the monitor answers */
+	u64 timer_deadline;	   /* CLOCK_MONOTONIC ns the host timer is armed for; 0: not */
 	struct engine_stats stats; /* but for the times: */
 	struct {
 		u64 guest, translate, halted, monitor; /* host TSC, as are: */
@@ -372,7 +382,7 @@ struct soft_vcpu {
 	_Atomic int thread;   /* tid of the thread inside vcpu_run(), or 0 */
 	bool fsgsbase;	      /* the host's kernel lets programs use WRGSBASE */
 	u64 host_gs;	      /* that thread's GS base otherwise */
-	u32 timers_missed;    /* soft_timers_missed when last looked at */
+	u32 timers_fired;     /* soft_timers_fired when last looked at */
 	int timer_thread;     /* tid that the timer signals; 0: no timer yet */
 	int timer;	      /* kernel timer id */
 	_Atomic u32 wake;     /* futex: bumped when a halted vCPU must look again */
@@ -401,7 +411,7 @@ struct memslot {
 
 struct soft_vm {
 	struct engine_vm base;
-	struct memslot slots[MEMSLOTS_MAX]; /* used ones first, sorted by gpa */
+	struct memslot slots[MEMSLOTS_MAX]; /* used ones first, sorted by gpa; the others zero */
 	u32 slot_count;
 	bool slots_share;	 /* some host memory is in two slots */
 	struct irqchip *irqchip; /* NULL: none */
@@ -463,8 +473,8 @@ enum leave_reason {
 /** The vCPU whose vcpu_run() this thread is in, or NULL. */
 extern __thread struct soft_vcpu *soft_current;
 
-/** Timers that fired on this thread while it was in no vcpu_run(). */
-extern __thread u32 soft_timers_missed;
+/** How many timers have fired on this thread, of whichever vCPU. */
+extern __thread u32 soft_timers_fired;
 
 /* ---- implemented in engine/soft/vcpu.c ---- */
 

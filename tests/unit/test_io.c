@@ -199,6 +199,7 @@ static void test_slots(void **state)
 	}
 	assert_null(phys_slot(vm, ~0ull));
 	vm->slot_count = 0;
+	vm->slots[0] = (struct memslot){0};
 	assert_null(phys_slot(vm, 0));
 }
 

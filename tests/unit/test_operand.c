@@ -363,7 +363,8 @@ static enum ending try_out(u16 port, u8 size)
 
 	v->regs[RDX] = port;
 	fixture->vector = 0xff;
-	return RUN(op_out(v, &i));
+	int how = RUN(op_out(v, &i));
+	return how == EXITED ? ENDED : how; /* done, and on its way to the monitor */
 }
 
 static void test_port_rights(void **state)
@@ -423,8 +424,11 @@ static void test_in_out(void **state)
 	ASSERT_ENDS(op_in(v, &in));
 	assert_int_equal(v->regs[RAX], 0x12345678); /* 4 bytes clear the rest */
 	out.imm = 0x64;
-	ASSERT_ENDS(op_out(v, &out));
-	assert_true(io_queue_next(v));
+	v->next_rip = 0x1234;
+	assert_int_equal(RUN(op_out(v, &out)), EXITED);
+	assert_int_equal(v->rip, 0x1234);
+	assert_false(io_queue_next(v));
+	assert_int_equal(run->io.direction, KVM_EXIT_IO_OUT);
 	assert_int_equal(run->io.port, 0x64);
 	assert_int_equal(*(u32 *)((u8 *)run + run->io.data_offset), 0x78);
 	/* I/O breakpoints */

@@ -471,9 +471,10 @@ static void check(u32 code, const u8 bytes[15])
 	if (code == MODE_CODE64 && d.mem && d.evex && (d.insn.mask == 3) && failures == before &&
 	    d.insn.base == RBX && !(d.gpr_used & BIT(RSP)))
 		check_masked(bytes, &r, &d);
+	bool variant = d.evex && (d.evex_tail & 0x67); /* the same but for length and opmask */
 	bool random =
 	    r.zi.mnemonic == ZYDIS_MNEMONIC_RDRAND || r.zi.mnemonic == ZYDIS_MNEMONIC_RDSEED;
-	if (code == MODE_CODE64 && !d.mem && !random && !(d.gpr_used & (BIT(RSP) | BIT(15))) &&
+	if (code == MODE_CODE64 && !d.mem && !random && !variant && !(d.gpr_used & (BIT(RSP) | BIT(15))) &&
 	    (!d.has_modrm || (d.insn.modrm & 7) < 3))
 		check_flags(bytes, &r, &d);
 }

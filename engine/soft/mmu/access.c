@@ -65,7 +65,7 @@ static bool halves_lookup(const struct soft_vcpu *v, u64 linear, u32 size, bool 
 {
 	u32 rest = (u32)(PAGE_SIZE - (linear & (PAGE_SIZE - 1)));
 
-	if (rest >= size)
+	if (rest >= size || !v->vm->tune.halves)
 		return false;
 	h->size[0] = rest;
 	h->size[1] = size - rest;

@@ -65,8 +65,10 @@ static void save_jumps(struct soft_vcpu *v, struct mmu_context *c)
 		u32 slot = v->jump_log[MMU_USER][k];
 		const struct jump_entry *entry = &v->jump[MMU_USER][slot];
 
-		if (entry->rip != jump_empty(slot))
-			c->jump[n++] = *entry;
+		if (entry->rip == jump_empty(slot))
+			continue;
+		c->jump_slot[n] = (u16)slot;
+		c->jump[n++] = *entry;
 	}
 	c->jumps = n;
 }
@@ -129,7 +131,7 @@ static void context_restore(struct soft_vcpu *v, const struct mmu_context *c)
 	v->jump_mode[MMU_USER] = c->jump_mode;
 	filter_copy(&v->code_pages[MMU_USER], &c->code_pages);
 	for (u32 k = c->jumps; k-- > 0;)
-		jump_cache_put(v, MMU_USER, c->jump[k].rip, (const u8 *)c->jump[k].code);
+		jump_cache_enter(v, MMU_USER, c->jump_slot[k], c->jump[k]);
 }
 
 void context_switch(struct soft_vcpu *v, u64 cr3, bool keep)

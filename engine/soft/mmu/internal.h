@@ -53,7 +53,8 @@ static inline u64 empty_tag(u32 slot)
  * memslot.writers: a bit for each group of neighbouring TLB slots that may hold a write entry for
  * the page, in any MMU index.
  */
-#define WRITER_GROUPS 16
+#define WRITER_GROUPS	  16
+#define WRITER_GROUPS_ALL (BIT(WRITER_GROUPS) - 1)
 
 static inline void note_writer(struct memslot *slot, u64 gpa, u32 tlb_slot)
 {
@@ -70,26 +71,27 @@ void contexts_drop(struct soft_vcpu *v);
 
 /* ---- page filters ---- */
 
-static inline u32 filter_bit(u64 number)
+/* The bit of @linear's page of 2^@shift bytes. Halves of the address space have their own: what a
+ * kernel has is not to be taken for a program's. */
+static inline u32 filter_bit(u64 linear, u32 shift)
 {
-	/* Of regions, this is an upper bit of the address: the kernel's large pages are not to be
-	 * taken for a program's. */
-	u32 half = number >> 33 & 1 ? PAGE_FILTER_BITS / 2 : 0;
+	u64 number = linear >> shift;
+	u32 half = linear >> 63 ? PAGE_FILTER_BITS / 2 : 0;
 
 	return half | ((number ^ number >> 10) & (PAGE_FILTER_BITS / 2 - 1));
 }
 
-static inline void filter_add(struct page_filter *f, u64 number)
+static inline void filter_add(struct page_filter *f, u64 linear, u32 shift)
 {
-	u32 bit = filter_bit(number);
+	u32 bit = filter_bit(linear, shift);
 
 	f->used = true;
 	f->word[bit / 64] |= BIT(bit % 64);
 }
 
-static inline bool filter_has(const struct page_filter *f, u64 number)
+static inline bool filter_has(const struct page_filter *f, u64 linear, u32 shift)
 {
-	u32 bit = filter_bit(number);
+	u32 bit = filter_bit(linear, shift);
 
 	return f->word[bit / 64] & BIT(bit % 64);
 }
@@ -111,6 +113,8 @@ static inline void filter_copy(struct page_filter *to, const struct page_filter 
 		filter_clear(to);
 }
 
+/** Puts @entry into @slot, which is good for it. The cache is not poked. */
+void jump_cache_enter(struct soft_vcpu *v, enum mmu_index index, u32 slot, struct jump_entry entry);
 /** Drops what the jump cache of @index has of @size bytes from @base on, whole pages. */
 void jump_cache_flush(struct soft_vcpu *v, enum mmu_index index, u64 base, u64 size);
 

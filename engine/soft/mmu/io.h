@@ -22,8 +22,8 @@ void mmio_write(struct soft_vcpu *v, u64 gpa, const void *buf, u32 size);
 /** Port access of 1, 2 or 4 bytes; ports of the interrupt chips are answered in the engine. */
 u32 port_read(struct soft_vcpu *v, u16 port, u32 size);
 void port_write(struct soft_vcpu *v, u16 port, u32 size, u32 value);
-/** port_write() as the last act of an instruction that goes on at v->next_rip. Where nothing else is
- * due behind it, it leaves for the monitor by itself and does not return. */
+/** port_write() as the last act of an instruction that goes on at v->next_rip. Where nothing else
+ * is due behind it, it leaves for the monitor by itself and does not return. */
 void port_write_last(struct soft_vcpu *v, u16 port, u32 size, u32 value);
 
 /** Fills base.run for the next queued write and takes it off the queue. false: queue empty. */

@@ -36,7 +36,7 @@ void jump_caches_unpoke(struct soft_vcpu *v)
 			unpoke(v, index);
 }
 
-static void put(struct soft_vcpu *v, enum mmu_index index, u32 slot, struct jump_entry entry)
+void jump_cache_enter(struct soft_vcpu *v, enum mmu_index index, u32 slot, struct jump_entry entry)
 {
 	if (!v->jump[index][slot].code)
 		v->jump_log[index][v->jump_logged[index]++] = (u16)slot;
@@ -71,9 +71,9 @@ void jump_cache_put(struct soft_vcpu *v, enum mmu_index index, u64 linear, const
 	struct jump_entry before = v->jump[index][slot];
 
 	drop(v, index, linear);
-	put(v, index, slot, (struct jump_entry){.rip = linear, .code = (u64)code});
+	jump_cache_enter(v, index, slot, (struct jump_entry){.rip = linear, .code = (u64)code});
 	if (v->vm->tune.ways && before.rip != linear && before.rip != jump_empty(slot))
-		put(v, index, other_slot(v, index, slot), before);
+		jump_cache_enter(v, index, other_slot(v, index, slot), before);
 }
 
 const struct jump_entry *jump_cache_find(const struct soft_vcpu *v, enum mmu_index index,

@@ -163,8 +163,8 @@ void tlb_flush_page(struct soft_vcpu *v, u64 linear)
 	bool in_1g = false, in_2m = false;
 
 	for (u32 global = 0; global < 2; global++) {
-		in_2m |= filter_has(&v->large_2m[global], linear >> 21);
-		in_1g |= filter_has(&v->large_1g[global], linear >> 30);
+		in_2m |= filter_has(&v->large_2m[global], linear, 21);
+		in_1g |= filter_has(&v->large_1g[global], linear, 30);
 	}
 	if (unlikely(in_2m || in_1g)) {
 		flush_large(v, linear, in_1g);
@@ -182,7 +182,7 @@ void tlb_flush_page(struct soft_vcpu *v, u64 linear)
 
 		if (entry->tag == (page | 1))
 			entry->tag = 0;
-		if (filter_has(&v->code_pages[index], linear / PAGE_SIZE))
+		if (filter_has(&v->code_pages[index], linear, 12))
 			jump_cache_flush(v, index, page, PAGE_SIZE);
 	}
 }
@@ -200,19 +200,33 @@ static void protect_group(struct soft_vcpu *v, u64 host, u32 group)
 		}
 }
 
+/** The groups of TLB slots that may have write entries for the page at @host; they are forgotten.
+ */
+static u32 take_writers(struct soft_vm *vm, const u8 *host)
+{
+	u32 groups = 0;
+
+	for (u32 n = 0; n < vm->slot_count; n++) {
+		struct memslot *slot = &vm->slots[n];
+		u64 offset = (u64)(host - slot->host);
+
+		if (offset >= slot->size)
+			continue;
+		if (!slot->writers)
+			return WRITER_GROUPS_ALL;
+		groups |= slot->writers[offset / PAGE_SIZE];
+		slot->writers[offset / PAGE_SIZE] = 0;
+	}
+	return groups;
+}
+
 void tlb_protect_host(struct soft_vcpu *v, const u8 *host)
 {
-	struct memslot *slot = phys_slot_of_host(v->vm, (u64)host);
-	u32 groups = BIT(WRITER_GROUPS) - 1;
+	u32 groups = WRITER_GROUPS_ALL;
 
 	v->protect_epoch++;
-	if (v->vm->tune.writers && slot && slot->writers && v->vm->vcpu_count <= 1 &&
-	    !v->vm->slots_share) {
-		u64 page = (u64)(host - slot->host) / PAGE_SIZE;
-
-		groups = slot->writers[page];
-		slot->writers[page] = 0;
-	}
+	if (v->vm->tune.writers && v->vm->vcpu_count <= 1)
+		groups = take_writers(v->vm, host);
 	for (; groups; groups &= groups - 1)
 		protect_group(v, (u64)host, (u32)__builtin_ctz(groups));
 }
@@ -230,11 +244,11 @@ void check_canonical(struct soft_vcpu *v, u64 linear, bool stack)
 static void note_large(struct soft_vcpu *v, const struct walk *w)
 {
 	if (w->page_size == BIT(30)) {
-		filter_add(&v->large_1g[w->global], w->linear >> 30);
+		filter_add(&v->large_1g[w->global], w->linear, 30);
 	} else {
-		filter_add(&v->large_2m[w->global], w->linear >> 21);
+		filter_add(&v->large_2m[w->global], w->linear, 21);
 		if (w->page_size == BIT(22))
-			filter_add(&v->large_2m[w->global], w->linear >> 21 ^ 1);
+			filter_add(&v->large_2m[w->global], w->linear ^ BIT(21), 21);
 	}
 }
 
@@ -361,7 +375,7 @@ const u8 *mmu_fetch(struct soft_vcpu *v, u64 linear, u64 *gpa)
 		entry->epoch = w.global ? v->itlb_global_epoch : v->itlb_epoch;
 	}
 	/* The caller is about to enter the page into the jump cache of its own index. */
-	filter_add(&v->code_pages[v->mmu_index], linear / PAGE_SIZE);
+	filter_add(&v->code_pages[v->mmu_index], linear, 12);
 	*gpa = entry->gpa | in_page;
 	return entry->host ? entry->host + in_page : NULL;
 }

@@ -363,7 +363,7 @@ const struct insn_map *block_insn(const struct soft_vcpu *v, const struct block 
 	return &b->map[low];
 }
 
-#define CHECK_FAILURES_MAX 32
+#define CHECK_FAILURES_MAX 8
 #define JMP_REL32	   0xe9
 
 void block_check_failed(struct soft_vcpu *v, const void *pc)

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "debug/trace.h"
 #include "engine/soft/mmu/mmu.h"
+#include "engine/soft/pages.h"
 #include "engine/soft/translate/listing.h"
 #include "engine/soft/translate/perf_map.h"
 #include "engine/soft/translate/stubs.h"
@@ -59,7 +60,7 @@ void cache_destroy(struct block_cache *cache)
 	if (cache->rx && cache->rx != MAP_FAILED)
 		munmap(cache->rx, cache->size);
 	if (cache->arena)
-		munmap(cache->arena, cache->arena_size);
+		pages_unmap(cache->arena, cache->arena_size);
 	if (cache->by_age)
 		munmap(cache->by_age, table_size(cache->age_mask));
 	if (cache->hash)
@@ -91,7 +92,7 @@ int cache_create(struct soft_vcpu *v, u64 code_size, struct error *err)
 	if (r < 0)
 		goto fail;
 	cache->arena_size = code_size / CODE_PER_METADATA;
-	cache->arena = reserve(cache->arena_size);
+	cache->arena = pages_map(cache->arena_size, LARGE_PAGE_SIZE);
 	cache->age_mask = mask_for(code_size / CODE_PER_AGE);
 	cache->by_age = reserve(table_size(cache->age_mask));
 	cache->hash_mask = mask_for(code_size / CODE_PER_BUCKET);

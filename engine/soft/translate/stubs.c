@@ -357,8 +357,9 @@ void stubs_emit(struct soft_vcpu *v)
 	struct block_cache *cache = v->cache;
 	struct emitter e = {
 	    .p = cache->rw, .limit = cache->rw + cache->size, .to_rx = cache->rx - cache->rw};
-	struct saving saving = {.mask = (u32)v->layout.offered,
-				.extension = v->layout.xsaveopt ? XSAVEOPT : XSAVE};
+	struct saving saving = {.mask = (u32)v->layout.offered, .extension = XSAVE};
+	if (v->layout.xsaveopt && v->vm->tune.xsaveopt)
+		saving.extension = XSAVEOPT;
 	emit_enter(&e, &cache->stubs, saving);
 	emit_dispatch(&e, &cache->stubs, saving);
 	emit_exits(&e, &cache->stubs);

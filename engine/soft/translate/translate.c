@@ -105,12 +105,15 @@ static u32 gather_bytes(const struct code_source *source, u64 linear, u8 bytes[1
 	return n;
 }
 
-static bool beyond_cs_limit(const struct translator *t, const struct decoded *d)
+/* How many of @available bytes at @rip lie within the limit of CS. */
+static u32 within_cs_limit(const struct translator *t, u64 rip, u32 available)
 {
-	u32 length = d->insn.length ? d->insn.length : 1;
+	u64 limit = t->v->seg[SEG_CS].limit;
 	if ((t->mode & 3) == MODE_CODE64 || (t->mode & MODE_FLAT))
-		return false;
-	return d->rip + length - 1 > t->v->seg[SEG_CS].limit;
+		return available;
+	if (rip > limit)
+		return 0;
+	return limit - rip + 1 < available ? (u32)(limit - rip + 1) : available;
 }
 
 /* Whether the block goes on behind branch @d: forward ones are more often not taken than taken. */
@@ -135,19 +138,19 @@ static int decode_block(struct translator *t, const struct code_source *source)
 		u8 bytes[15];
 		if ((linear & PAGE_MASK) != t->page)
 			break;
-		u32 available = gather_bytes(source, linear, bytes);
+		u32 gathered = gather_bytes(source, linear, bytes);
+		u32 available = within_cs_limit(t, rip, gathered);
 		int r = decode(t->v->cache->decoded, bytes, available, rip, t->mode, d);
+		bool beyond_limit = r == -EFBIG && available < gathered;
 		/* What is undefined may become defined by a change of any byte that was looked at.
 		 */
-		u32 span = d->insn.length ? d->insn.length : available;
+		u32 span = d->insn.length ? d->insn.length : available ? available : 1;
 		bool crosses = (linear & ~PAGE_MASK) + span > PAGE_SIZE;
-		if (r == -EFBIG && t->count == 0)
+		if (r == -EFBIG && !beyond_limit && t->count == 0)
 			return -EFBIG;
 		if ((r || crosses) && t->count > 0)
 			break;
-		if (beyond_cs_limit(t, d)) {
-			if (t->count > 0)
-				break;
+		if (beyond_limit) {
 			d->class = CLASS_OP; /* SDM 3A 6.15, #GP: exceeding the CS limit */
 			d->insn.op = OP_ID_gp;
 		}
@@ -346,6 +349,8 @@ static int make_block(struct soft_vcpu *v, const struct code_source *source, u32
 	t->group_count = 0;
 	t->looping = false;
 	t->mem_index = REG_NONE;
+	t->mem_base = S0;
+	t->kept[0] = t->kept[1] = GROUP_NONE;
 	t->e = (struct emitter){
 	    .p = cache->rw + cache->used,
 	    .limit = cache->rw + cache->used + CODE_MAX,

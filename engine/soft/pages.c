@@ -1,0 +1,27 @@
+#include "engine/soft/pages.h"
+
+#include <sys/mman.h>
+
+void *pages_map(u64 size, u64 large_from)
+{
+	u64 room = align_up(size, LARGE_PAGE_SIZE) + LARGE_PAGE_SIZE;
+	u8 *all = mmap(NULL, room, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (all == MAP_FAILED)
+		return NULL;
+	u8 *p = (u8 *)align_up((u64)all, LARGE_PAGE_SIZE);
+	u64 used = align_up(size, LARGE_PAGE_SIZE), before = (u64)(p - all);
+	if (before)
+		munmap(all, before);
+	if (room - before - used)
+		munmap(p + used, room - before - used);
+	/* A host that has no such pages for us refuses, and that is fine. */
+	if (used > large_from)
+		madvise(p + large_from, used - large_from, MADV_HUGEPAGE);
+	return p;
+}
+
+void pages_unmap(void *p, u64 size)
+{
+	munmap(p, align_up(size, LARGE_PAGE_SIZE));
+}
