@@ -242,6 +242,7 @@ struct xstate_layout {
 	u64 offered;		  /* XCR0 bits that the guest may set */
 	u16 offset[XSTATE_COUNT]; /* in the standard format, bytes */
 	bool xsaveopt;		  /* the host has it */
+	u32 mxcsr_mask;		  /* the host's; 0: not asked for yet */
 };
 
 struct soft_vcpu {
