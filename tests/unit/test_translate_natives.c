@@ -403,7 +403,7 @@ static bool flags_problem(const struct machine_state *in, const struct machine_s
 	    differ = (a->flags ^ b->flags) & RFLAGS_ARITH;
 	/* One that has to do with flags finds and leaves all of them in the host's, whichever they
 	 * are. */
-	if (!(read | written) && ((a->flags ^ in->flags) & RFLAGS_ARITH))
+	if (!(read | written | d->flags_kept) && ((a->flags ^ in->flags) & RFLAGS_ARITH))
 		return true;
 	if (read & toggled)
 		return false;
