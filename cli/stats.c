@@ -35,18 +35,19 @@ static void print_row(FILE *out, const char *what, u64 value)
 		fprintf(out, "%18s  %s\n", grouped(value, (char[NUMBER_MAX]){0}), what);
 }
 
+/* What the counters say together. As there, nothing is told by a zero. */
 static void print_ratios(FILE *out, const struct engine_stats *s)
 {
+	double translating =
+	    s->ns_guest ? 100.0 * (double)s->ns_translate / (double)s->ns_guest : 0;
 	if (s->insns_translated)
 		fprintf(out, "%18.1f  bytes of host code a guest instruction\n",
 			(double)s->code_bytes / (double)s->insns_translated);
-	if (s->blocks_translated)
-		fprintf(out, "%18s  blocks in the code cache at the end\n",
-			grouped(s->blocks_translated - s->blocks_invalidated - s->blocks_evicted,
-				(char[NUMBER_MAX]){0}));
-	if (s->ns_translate && s->ns_guest)
-		fprintf(out, "%17.1f%%  of the time running guest code was spent translating\n",
-			100.0 * (double)s->ns_translate / (double)s->ns_guest);
+	print_row(out, "blocks in the code cache at the end",
+		  s->blocks_translated - s->blocks_invalidated - s->blocks_evicted);
+	if (translating >= 0.05)
+		fprintf(out, "%18.1f  percent of the time running guest code spent translating\n",
+			translating);
 }
 
 void stats_print(FILE *out, const char *engine, const struct engine_stats *stats,

@@ -63,14 +63,31 @@ static bool halted_for_good(const struct soft_vcpu *v)
 	return true;
 }
 
+/* What a thread may need to go to sleep and come back, ns: not worth it for less. */
+#define SLEEP_NS 50000
+
+/* A timer that is due so soon is waited for awake. */
+static void wait_for_timer(const struct soft_vcpu *v, u64 deadline)
+{
+	if (!v->vm->tune.halts)
+		return;
+	for (u64 now = clock_now(); now < deadline && deadline - now < SLEEP_NS;
+	     now = clock_now()) {
+		if (atomic_load(&v->attention) || v->base.run->immediate_exit)
+			break;
+		__builtin_ia32_pause();
+	}
+}
+
 static void sleep_until(struct soft_vcpu *v, u64 deadline)
 {
 	u64 begin = ticks();
+	wait_for_timer(v, deadline);
 	struct timespec at = {.tv_sec = (long)(deadline / 1000000000),
 			      .tv_nsec = (long)(deadline % 1000000000)};
 	u32 seen = atomic_load(&v->wake);
 	atomic_store(&v->sleeping, 1);
-	if (!atomic_load(&v->attention) && !v->base.run->immediate_exit)
+	if (!atomic_load(&v->attention) && !v->base.run->immediate_exit && clock_now() < deadline)
 		syscall(SYS_futex, &v->wake, FUTEX_WAIT_BITSET_PRIVATE, seen,
 			deadline == UINT64_MAX ? NULL : &at, NULL, FUTEX_BITSET_MATCH_ANY);
 	atomic_store(&v->sleeping, 0);
@@ -181,16 +198,16 @@ static int handle_leave(struct soft_vcpu *v)
 /*
  * The host's timer stays armed while the monitor is at work, and who sets a timer of the chips
  * raises attention: on the way in there is something to do only for a thread that has no timer yet,
- * or has seen one fire while it was outside.
+ * or has seen one fire, perhaps while it was outside or in another vCPU.
  */
 static void look_at_timers(struct soft_vcpu *v)
 {
 	if (!v->vm->irqchip)
 		return;
 	if (likely(v->timer_thread == atomic_load_explicit(&v->thread, memory_order_relaxed) &&
-		   v->timers_missed == soft_timers_missed && v->vm->tune.exits))
+		   v->timers_fired == soft_timers_fired && v->vm->tune.exits))
 		return;
-	v->timers_missed = soft_timers_missed;
+	v->timers_fired = soft_timers_fired;
 	timer_arm(v, irqchip_run_timers(v));
 }
 

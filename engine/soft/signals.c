@@ -64,12 +64,12 @@ static void on_kick(int signal, siginfo_t *info, void *context)
 {
 	struct soft_vcpu *v = soft_current;
 	int saved = errno;
+	if (info->si_code == SI_TIMER)
+		soft_timers_fired++;
 	if (v) {
 		if (info->si_code == SI_TIMER)
 			vcpu_attention(v, ATTENTION_TIMER);
 		interrupt_guest(v, context);
-	} else if (info->si_code == SI_TIMER) {
-		soft_timers_missed++;
 	}
 	errno = saved;
 }

@@ -19,6 +19,7 @@ struct error;
 	X(syscalls, "SYSCALL and SYSRET without the dispatcher")                                   \
 	X(exits,                                                                                   \
 	  "what a thread knows kept between exits, no system call, timer or clock for each")       \
+	X(halts, "a halted vCPU waits awake for a timer that is due very soon")                    \
 	X(groups, "one address check for several accesses by the same registers")                  \
 	X(loops, "address checks moved out of loops of one block")                                 \
 	X(kept, "flags that an instruction may leave alone are not taken for read by it")          \

@@ -10,7 +10,7 @@
 #include "engine/soft/signals.h"
 
 __thread struct soft_vcpu *soft_current;
-__thread u32 soft_timers_missed;
+__thread u32 soft_timers_fired;
 
 static bool is_flat(const struct segment *s, bool stack)
 {

@@ -382,7 +382,7 @@ struct soft_vcpu {
 	_Atomic int thread;   /* tid of the thread inside vcpu_run(), or 0 */
 	bool fsgsbase;	      /* the host's kernel lets programs use WRGSBASE */
 	u64 host_gs;	      /* that thread's GS base otherwise */
-	u32 timers_missed;    /* soft_timers_missed when last looked at */
+	u32 timers_fired;     /* soft_timers_fired when last looked at */
 	int timer_thread;     /* tid that the timer signals; 0: no timer yet */
 	int timer;	      /* kernel timer id */
 	_Atomic u32 wake;     /* futex: bumped when a halted vCPU must look again */
@@ -473,8 +473,8 @@ enum leave_reason {
 /** The vCPU whose vcpu_run() this thread is in, or NULL. */
 extern __thread struct soft_vcpu *soft_current;
 
-/** Timers that fired on this thread while it was in no vcpu_run(). */
-extern __thread u32 soft_timers_missed;
+/** How many timers have fired on this thread, of whichever vCPU. */
+extern __thread u32 soft_timers_fired;
 
 /* ---- implemented in engine/soft/vcpu.c ---- */
 

@@ -178,14 +178,9 @@ struct options {
 
 static bool parse(int argc, char **argv, struct options *o)
 {
-	static const struct option options[] = {{"seed", 1, 0, 's'},
-						{"count", 1, 0, 'n'},
-						{"only", 1, 0, 'o'},
-						{"at", 1, 0, 'a'},
-						{"length", 1, 0, 'l'},
-						{"kinds", 1, 0, 'k'},
-						{"strides", 1, 0, 'm'},
-						{0}};
+	static const struct option options[] = {
+	    {"seed", 1, 0, 's'},   {"count", 1, 0, 'n'}, {"only", 1, 0, 'o'},	 {"at", 1, 0, 'a'},
+	    {"length", 1, 0, 'l'}, {"kinds", 1, 0, 'k'}, {"strides", 1, 0, 'm'}, {0}};
 	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		u64 value = optarg ? strtoull(optarg, NULL, 0) : 0;
 		if (c == 's')

@@ -26,11 +26,11 @@ struct form {
 	u8 kind; /* bits below */
 };
 
-#define VALUE  -1
-#define VECTOR -2
-#define SIZED  1 /* takes 66 and REX.W */
-#define BYTE   2
-#define STORES 4
+#define VALUE	-1
+#define VECTOR	-2
+#define SIZED	1 /* takes 66 and REX.W */
+#define BYTE	2
+#define STORES	4
 #define RAX_TOO 8
 #define ALIGNED 16
 

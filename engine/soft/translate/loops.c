@@ -67,9 +67,13 @@ static void emit_least(struct translator *t, bool is_first)
 /* r14 -= the varying register as the instructions will add it. */
 static void emit_less_varying(struct translator *t, const struct group *g)
 {
+	if (g->scale == 1 && host_reg(g->varies) != REG_NONE) {
+		e_rr(&t->e, W64, 0x2b, S0, host_reg(g->varies)); /* sub */
+		return;
+	}
 	e_get_guest(&t->e, W64, S1, g->varies);
 	shift_s1(&t->e, W64, SHL, log2_up(g->scale));
-	e_rr(&t->e, W64, 0x2b, S0, S1); /* sub */
+	e_rr(&t->e, W64, 0x2b, S0, S1);
 }
 
 /* From turns to a value of @g's register: the one at the end of the last turn that needs no check.
@@ -77,13 +81,54 @@ static void emit_less_varying(struct translator *t, const struct group *g)
 static void emit_limit(struct translator *t, const struct group *g)
 {
 	struct emitter *e = &t->e;
+	u32 shift = g->step > 0 ? log2_up((u64)g->step) : 0;
 	e_load_gs(e, W64, S1, GS(loop_limit));
 	e_lea(e, W64, S1, S1, REG_NONE, 1, 1);
-	e_rr(e, W64, 0x69, S1, S1); /* imul */
-	e32(e, (u32)g->step);
-	e_get_guest(e, W64, S0, g->varies);
-	e_lea(e, W64, S1, S1, S0, 1, 0);
+	if (g->step > 0 && 1ll << shift == g->step) {
+		shift_s1(e, W64, SHL, shift);
+	} else {
+		e_rr(e, W64, 0x69, S1, S1); /* imul */
+		e32(e, (u32)g->step);
+	}
+	if (host_reg(g->varies) != REG_NONE) {
+		e_lea(e, W64, S1, S1, host_reg(g->varies), 1, 0);
+	} else {
+		e_get_guest(e, W64, S0, g->varies);
+		e_lea(e, W64, S1, S1, S0, 1, 0);
+	}
 	e_store_gs(e, W64, S1, GS(loop_limit));
+}
+
+/* Whether @d leaves both scratch registers alone if its operand's base is in one of them. */
+static bool spares_scratch(const struct decoded *d)
+{
+	if (d->class == CLASS_NOP || d->class == CLASS_JCC)
+		return true;
+	if (d->class != CLASS_NATIVE || d->evex)
+		return false;
+	for (int n = 0; n < d->gpr_count; n++)
+		if (d->gpr[n].high || host_reg(d->gpr[n].guest) == REG_NONE)
+			return false;
+	return true;
+}
+
+/* One or two groups and nothing else that needs r14 and r15: they stay there for all turns. */
+static void keep_groups(struct translator *t)
+{
+	if (t->group_count > ARRAY_SIZE(t->kept))
+		return;
+	for (u32 n = 0; n < t->group_count; n++) {
+		const struct group *g = &t->groups[n];
+		if (!g->hoisted || (g->varies != REG_NONE && host_reg(g->varies) == REG_NONE))
+			return;
+	}
+	for (u32 n = 0; n < t->count; n++)
+		if (!spares_scratch(&t->insns[n]) || looks_up(t, n))
+			return;
+	for (u32 n = 0; n < t->group_count; n++) {
+		e_load_gs(&t->e, W64, n ? S1 : S0, GS(group) + 8 * t->groups[n].slot);
+		t->kept[n] = (u8)n;
+	}
 }
 
 /* The group whose register tells how far the loop has come; NULL: nothing varies. */
@@ -114,6 +159,7 @@ void emit_loop_head(struct translator *t)
 	if (first)
 		emit_limit(t, first);
 	r14_changes(t);
+	keep_groups(t);
 	t->block->loop_body = (u16)(t->e.p - (t->v->cache->rw + t->block->code));
 }
 

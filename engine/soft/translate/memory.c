@@ -227,17 +227,21 @@ void emit_access(struct translator *t, const struct decoded *d, u32 k, body_func
 		return;
 	}
 	const struct group *g = &t->groups[p->group];
-	if (p->first) {
+	if (p->group == t->kept[0] || p->group == t->kept[1]) {
+		t->mem_base = p->group == t->kept[0] ? S0 : S1;
+	} else if (p->first) {
 		emit_group_lookup(t, d, g, p, g->low);
 		e_store_gs(&t->e, W64, S0, GS(group) + 8 * g->slot);
 	} else if (t->r14_group != p->group) {
 		e_load_gs(&t->e, W64, S0, GS(group) + 8 * g->slot);
 	}
-	t->r14_group = p->group;
+	if (t->mem_base == S0)
+		t->r14_group = p->group;
 	if (g->varies != REG_NONE)
 		emit_varying(t, d, g);
 	emit_body(t, d, p->in_group, body);
 	t->mem_index = REG_NONE;
+	t->mem_base = S0;
 }
 
 /* Whether the instruction raises #MF for an exception that an earlier one left pending (SDM 1 8.6):

@@ -99,7 +99,6 @@ static void rename_for_high_bytes(struct translator *t, const struct decoded *d,
 static void rename_registers(struct translator *t, const struct decoded *d, struct renaming *r)
 {
 	bool s0_free = !d->mem, s1_free = true;
-	r->mem_base = S0;
 	for (int n = 0; n < d->gpr_count; n++) {
 		const struct reg_operand *op = &d->gpr[n];
 		int host = host_reg(op->guest);
@@ -312,7 +311,7 @@ static void emit_zero_vectors(struct emitter *e, bool all)
 
 static void native_body(struct translator *t, const struct decoded *d)
 {
-	struct renaming r = {.mem_base = S0};
+	struct renaming r = {.mem_base = t->mem_base};
 	bool high = false;
 	for (int n = 0; n < d->gpr_count; n++)
 		high |= d->gpr[n].high;

@@ -110,9 +110,18 @@ static void e_jump(struct emitter *e, enum mmu_index index, u8 *miss[2])
 	e_load_gs(e, W32, S1, GS(mode));
 	e_gs(e, W32, 0x3b, S1, GS(jump_mode) + 4 * (s32)index);
 	miss[0] = e_jcc(e, CC_NE);
+	u8 *found[JUMP_WAYS];
 	e_jump_slot(e);
-	e_gs_base(e, W64, 0x3b, S0, S1, table);
-	miss[1] = e_jcc(e, CC_NE);
+	for (u32 k = 0; k < JUMP_WAYS; k++) {
+		if (k > 0)
+			e_alu_imm(e, W32, ALU_XOR, S1,
+				  (s32)((k ^ (k - 1)) * sizeof(struct jump_entry)));
+		e_gs_base(e, W64, 0x3b, S0, S1, table);
+		found[k] = e_jcc(e, CC_E);
+	}
+	miss[1] = e_jmp(e);
+	for (u32 k = 0; k < JUMP_WAYS; k++)
+		e_patch(e, found[k], e->p);
 	e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
 }
 

@@ -352,6 +352,8 @@ static int make_block(struct soft_vcpu *v, const struct code_source *source, u32
 	t->group_count = 0;
 	t->looping = false;
 	t->mem_index = REG_NONE;
+	t->mem_base = S0;
+	t->kept[0] = t->kept[1] = GROUP_NONE;
 	t->e = (struct emitter){
 	    .p = cache->rw + cache->used,
 	    .limit = cache->rw + cache->used + CODE_MAX,

@@ -116,6 +116,8 @@ struct translator {
 	s32 disp;      /* from r14 to the operand, while a body is emitted, */
 	int mem_index; /* with this host register, or REG_NONE, */
 	int mem_scale; /* times this; natives only */
+	int mem_base;  /* and this one: S0, or S1 for a group that is kept there */
+	u8 kept[2];    /* groups whose v->group[] is in r14, r15 all through a loop */
 	bool looping;  /* the block is a loop with groups checked at its head */
 	struct cold_access cold[3 * BLOCK_INSNS_MAX];
 	u32 cold_count;
