@@ -474,8 +474,8 @@ static void check(u32 code, const u8 bytes[15])
 	bool variant = d.evex && (d.evex_tail & 0x67); /* the same but for length and opmask */
 	bool random =
 	    r.zi.mnemonic == ZYDIS_MNEMONIC_RDRAND || r.zi.mnemonic == ZYDIS_MNEMONIC_RDSEED;
-	if (code == MODE_CODE64 && !d.mem && !random && !variant && !(d.gpr_used & (BIT(RSP) | BIT(15))) &&
-	    (!d.has_modrm || (d.insn.modrm & 7) < 3))
+	if (code == MODE_CODE64 && !d.mem && !random && !variant &&
+	    !(d.gpr_used & (BIT(RSP) | BIT(15))) && (!d.has_modrm || (d.insn.modrm & 7) < 3))
 		check_flags(bytes, &r, &d);
 }
 
