@@ -127,7 +127,7 @@ static struct address choose_address(struct gen *g, const struct stride *s)
 	s32 disp = (s32)below(r, 48) - 16;
 	if (one_in(r, 3))
 		disp &= ~15;
-	if (one_in(r, 40))
+	if (one_in(r, 100))
 		disp += one_in(r, 2) ? 0x1000 : -0x1000;
 	if (s->copied && one_in(r, 4)) {
 		a.base = s->copy;
@@ -303,14 +303,20 @@ static void fix32(struct gen *g, u32 at, u32 target)
 		g->out[at + n] = (u8)(rel >> 8 * n);
 }
 
-/* Where a pointer begins: the end of some page is met on the way, mostly. */
+/* Where a pointer begins: the end of some page is met on the way, mostly, and the end of all of
+ * them now and then. */
 static u64 choose_start(struct gen *g, s32 step, u32 turns)
 {
 	struct random *r = g->r;
-	if (one_in(r, 4))
-		return data_offset(g, 12);
-	u64 end = DATA_BASE + 0x1000 * (one_in(r, 4) ? below(r, 5) : 1 + below(r, 3));
+	u32 span = (step < 0 ? (u32)-step : (u32)step) * turns, margin = 0x100;
+	u64 end = DATA_BASE + 0x1000 * (one_in(r, 12) ? below(r, 5) : 1 + below(r, 3));
 	u64 start = end - (u64)((s64)step * below(r, turns)) + below(r, 24) - 12;
+	u64 low = step < 0 ? start - span : start;
+	bool inside = low >= DATA_BASE + margin && low + span < DATA_BASE + DATA_SIZE - margin;
+	if (!inside && span + 2 * margin < DATA_SIZE && !one_in(r, 12)) {
+		start = DATA_BASE + margin + below(r, (u32)DATA_SIZE - 2 * margin - span);
+		start += step < 0 ? span : 0;
+	}
 	return one_in(r, 2) ? start & ~15ull : start;
 }
 
@@ -355,7 +361,7 @@ void put_strides(struct gen *g)
 	if (s.index != s.counter)
 		put_mov(g, s.index, below(r, 8));
 	else
-		s.indexed &= counted;
+		s.indexed &= counted && turns < 64;
 	u32 top = g->used;
 	u32 outs = put_accesses(g, &s, 1 + below(r, 4), out, 2);
 	if (split)
