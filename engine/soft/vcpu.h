@@ -50,7 +50,7 @@ struct descriptor_table {
  * A write entry exists only if the page is RAM, writable, dirty in the guest's tables, holds no
  * translated code, is not dirty-logged and has no watchpoint.
  */
-#define TLB_BITS 11
+#define TLB_BITS 13
 #define TLB_SIZE (1u << TLB_BITS)
 
 struct tlb_entry {

@@ -74,7 +74,7 @@ static bool block_touches(const struct block *b, u64 gpa, u32 size, bool *near)
 	return touches;
 }
 
-#define LINE_SHIFT 5 /* of page_chain.lines */
+#define LINE_SHIFT 4 /* of page_chain.lines */
 
 /* Bytes @first to @last of one page; only their places in it count. */
 static void mark_lines(struct page_chain *chain, u64 first, u64 last)
@@ -106,7 +106,8 @@ static void add_lines(struct page_chain *chain, const struct block *b)
 
 static void renew_lines(struct block_cache *cache, struct page_chain *chain)
 {
-	chain->lines[0] = chain->lines[1] = 0;
+	for (u32 n = 0; n < ARRAY_SIZE(chain->lines); n++)
+		chain->lines[n] = 0;
 	for (const struct block *b = chain->first; b; b = b->page_next[page_link(cache, b, chain)])
 		add_lines(chain, b);
 	chain->stale = false;

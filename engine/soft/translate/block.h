@@ -126,7 +126,7 @@ struct stubs {
 /* Blocks with bytes in any of the pages that share a place of the hash table. */
 struct page_chain {
 	struct block *first;
-	u64 lines[2]; /* bit per 32 bytes of a page: no bit, no block depends on them */
+	u64 lines[4]; /* bit per 16 bytes of a page: no bit, no block depends on them */
 	bool stale;   /* some bits may stand for blocks that are gone */
 };
 

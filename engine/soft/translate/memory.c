@@ -79,9 +79,7 @@ void map_here(struct translator *t, u32 insn, bool parked)
 	if (t->map_count == ARRAY_SIZE(t->map))
 		return;
 	u64 start = (u64)(t->v->cache->rw + t->block->code);
-	u64 guest = 0;
-	for (u32 n = 0; n < insn; n++)
-		guest += t->insns[n].insn.length;
+	u64 guest = t->insns[insn].rip - t->insns[0].rip;
 	t->map[t->map_count++] = (struct insn_map){
 	    .host = (u16)((u64)t->e.p - start),
 	    .guest = (u16)guest & 0x7fff,
