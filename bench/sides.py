@@ -86,7 +86,7 @@ def interleaved(rounds):
 def beyond_guest(pid):
     """Returns the bytes of the process that are not guest memory.
 
-    A memfd that is mapped twice (the code cache) counts once, hence its proportional size.
+    Shared memory that is mapped twice (the code cache) counts once, hence its proportional size.
     """
     total, name = 0, ""
     with open("/proc/%d/smaps" % pid) as smaps:
@@ -94,7 +94,7 @@ def beyond_guest(pid):
             fields = line.split()
             if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
                 name = " ".join(fields[5:])
-            elif fields[0] == ("Pss:" if "memfd:" in name else "Rss:") and GUEST_MAPPING not in name:
+            elif fields[0] == ("Pss:" if name.endswith("(deleted)") else "Rss:") and GUEST_MAPPING not in name:
                 total += int(fields[1]) * 1024
     return total
 

@@ -24,11 +24,11 @@
 #define MMIO_GPA  0x100000ull
 #define PORT	  0xf4
 
-#define ROUNDS	    31
+#define ROUNDS	    21
 #define BATCH	    1000    /* exits between two readings of the clock, at most */
-#define BATCH_NS    2000000 /* after which an engine's turn ends early */
+#define BATCH_NS    1000000 /* after which an engine's turn ends early */
 #define GUEST_LOOPS 100	    /* instructions measured inside one exit */
-#define KICKS	    9	    /* of one turn */
+#define KICKS	    5	    /* of one turn */
 #define CPUID_MAX   256
 #define ENGINES_MAX 4
 

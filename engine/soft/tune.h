@@ -22,6 +22,7 @@ struct error;
 	X(halts, "a halted vCPU waits awake for a timer that is due very soon")                    \
 	X(groups, "one address check for several accesses by the same registers")                  \
 	X(loops, "address checks moved out of loops of one block")                                 \
+	X(kept, "flags that an instruction may leave alone are not taken for read by it")          \
 	X(liveness, "flags found dead by looking behind the end of a block")                       \
 	X(forms, "instructions decoded by comparing with earlier ones of the same form")           \
 	X(traces, "blocks that go on behind branches")                                             \

@@ -50,7 +50,7 @@ struct descriptor_table {
  * A write entry exists only if the page is RAM, writable, dirty in the guest's tables, holds no
  * translated code, is not dirty-logged and has no watchpoint.
  */
-#define TLB_BITS 11
+#define TLB_BITS 13
 #define TLB_SIZE (1u << TLB_BITS)
 
 struct tlb_entry {
@@ -242,6 +242,7 @@ struct xstate_layout {
 	u64 offered;		  /* XCR0 bits that the guest may set */
 	u16 offset[XSTATE_COUNT]; /* in the standard format, bytes */
 	bool xsaveopt;		  /* the host has it */
+	u32 mxcsr_mask;		  /* the host's; 0: not asked for yet */
 };
 
 struct soft_vcpu {

@@ -403,7 +403,7 @@ static bool flags_problem(const struct machine_state *in, const struct machine_s
 	    differ = (a->flags ^ b->flags) & RFLAGS_ARITH;
 	/* One that has to do with flags finds and leaves all of them in the host's, whichever they
 	 * are. */
-	if (!(read | written) && ((a->flags ^ in->flags) & RFLAGS_ARITH))
+	if (!(read | written | d->flags_kept) && ((a->flags ^ in->flags) & RFLAGS_ARITH))
 		return true;
 	if (read & toggled)
 		return false;
@@ -474,8 +474,8 @@ static void check(u32 code, const u8 bytes[15])
 	bool variant = d.evex && (d.evex_tail & 0x67); /* the same but for length and opmask */
 	bool random =
 	    r.zi.mnemonic == ZYDIS_MNEMONIC_RDRAND || r.zi.mnemonic == ZYDIS_MNEMONIC_RDSEED;
-	if (code == MODE_CODE64 && !d.mem && !random && !variant && !(d.gpr_used & (BIT(RSP) | BIT(15))) &&
-	    (!d.has_modrm || (d.insn.modrm & 7) < 3))
+	if (code == MODE_CODE64 && !d.mem && !random && !variant &&
+	    !(d.gpr_used & (BIT(RSP) | BIT(15))) && (!d.has_modrm || (d.insn.modrm & 7) < 3))
 		check_flags(bytes, &r, &d);
 }
 

@@ -31,20 +31,20 @@ static u8 *register_image(struct soft_vcpu *v)
 static u64 image_u64(const u8 *image, u32 offset)
 {
 	u64 value;
-	gp_copy(&value, image + offset, sizeof(value));
+	__builtin_memcpy(&value, image + offset, sizeof(value));
 	return value;
 }
 
 static u32 image_u32(const u8 *image, u32 offset)
 {
 	u32 value;
-	gp_copy(&value, image + offset, sizeof(value));
+	__builtin_memcpy(&value, image + offset, sizeof(value));
 	return value;
 }
 
 static void set_u64(u8 *image, u32 offset, u64 value)
 {
-	gp_copy(image + offset, &value, sizeof(value));
+	__builtin_memcpy(image + offset, &value, sizeof(value));
 }
 
 static void host_xrstor(const u8 *image, u64 mask)
@@ -63,14 +63,16 @@ static u64 capture(struct soft_vcpu *v, u64 mask, bool wide)
 {
 	u8 *image = register_image(v);
 
-	gp_fill(image + XSAVE_BV, 0, XSAVE_HEADER_SIZE);
+	__builtin_memset(image + XSAVE_BV, 0, XSAVE_HEADER_SIZE);
 	__asm__ volatile("xsave64 %0"
 			 : "+m"(*(u8(*)[XSAVE_AREA_SIZE])image)
 			 : "a"((u32)mask), "d"((u32)(mask >> 32)));
-	u64 fip = guest_rip_of_host(v, image_u64(image, FX_FIP));
-	gp_fill(image + FX_FOP, 0, FX_MXCSR - FX_FOP);
+	u64 used = image_u64(image, XSAVE_BV) & mask, fip = 0;
+	if (used & XCR0_X87)
+		fip = guest_rip_of_host(v, image_u64(image, FX_FIP));
+	__builtin_memset(image + FX_FOP, 0, FX_MXCSR - FX_FOP);
 	set_u64(image, FX_FIP, wide ? fip : (u32)fip);
-	return image_u64(image, XSAVE_BV) & mask;
+	return used;
 }
 
 /* The host's MXCSR_MASK: bits of MXCSR that may be set (SDM 1 11.6.6); 0 stands for FFBFH. */
@@ -78,9 +80,12 @@ static u32 mxcsr_mask(struct soft_vcpu *v)
 {
 	u8 *image = register_image(v);
 
-	__asm__ volatile("fxsave64 %0" : "=m"(*(u8(*)[XSAVE_LEGACY_SIZE])image));
-	u32 mask = image_u32(image, FX_MXCSR_MASK);
-	return mask ? mask : 0xffbf;
+	if (!v->layout.mxcsr_mask) {
+		__asm__ volatile("fxsave64 %0" : "=m"(*(u8(*)[XSAVE_LEGACY_SIZE])image));
+		u32 mask = image_u32(image, FX_MXCSR_MASK);
+		v->layout.mxcsr_mask = mask ? mask : 0xffbf;
+	}
+	return v->layout.mxcsr_mask;
 }
 
 /* Linear address of the memory operand of @size bytes, which must be aligned to @align (a power of

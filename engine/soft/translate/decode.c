@@ -183,7 +183,7 @@ static void take_flags(struct decoded *d, const ZydisDecodedInstruction *zi)
 	case ZYDIS_MNEMONIC_SHLD:
 	case ZYDIS_MNEMONIC_SHRD:
 		/* A masked count of zero leaves every flag as it was (SDM 2B SAL/SAR/SHL/SHR). */
-		d->flags_read |= d->flags_written;
+		d->flags_kept = d->flags_written;
 		d->flags_written = 0;
 		break;
 	case ZYDIS_MNEMONIC_AND:
@@ -193,7 +193,7 @@ static void take_flags(struct decoded *d, const ZydisDecodedInstruction *zi)
 		break; /* AF undefined, in fact overwritten */
 	default:
 		/* Processors leave some undefined flags as they were: DIV, BT. */
-		d->flags_read |= (u16)(zi->cpu_flags->undefined & RFLAGS_ARITH);
+		d->flags_kept = (u16)(zi->cpu_flags->undefined & RFLAGS_ARITH);
 		d->flags_written &= (u16)~zi->cpu_flags->undefined;
 		break;
 	}

@@ -43,6 +43,7 @@ struct decoded {
 	u8 bytes[15];
 	u16 flags_read;	   /* arithmetic flags, RFLAGS bits */
 	u16 flags_written; /* certainly overwritten */
+	u16 flags_kept;	   /* overwritten, or left as they were */
 
 	/* the native form */
 	bool vex, vex_l, wide; /* wide: REX.W, VEX.W or EVEX.W */

@@ -160,7 +160,7 @@ static bool prefers_parked(const struct translator *t)
 		const struct decoded *d = &t->insns[n];
 		if (d->class == CLASS_OP)
 			return true;
-		if (d->flags_read || d->flags_written)
+		if (d->flags_read | d->flags_written | d->flags_kept)
 			return looks_up(t, n) && !d->flags_read;
 		if (looks_up(t, n) || d->class == CLASS_JMP_IND || d->class == CLASS_RET)
 			return true;

@@ -155,6 +155,8 @@ static int decode_block(struct translator *t, const struct code_source *source)
 			d->insn.op = OP_ID_gp;
 		}
 		adapt_to_mode(d, t->mode);
+		if (!t->v->vm->tune.kept)
+			d->flags_read |= d->flags_kept;
 		d->goes_on = inline_op_goes_on(t, d);
 		t->count++;
 		t->block->length = (u16)(t->block->length + span);
@@ -219,7 +221,8 @@ static void emit_direction_flag(struct translator *t, const struct decoded *d)
 /* A native instruction with its flags where they must be before and after it. */
 static void emit_native_with_flags(struct translator *t, const struct decoded *d)
 {
-	bool passes_through = d->flags_written && (t->live & ~d->flags_written);
+	u16 changed = d->flags_written | d->flags_kept;
+	bool passes_through = changed && (t->live & ~d->flags_written);
 	bool needs_host = d->flags_read || passes_through;
 	t->body_acquire = t->parked && needs_host;
 	bool parked_after = t->parked && !needs_host && !d->flags_written;
