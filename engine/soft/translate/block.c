@@ -330,6 +330,47 @@ static u64 age_order(const struct block_cache *cache, u64 code)
 	return code >= block_oldest(cache)->code ? code : code + cache->size;
 }
 
+static const struct block *block_of_age(const struct block_cache *cache, u32 n)
+{
+	return cache->by_age[(cache->oldest + n) & cache->age_mask];
+}
+
+/*
+ * Narrows [*low, *high) around the block at @wanted: blocks are of much the same size, so it is
+ * near where a rule of three puts it, and each look at a block far away costs a cache miss.
+ */
+static void narrow(const struct block_cache *cache, u64 wanted, u32 *low, u32 *high)
+{
+	const struct block *newest = block_of_age(cache, cache->count - 1);
+	u64 first = block_oldest(cache)->code;
+	u64 last = age_order(cache, newest->code) + newest->code_size;
+	if (wanted < first || wanted >= last)
+		return;
+	u32 guess = (u32)((wanted - first) * cache->count / (last - first));
+	bool above = age_order(cache, block_of_age(cache, guess)->code) <= wanted;
+	for (u32 step = 16; *high - *low > step; step *= 4) {
+		if (above) {
+			*low = guess;
+			if (*high - guess <= step)
+				return;
+			guess += step;
+			if (age_order(cache, block_of_age(cache, guess)->code) > wanted) {
+				*high = guess;
+				return;
+			}
+		} else {
+			*high = guess;
+			if (guess - *low <= step)
+				return;
+			guess -= step;
+			if (age_order(cache, block_of_age(cache, guess)->code) <= wanted) {
+				*low = guess;
+				return;
+			}
+		}
+	}
+}
+
 struct block *block_of_host(struct soft_vcpu *v, const void *pc)
 {
 	struct block_cache *cache = v->cache;
@@ -338,10 +379,10 @@ struct block *block_of_host(struct soft_vcpu *v, const void *pc)
 		return NULL;
 	u64 wanted = age_order(cache, offset);
 	u32 low = 0, high = cache->count;
+	narrow(cache, wanted, &low, &high);
 	while (high - low > 1) {
 		u32 mid = (low + high) / 2;
-		const struct block *b = cache->by_age[(cache->oldest + mid) & cache->age_mask];
-		if (age_order(cache, b->code) <= wanted)
+		if (age_order(cache, block_of_age(cache, mid)->code) <= wanted)
 			low = mid;
 		else
 			high = mid;
