@@ -33,6 +33,7 @@ faults:
 	or	rax, 8			/* TS */
 	mov	cr0, rax
 	expect_fault(NM, 0, fnop)
+	expect_fault(NM, 0, fisttp qword ptr [scratch])
 	expect_fault(NM, 0, movaps xmm0, xmm1)
 	clts
 	mov	rax, cr0

@@ -394,7 +394,7 @@ static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu *
 				 "the soft engine runs one processor; use -c 1 or another engine");
 	if (vm->vcpus[id])
 		return error_set(err, EEXIST, "vCPU %u exists already", id);
-	struct soft_vcpu *v = pages_map(sizeof(*v), 0);
+	struct soft_vcpu *v = pages_map(sizeof(*v), 0, LARGE_PAGE_SIZE);
 	if (!v)
 		return error_set(err, ENOMEM, "no memory for vCPU %u", id);
 	v->self = v;

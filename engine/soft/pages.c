@@ -2,7 +2,7 @@
 
 #include <sys/mman.h>
 
-void *pages_map(u64 size, u64 large_from)
+void *pages_map(u64 size, u64 large_from, u64 large_to)
 {
 	u64 room = align_up(size, LARGE_PAGE_SIZE) + LARGE_PAGE_SIZE;
 	u8 *all = mmap(NULL, room, PROT_READ | PROT_WRITE,
@@ -16,8 +16,9 @@ void *pages_map(u64 size, u64 large_from)
 	if (room - before - used)
 		munmap(p + used, room - before - used);
 	/* A host that has no such pages for us refuses, and that is fine. */
-	if (used > large_from)
-		madvise(p + large_from, used - large_from, MADV_HUGEPAGE);
+	if (large_to > large_from)
+		madvise(p + large_from, align_up(large_to, LARGE_PAGE_SIZE) - large_from,
+			MADV_HUGEPAGE);
 	return p;
 }
 

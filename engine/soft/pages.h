@@ -10,9 +10,10 @@
 #define LARGE_PAGE_SIZE (2ull << 20)
 
 /** @size bytes of zeroed memory, at a multiple of LARGE_PAGE_SIZE; NULL: none left. Memory is taken
- * as it is touched, from @large_from on (a multiple of it) in pieces of LARGE_PAGE_SIZE: each takes
- * a fifth of a millisecond to clear, which a guest that runs for a few should not wait for. */
-void *pages_map(u64 size, u64 large_from);
+ * as it is touched, from @large_from to @large_to (multiples of it, or @size) in pieces of
+ * LARGE_PAGE_SIZE: each takes a fifth of a millisecond to clear, which a guest that runs for a few
+ * should not wait for. */
+void *pages_map(u64 size, u64 large_from, u64 large_to);
 void pages_unmap(void *p, u64 size);
 
 #endif

@@ -79,6 +79,9 @@ def sizes(guise, tiny):
         expect(guise, flat + ["-m", memory], "host has", "ask for less")
     for memory in ("16777216T", "18446744073709551616", "99999999999999999999G"):
         expect(guise, flat + ["-m", memory], "more than any host has")
+    for cache in ("1023K", "2G", "0", "x"):
+        expect(guise, flat + ["-e", "soft", "--code-cache", cache], "" if cache in ("0", "x") else "between")
+    expect(guise, flat + ["-e", "soft", "--perf", "hints"], "'hints'", "map, jitdump")
     expect(guise, flat + ["-c", "0"], "1 CPU")
     for cpus in ("-1", "x", "1x", ""):
         expect(guise, flat + ["-c", cpus], "not a number")

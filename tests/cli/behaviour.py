@@ -6,6 +6,7 @@ Usage: behaviour.py GUISE
 import fcntl
 import os
 import pty
+import re
 import resource
 import select
 import signal
@@ -183,6 +184,24 @@ class Tests:
         status, out, err = self.start("hello", "--trace", "io=2").end()
         check(status == 0 and err.count(b"write 0xf1/1") == 12, self.name("--trace"), err.decode())
 
+    def perf(self):
+        """What perf is told of translated code; an engine that translates none says so."""
+        machine = self.start("hello", "--perf=map")
+        status, out, err = machine.end()
+        path = "/tmp/perf-%d.map" % machine.process.pid
+        if self.engine != "soft":
+            check(status == 1 and b"perf" in err, self.name("--perf"), err.decode())
+            return
+        try:
+            with open(path) as file:
+                lines = file.read().splitlines()
+            os.unlink(path)
+        except OSError as error:
+            lines = [str(error)]
+        fine = all(re.fullmatch(r"[0-9a-f]+ [0-9a-f]+ (stub:\w+|guest_(user|kernel):0x[0-9a-f]+|guest_kernel:0)", line)
+                   for line in lines)
+        check(status == 0 and fine and any("guest_kernel" in line for line in lines), self.name("--perf"), lines)
+
     def terminal(self):
         primary, secondary = pty.openpty()
         before = termios.tcgetattr(secondary)
@@ -293,6 +312,7 @@ class Tests:
         self.piped_input()
         self.standard_files_closed()
         self.statistics()
+        self.perf()
         self.terminal()
         self.terminal_after_signal()
         self.terminal_after_crash()

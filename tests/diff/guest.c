@@ -270,6 +270,32 @@ static void take_frame(u64 rsp, struct state *out)
 	out->seg[SEG_SS] = (u16)frame[4];
 }
 
+static u64 *data_entry(u64 offset)
+{
+	u64 at = TABLES_GPA;
+	for (int level = 3; level > 0; level--)
+		at = table(at)[(DATA_BASE >> (12 + 9 * level)) & 511] & ~0xfffull;
+	return &table(at)[((DATA_BASE + offset) >> 12) & 511];
+}
+
+/* Some data pages begin as clean, which changes their ways in the engine. */
+static void clean_pages(u64 which)
+{
+	for (u64 offset = 0; offset < DATA_SIZE; offset += 0x1000, which >>= 1)
+		if (which & 1)
+			*data_entry(offset) &= ~0x60ull; /* A, D */
+}
+
+/* Whether all pages that differ from @data now are dirty. */
+static bool marked_dirty(const u8 *data)
+{
+	for (u64 offset = 0; offset < DATA_SIZE; offset += 0x1000)
+		if (!(*data_entry(offset) & 0x40) &&
+		    memcmp(ram + DATA_GPA + offset, data + offset, 0x1000))
+			return false;
+	return true;
+}
+
 void guest_run(const struct state *in, const struct ldt_entry *ldt, struct state *out)
 {
 	struct kvm_regs regs;
@@ -277,6 +303,7 @@ void guest_run(const struct state *in, const struct ldt_entry *ldt, struct state
 	struct kvm_sregs sregs;
 
 	memcpy(ram + DATA_GPA, in->data, DATA_SIZE);
+	clean_pages(in->rip ^ in->rip >> 4);
 	regs_in(in, &regs);
 	memcpy(xsave.region, in->xsave, sizeof(in->xsave));
 	load_segments(in, ldt);
@@ -304,4 +331,6 @@ void guest_run(const struct state *in, const struct ldt_entry *ldt, struct state
 	out->gs_base = out->seg[SEG_CS] == USER_CS64 ? sregs.gs.base : 0;
 	memcpy(out->xsave, xsave.region, sizeof(out->xsave));
 	memcpy(out->data, ram + DATA_GPA, DATA_SIZE);
+	if (!marked_dirty(in->data))
+		out->error = ~0ull;
 }

@@ -51,6 +51,13 @@ static const u8 checked_loop[] = {0x48, 0x8b, 0x97, 0xf8, 0x0f, 0x00, 0x00, 0x48
 				  0x00, 0x00, 0x48, 0x8b, 0x03, 0x48, 0x01, 0x07, 0x48, 0x81, 0xc3,
 				  0x00, 0x04, 0x00, 0x00, 0xff, 0xc9, 0x75, 0xef, 0xeb, 0xd5};
 
+/* lea rax, [other]; jmp rax, twice, each leads to the other: at 0x1000 and 0x9008, which have the
+ * same slot of the jump cache. */
+#define OTHER 0x8008 /* from the first one on */
+static const u8 one_slot[OTHER + 9] = {0x48, 0x8d, 0x05, 0x01,		 0x80, 0x00,
+				       0x00, 0xff, 0xe0, [OTHER] = 0x48, 0x8d, 0x05,
+				       0xf1, 0x7f, 0xff, 0xff,		 0xff, 0xe0};
+
 /* @steps: after so many in all, or so many @spinning in blocks, everything has been seen. */
 static const struct guest {
 	const u8 *code;
@@ -60,7 +67,8 @@ static const struct guest {
 } guests[] = {{two_blocks, sizeof(two_blocks), false, STEPS_MAX, 40},
 	      {short_string, sizeof(short_string), true, 500, 40},
 	      {system_call, sizeof(system_call), true, 500, 40},
-	      {checked_loop, sizeof(checked_loop), true, STEPS_MAX, 250}};
+	      {checked_loop, sizeof(checked_loop), true, STEPS_MAX, 250},
+	      {one_slot, sizeof(one_slot), true, 600, 60}};
 
 static void enter_long_mode(struct engine_vcpu *vcpu, u8 *ram)
 {
@@ -229,6 +237,8 @@ static void no_kick_is_lost_in_stubs(void **state)
 {
 	kick_everywhere(&guests[1]);
 	kick_everywhere(&guests[2]);
+	assert_int_equal(jump_slot(CODE), jump_slot(CODE + OTHER));
+	kick_everywhere(&guests[4]);
 }
 
 static void no_kick_is_lost_in_loops(void **state)

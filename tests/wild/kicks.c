@@ -35,6 +35,10 @@ static const struct loop {
     {"blocks in two pages", false, CODE(0xe9, 0xfb, 0x2f, 0x00, 0x00)}, /* 0x3000 jumps back */
     /* lea rax, [rip-7]; jmp rax */
     {"an indirect jump", false, CODE(0x48, 0x8d, 0x05, 0xf9, 0xff, 0xff, 0xff, 0xff, 0xe0)},
+    /* jmp 0x12; 0x12: lea rax, [0x801a]; jmp rax; there the same back, in the same slot of the jump
+     * cache */
+    {"jumps that share a slot", false,
+     CODE(0xeb, 0x10, [0x12] = 0x48, 0x8d, 0x05, 0x01, 0x80, 0x00, 0x00, 0xff, 0xe0)},
     /* call 1f; jmp 0; 1: ret */
     {"calls and returns", false, CODE(0xe8, 0x02, 0x00, 0x00, 0x00, 0xeb, 0xf9, 0xc3)},
     /* mov ecx, 0x40000; rep stosb; sub rdi, 0x40000; jmp */
@@ -153,6 +157,7 @@ static void prepare(struct wild *w, const struct loop *l)
 	while ((w->irqchip != l->irqchip || w->layout > 1) && (wild_end(w), true));
 	w->name = l->name;
 	memcpy(w->ram, l->text.code, l->text.bytes);
+	memcpy(w->ram + 0x801a, "\x48\x8d\x05\xf1\x7f\xff\xff\xff\xe0", 9);
 	memcpy(w->ram + 0x3000, "\xe9\xfb\xcf\xff\xff", 5);
 	memcpy(w->ram + SYSRET_GPA, "\x48\x0f\x07", 3);
 	if (l->irqchip)

@@ -43,10 +43,11 @@ static inline bool entry_writes(u32 number)
 	return number / TLB_SIZE % 2;
 }
 
-/** A tag that no address of the slot matches: its index bits are another slot's. */
+/** A tag that no address of the slot matches: its index bits are another slot's. All but the first
+ * are as a new vCPU's memory is. */
 static inline u64 empty_tag(u32 slot)
 {
-	return slot == TLB_SIZE - 1 ? 0 : ~0ull;
+	return slot == 0 ? ~0ull : 0;
 }
 
 /*

@@ -22,11 +22,16 @@ static u32 entry_number(enum mmu_index index, bool write, u32 slot)
 
 /* ---- flushing ---- */
 
+static void empty_first_slots(struct soft_vcpu *v)
+{
+	for (u32 table = 0; table < MMU_COUNT * 2; table++)
+		all_entries(v)[table * TLB_SIZE].tag = empty_tag(0);
+}
+
 static void flush_all_entries(struct soft_vcpu *v)
 {
-	gp_fill(v->tlb, 0xff, sizeof(v->tlb));
-	for (u32 table = 0; table < MMU_COUNT * 2; table++)
-		all_entries(v)[table * TLB_SIZE + TLB_SIZE - 1].tag = empty_tag(TLB_SIZE - 1);
+	gp_fill(v->tlb, 0, sizeof(v->tlb));
+	empty_first_slots(v);
 	gp_fill(v->tlb_state, 0, sizeof(v->tlb_state));
 	v->tlb_logged = 0;
 	v->tlb_global_logged = 0;
@@ -102,7 +107,7 @@ void tlb_flush(struct soft_vcpu *v, bool keep_global)
 
 void tlb_init(struct soft_vcpu *v)
 {
-	flush_all_entries(v);
+	empty_first_slots(v);
 	tlb_flush(v, false);
 }
 

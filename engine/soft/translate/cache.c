@@ -92,7 +92,7 @@ int cache_create(struct soft_vcpu *v, u64 code_size, struct error *err)
 	if (r < 0)
 		goto fail;
 	cache->arena_size = code_size / CODE_PER_METADATA;
-	cache->arena = pages_map(cache->arena_size, LARGE_PAGE_SIZE);
+	cache->arena = pages_map(cache->arena_size, LARGE_PAGE_SIZE, cache->arena_size);
 	cache->age_mask = mask_for(code_size / CODE_PER_AGE);
 	cache->by_age = reserve(table_size(cache->age_mask));
 	cache->hash_mask = mask_for(code_size / CODE_PER_BUCKET);

@@ -333,9 +333,12 @@ static void take_unit(struct decoded *d, const ZydisDecodedInstruction *zi,
 	d->avx512 = d->evex || zi->meta.isa_ext == ZYDIS_ISA_EXT_AVX512VEX;
 	if (d->avx512)
 		return;
+	if (!d->vex && d->insn.map == 0 && (d->insn.opcode & 0xf8) == 0xd8) {
+		d->fpu = true; /* FISTTP too, which Zydis counts as SSE3 */
+		return;
+	}
 	switch (zi->meta.isa_ext) {
-	case ZYDIS_ISA_EXT_X87:
-		d->fpu = !d->is_wait;
+	case ZYDIS_ISA_EXT_X87: /* FWAIT */
 		return;
 	case ZYDIS_ISA_EXT_MMX:
 		d->mmx = true;
