@@ -69,7 +69,8 @@ void thread_enter(struct soft_vcpu *v)
 	v->signal_mask = known.signal_mask;
 	soft_current = v;
 	/* Before the look at attention that comes now: see vcpu_poke(). */
-	atomic_store(&v->thread, known.tid);
+	if (atomic_load_explicit(&v->thread, memory_order_relaxed) != known.tid)
+		atomic_store(&v->thread, known.tid);
 	u64 before = read_gs(v->fsgsbase);
 	if (before != (u64)v) {
 		v->host_gs = before;
@@ -82,8 +83,10 @@ void thread_leave(struct soft_vcpu *v)
 	/* A base of 0 is one that nobody uses: it can be left at ours until the next time. */
 	if (v->host_gs || !v->vm->tune.exits)
 		write_gs(v->fsgsbase, v->host_gs);
-	/* A kick that still sees the number sends a signal for nothing. */
-	atomic_store_explicit(&v->thread, 0, memory_order_release);
+	/* The number stays: a kick meanwhile sends a signal for nothing, which is rare, while an
+	 * ordered store would cost at every exit. */
+	if (!v->vm->tune.exits)
+		atomic_store(&v->thread, 0);
 	soft_current = NULL;
 }
 

@@ -380,7 +380,7 @@ struct soft_vcpu {
 	} ticks;
 
 	u64 signal_mask;      /* of that thread, outside signal handlers */
-	_Atomic int thread;   /* tid of the thread inside vcpu_run(), or 0 */
+	_Atomic int thread;   /* tid of the thread that was in vcpu_run() last, or 0 */
 	bool fsgsbase;	      /* the host's kernel lets programs use WRGSBASE */
 	u64 host_gs;	      /* that thread's GS base otherwise */
 	u32 timers_fired;     /* soft_timers_fired when last looked at */

@@ -104,12 +104,16 @@ static void e_host_fpu(struct emitter *e)
 	e8(e, 0xdb);
 	e8(e, 0xe3); /* fninit */
 	e_patch(e, unused, e->p);
+	e_mem(e, W32, 0x8b, RAX, RDI, REG_NONE, 1, GS(fpu) + FX_MXCSR);
+	e_gs(e, W32, 0x3b, RAX, GS(host_mxcsr));
+	u8 *same = e_jcc(e, CC_E);
 	e8(e, 0x65);
 	e8(e, 0x0f);
 	e8(e, 0xae);
 	e8(e, 0x14);
 	e8(e, 0x25);
 	e32(e, (u32)GS(host_mxcsr)); /* ldmxcsr gs:[] */
+	e_patch(e, same, e->p);
 	e8(e, 0xc5);
 	e8(e, 0xf8);
 	e8(e, 0x77); /* vzeroupper */
