@@ -21,6 +21,7 @@ struct error;
 	  "what a thread knows kept between exits, no system call, timer or clock for each")       \
 	X(halts, "a halted vCPU waits awake for a timer that is due very soon")                    \
 	X(groups, "one address check for several accesses by the same registers")                  \
+	X(constants, "addresses known to the translator looked up without computing their slot")   \
 	X(loops, "address checks moved out of loops of one block")                                 \
 	X(kept, "flags that an instruction may leave alone are not taken for read by it")          \
 	X(liveness, "flags found dead by looking behind the end of a block")                       \

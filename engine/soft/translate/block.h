@@ -144,6 +144,7 @@ struct block_cache {
 	u32 hash_mask;
 	struct page_chain *pages; /* PAGE_HASH_SIZE */
 	struct stubs stubs;
+	bool has_rorx;		       /* the host has BMI2 */
 	struct translator *translator; /* working memory of translate() */
 	struct decode_cache *decoded;
 	struct perf_map *perf; /* told of all code; NULL: nobody asked */

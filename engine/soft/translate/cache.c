@@ -110,6 +110,7 @@ int cache_create(struct soft_vcpu *v, u64 code_size, struct error *err)
 		if (r < 0)
 			goto fail;
 	}
+	cache->has_rorx = __builtin_cpu_supports("bmi2");
 	v->cache = cache;
 	stubs_emit(v);
 	if (cache->perf)

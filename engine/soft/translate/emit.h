@@ -200,6 +200,17 @@ static inline void e_mov(struct emitter *e, int w, int dst, int src)
 	e_rr(e, w, 0x8b, dst, src);
 }
 
+/** rorx @dst, @src, @count: 64 bits, flags stay; BMI2. Both registers are r8 to r15. */
+static inline void e_rorx(struct emitter *e, int dst, int src, u8 count)
+{
+	e8(e, 0xc4);
+	e8(e, 0x43); /* R and B set, map 0F3A */
+	e8(e, 0xfb); /* W1, F2 */
+	e8(e, 0xf0);
+	e8(e, 0xc0 | (dst & 7) << 3 | (src & 7));
+	e8(e, count);
+}
+
 static inline void e_load_gs(struct emitter *e, int w, int dst, s32 disp)
 {
 	e_gs(e, w, 0x8b, dst, disp);

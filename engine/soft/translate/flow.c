@@ -428,17 +428,26 @@ void emit_leave(struct translator *t, const struct decoded *d)
 	emit_access(t, d, 0, leave_body);
 }
 
+/* Guest register @guest or REG_NONE, in the host's or loaded into @scratch. */
+static int lea_register(struct translator *t, int guest, int scratch)
+{
+	if (guest == REG_NONE || host_reg(guest) != REG_NONE)
+		return guest == REG_NONE ? REG_NONE : host_reg(guest);
+	if (scratch == S0)
+		r14_changes(t);
+	e_load_gs(&t->e, W64, scratch, GS_REG(guest));
+	return scratch;
+}
+
 void emit_lea(struct translator *t, const struct decoded *d)
 {
 	const struct insn *i = &d->insn;
 	struct emitter *e = &t->e;
-	int base = i->base == REG_NONE ? REG_NONE : host_reg(i->base);
-	int index = i->index == REG_NONE ? REG_NONE : host_reg(i->index);
-	bool resident = (base != REG_NONE) == (i->base != REG_NONE) &&
-			(index != REG_NONE) == (i->index != REG_NONE) &&
-			(base != REG_NONE || index != REG_NONE);
 	bool sizes_agree = i->opsize >= 4 && (i->addrsize == 8 || i->addrsize == i->opsize);
-	if (resident && sizes_agree && host_reg(i->reg) != REG_NONE) {
+	if ((i->base != REG_NONE || i->index != REG_NONE) && sizes_agree &&
+	    host_reg(i->reg) != REG_NONE) {
+		int base = lea_register(t, i->base, S0);
+		int index = lea_register(t, i->index, S1);
 		e_lea(e, i->opsize == 8, host_reg(i->reg), base, index, i->scale, (s32)i->disp);
 		return;
 	}

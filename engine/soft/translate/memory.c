@@ -62,9 +62,10 @@ void emit_ea(struct translator *t, const struct place *i, s64 extra)
 		e_lea(e, W64, S0, base, S1, 1, disp);
 		return;
 	}
-	if (index == REG_NONE && disp == 0 && i->addrsize >= 4)
+	bool plain = index == REG_NONE && disp == 0 && i->addrsize >= 4;
+	if (plain && (base != S0 || i->addrsize == 4))
 		e_mov(e, i->addrsize == 8, S0, base);
-	else
+	else if (!plain)
 		e_lea(e, i->addrsize == 8, S0, base, index, i->scale, disp);
 	if (i->addrsize == 2)
 		e_rr(e, W32, 0x0fb7, S0, S0); /* movzx r14d, r14w */
@@ -95,11 +96,15 @@ void map_here(struct translator *t, u32 insn, bool parked)
 static u8 *emit_tlb_lookup(struct translator *t, u32 size, s32 table)
 {
 	struct emitter *e = &t->e;
-	e_mov(e, W64, S1, S0);
-	e_rex(e, W64, 0, 0, S1);
-	e8(e, 0xc1);
-	e8(e, 0xc0 | 5 << 3 | (S1 & 7));
-	e8(e, 12 - 4); /* shr r15, 8 */
+	if (t->v->cache->has_rorx) {
+		e_rorx(e, S1, S0, 12 - 4);
+	} else {
+		e_mov(e, W64, S1, S0);
+		e_rex(e, W64, 0, 0, S1);
+		e8(e, 0xc1);
+		e8(e, 0xc0 | 5 << 3 | (S1 & 7));
+		e8(e, 12 - 4); /* shr r15, 8 */
+	}
 	e_rex(e, W32, 0, 0, S1);
 	e8(e, 0x81);
 	e8(e, 0xc0 | ALU_AND << 3 | (S1 & 7));
@@ -195,6 +200,36 @@ void emit_group_lookup(struct translator *t, const struct decoded *d, const stru
 	cold->back = t->e.p;
 }
 
+static bool is_constant(const struct translator *t, const struct place *p)
+{
+	u64 in_page = (u64)p->disp & ~PAGE_MASK;
+	return t->v->vm->tune.constants && p->base == REG_NONE && p->index == REG_NONE &&
+	       p->addrsize == (is_64(t) ? 8 : 4) && !(is_64(t) && p->seg >= SEG_FS) &&
+	       !is_segmented(t, p->seg) && !(t->mode & MODE_ALIGN) &&
+	       in_page + p->size <= PAGE_SIZE;
+}
+
+/* An address that is known: so is its slot of the TLB, and whether it crosses a page. */
+static void emit_constant_access(struct translator *t, const struct decoded *d,
+				 const struct place *p, body_function *body)
+{
+	struct emitter *e = &t->e;
+	u64 address = is_64(t) ? (u64)p->disp : (u32)p->disp;
+	s32 slot = tlb_table(t, p->write) +
+		   (s32)((address / PAGE_SIZE & (TLB_SIZE - 1)) * sizeof(struct tlb_entry));
+	r14_changes(t);
+	struct cold_access *cold = new_cold(t, d, body);
+	cold->description = describe(t, d, p, false);
+	cold->constant = address;
+	e_mov_imm(e, S0, address & PAGE_MASK);
+	e_gs(e, W64, 0x3b, S0, slot); /* cmp r14, gs:[tag] */
+	cold->site = e_jcc(e, CC_NE);
+	e_load_gs(e, W64, S0, slot + 8);
+	cold->back = e->p;
+	emit_body(t, d, (s32)(address & ~PAGE_MASK), body);
+	cold->after = e->p;
+}
+
 /* r14 is where the group would be were its varying register 0: adds that register, in the
  * instruction itself if it has room for it. */
 static void emit_varying(struct translator *t, const struct decoded *d, const struct group *g)
@@ -219,6 +254,10 @@ static void emit_varying(struct translator *t, const struct decoded *d, const st
 void emit_access(struct translator *t, const struct decoded *d, u32 k, body_function *body)
 {
 	const struct place *p = &t->places[t->current][k];
+	if (p->group == GROUP_NONE && is_constant(t, p)) {
+		emit_constant_access(t, d, p, body);
+		return;
+	}
 	if (p->group == GROUP_NONE) {
 		emit_ea(t, p, 0);
 		emit_access_r14(t, d, p, body);
@@ -251,24 +290,11 @@ static bool checks_x87(const struct decoded *d)
 	return d->class == CLASS_NATIVE && (d->mmx || (d->fpu && !store));
 }
 
-static void emit_one_cold(struct translator *t, struct cold_access *cold)
+/* The instruction on the bounce buffer, and that to guest memory. */
+static void emit_commit(struct translator *t, struct cold_access *cold)
 {
 	struct emitter *e = &t->e;
 	const struct stubs *stubs = &t->v->cache->stubs;
-
-	e_patch(e, cold->site, e->p);
-	map_here(t, cold->insn, true);
-	if (checks_x87(cold->d))
-		e8(e, 0x9b); /* fwait: #MF comes before what the memory operand may raise */
-	if (cold->tag)
-		e_gs_base(e, W64, 0x33, S0, S1, cold->tag);
-	e_mov_imm(e, S1, cold->description);
-	e_call_to(e, stubs->miss - e->to_rx);
-	/* soft_miss() returns behind this jump when the access goes to the bounce buffer and has to
-	 * be committed. */
-	e_jmp_to(e, cold->back);
-	if (!(cold->description & ACCESS_WRITES))
-		return;
 	if (cold->acquire)
 		e_restore_flags(e, S1);
 	map_here(t, cold->insn, !cold->host_after);
@@ -281,6 +307,35 @@ static void emit_one_cold(struct translator *t, struct cold_access *cold)
 	e_jmp_to(e, cold->after);
 }
 
+static void emit_one_cold(struct translator *t, struct cold_access *cold)
+{
+	struct emitter *e = &t->e;
+	const struct stubs *stubs = &t->v->cache->stubs;
+
+	e_patch(e, cold->site, e->p);
+	map_here(t, cold->insn, true);
+	if (checks_x87(cold->d))
+		e8(e, 0x9b); /* fwait: #MF comes before what the memory operand may raise */
+	if (cold->tag)
+		e_gs_base(e, W64, 0x33, S0, S1, cold->tag);
+	else if (cold->constant)
+		e_mov_imm(e, S0, cold->constant);
+	e_mov_imm(e, S1, cold->description);
+	e_call_to(e, stubs->miss - e->to_rx);
+	/* soft_miss() returns behind this jump when the access goes to the bounce buffer and has to
+	 * be committed. */
+	u8 *plain = e_jmp(e);
+	if (cold->description & ACCESS_WRITES)
+		emit_commit(t, cold);
+	if (cold->constant & ~PAGE_MASK) {
+		e_patch(e, plain, e->p);
+		map_here(t, cold->insn, true);
+		e_lea(e, W64, S0, S0, REG_NONE, 1, -(s32)(cold->constant & ~PAGE_MASK));
+		e_jmp_to(e, cold->back);
+	} else {
+		e_patch(e, plain, cold->back);
+	}
+}
 /*
  * What a group's check did not find. C looks whether all of it can be had at once; if not, since it
  * crosses a page, is no plain RAM, or would fault somewhere, the rest of the block runs with every

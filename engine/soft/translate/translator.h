@@ -59,6 +59,7 @@ struct group {
 struct cold_access {
 	u8 *site;	 /* jump that leads here */
 	bool group;	 /* a group's check: all or nothing, see emit_cold_group() */
+	u64 constant;	 /* the address, if only its page was looked up; r14 then holds that */
 	u8 *back;	 /* where the instruction proper starts */
 	u8 *after;	 /* where it ends */
 	u32 description; /* for the miss stub */
