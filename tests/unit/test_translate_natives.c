@@ -176,7 +176,8 @@ static bool same_register(const ZydisDecodedOperand *a, const ZydisDecodedOperan
 	       a->reg.value == b->reg.value;
 }
 
-static bool same_instruction(const struct reading *guest, const struct reading *host)
+/* @disp: from the page, which is in r14, where the address is a constant; else 0. */
+static bool same_instruction(const struct reading *guest, const struct reading *host, s64 disp)
 {
 	const ZydisDecodedOperand *a[ZYDIS_MAX_OPERAND_COUNT], *b[ZYDIS_MAX_OPERAND_COUNT];
 	int count = visible(guest, a);
@@ -197,7 +198,7 @@ static bool same_instruction(const struct reading *guest, const struct reading *
 		    a[n]->imm.value.u != b[n]->imm.value.u)
 			return false;
 		if (a[n]->type == ZYDIS_OPERAND_TYPE_MEMORY &&
-		    (b[n]->mem.index != ZYDIS_REGISTER_NONE || b[n]->mem.disp.value))
+		    (b[n]->mem.index != ZYDIS_REGISTER_NONE || b[n]->mem.disp.value != disp))
 			return false;
 	}
 	return true;
@@ -217,6 +218,7 @@ static void check_emission(u32 code, const u8 bytes[15], const struct reading *r
 		cache_reset(v);
 		assert_non_null(translate(v, &source, MODE(code), &error));
 	}
+	s64 disp = t->cold_count ? (s64)(t->cold[0].constant & ~PAGE_MASK) : 0;
 	const u8 *p = t->cold_count ? t->cold[0].back : v->cache->rw + t->block->code;
 	const u8 *end = t->cold_count ? t->cold[0].after : t->e.p;
 	for (; p < end; p += host.zi.length) {
@@ -224,7 +226,7 @@ static void check_emission(u32 code, const u8 bytes[15], const struct reading *r
 			complain(code, bytes, r, "emits what is no instruction");
 			return;
 		}
-		if (same_instruction(r, &host))
+		if (same_instruction(r, &host, disp))
 			return;
 	}
 	complain(code, bytes, r, "not emitted as itself");
