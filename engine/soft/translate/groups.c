@@ -202,7 +202,6 @@ static void step(struct groups *g, const struct decoded *d)
 	switch (d->class) {
 	case CLASS_OP:
 		forget_all(g);
-		g->count = 0;
 		if (d->goes_on && (d->insn.op == OP_ID_stac || d->insn.op == OP_ID_clac))
 			g->index = d->insn.op == OP_ID_stac ? MMU_KERNEL_AC : MMU_KERNEL;
 		return;

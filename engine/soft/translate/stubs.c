@@ -279,59 +279,43 @@ static void emit_op_stubs(struct emitter *e, struct stubs *s)
 	e_jmp_to(e, dispatch);
 }
 
+/* Called by cold code with an address in r14 and its description in r15: r14 = what @function says,
+ * an hva or NULL. @check: its number in check_begin[]. */
+static void emit_address_stub(struct emitter *e, struct stubs *s, const void *function, u32 check)
+{
+	save_guest(e);
+	e_self(e);
+	e_mov(e, W64, RSI, S0);
+	e_mov(e, W32, RDX, S1);
+	e_mov(e, W64, RCX, RSP); /* where the return address is */
+	e_alu_imm(e, W64, ALU_SUB, RSP, 8);
+	e_call_c(e, function);
+	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
+	e_store_gs(e, W64, RAX, GS(tmp[3]));
+	s->check_begin[check] = here(e);
+	u8 *attention = e_check_attention(e);
+	const u8 *go_on = e->p;
+	load_clobbered(e);
+	e_load_gs(e, W64, S0, GS(tmp[3]));
+	e_ret(e);
+	s->check_end[check] = here(e);
+	e_patch(e, attention, e->p);
+	e_self(e);
+	e_mem(e, W64, 0x8b, RSI, RSP, REG_NONE, 1, 0);
+	e_alu_imm(e, W64, ALU_SUB, RSP, 8);
+	e_call_c(e, (void *)soft_miss_attention);
+	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
+	e_jmp_to(e, go_on);
+}
+
 static void emit_memory_stubs(struct emitter *e, struct stubs *s)
 {
 	const u8 *dispatch = s->dispatch - e->to_rx;
 
 	s->miss = here(e);
-	save_guest(e);
-	e_self(e);
-	e_mov(e, W64, RSI, S0);
-	e_mov(e, W32, RDX, S1);
-	e_mov(e, W64, RCX, RSP); /* where the return address is */
-	e_alu_imm(e, W64, ALU_SUB, RSP, 8);
-	e_call_c(e, (void *)soft_miss);
-	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
-	e_store_gs(e, W64, RAX, GS(tmp[3]));
-	s->check_begin[CHECK_MISS] = here(e);
-	u8 *attention = e_check_attention(e);
-	u8 *go_on = e->p;
-	load_clobbered(e);
-	e_load_gs(e, W64, S0, GS(tmp[3]));
-	e_ret(e);
-	s->check_end[CHECK_MISS] = here(e);
-	e_patch(e, attention, e->p);
-	e_self(e);
-	e_mem(e, W64, 0x8b, RSI, RSP, REG_NONE, 1, 0);
-	e_alu_imm(e, W64, ALU_SUB, RSP, 8);
-	e_call_c(e, (void *)soft_miss_attention);
-	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
-	e_jmp_to(e, go_on);
-
+	emit_address_stub(e, s, (void *)soft_miss, CHECK_MISS);
 	s->group = here(e);
-	save_guest(e);
-	e_self(e);
-	e_mov(e, W64, RSI, S0);
-	e_mov(e, W32, RDX, S1);
-	e_mov(e, W64, RCX, RSP); /* where the return address is */
-	e_alu_imm(e, W64, ALU_SUB, RSP, 8);
-	e_call_c(e, (void *)soft_group);
-	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
-	e_store_gs(e, W64, RAX, GS(tmp[3]));
-	s->check_begin[CHECK_GROUP] = here(e);
-	attention = e_check_attention(e);
-	go_on = e->p;
-	load_clobbered(e);
-	e_load_gs(e, W64, S0, GS(tmp[3]));
-	e_ret(e);
-	s->check_end[CHECK_GROUP] = here(e);
-	e_patch(e, attention, e->p);
-	e_self(e);
-	e_mem(e, W64, 0x8b, RSI, RSP, REG_NONE, 1, 0);
-	e_alu_imm(e, W64, ALU_SUB, RSP, 8);
-	e_call_c(e, (void *)soft_miss_attention);
-	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
-	e_jmp_to(e, go_on);
+	emit_address_stub(e, s, (void *)soft_group, CHECK_GROUP);
 
 	s->commit = here(e);
 	save_guest(e);
@@ -340,8 +324,8 @@ static void emit_memory_stubs(struct emitter *e, struct stubs *s)
 	e_call_c(e, (void *)soft_commit);
 	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
 	s->check_begin[CHECK_COMMIT] = here(e);
-	attention = e_check_attention(e);
-	go_on = e->p;
+	u8 *attention = e_check_attention(e);
+	const u8 *go_on = e->p;
 	load_clobbered(e);
 	e_ret(e);
 	s->check_end[CHECK_COMMIT] = here(e);
