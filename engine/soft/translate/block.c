@@ -67,10 +67,6 @@ static bool block_touches(const struct block *b, u64 gpa, u32 size, bool *near)
 		*near = true;
 		touches |= first < gpa + size && last >= gpa;
 	}
-	for (u32 n = 0; n < b->look_count && ((b->gpa ^ gpa) & PAGE_MASK) == 0; n++) {
-		u64 page = gpa & PAGE_MASK;
-		touches |= page + b->look[n].first < gpa + size && page + b->look[n].last >= gpa;
-	}
 	return touches;
 }
 
@@ -100,8 +96,6 @@ static void add_lines(struct page_chain *chain, const struct block *b)
 	for (u32 part = 0; part < 2; part++)
 		if (block_part(b, part, &first, &last))
 			mark_lines(chain, first, last);
-	for (u32 n = 0; n < b->look_count; n++)
-		mark_lines(chain, b->look[n].first, b->look[n].last);
 }
 
 static void renew_lines(struct block_cache *cache, struct page_chain *chain)

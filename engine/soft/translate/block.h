@@ -37,12 +37,6 @@ struct block_exit {
 	u32 cold;    /* plain: where the way to C begins, cache offset */
 };
 
-/* Bytes that a translation depends on besides its own: offsets in its page, both inclusive. */
-struct code_range {
-	u16 first, last;
-};
-
-#define BLOCK_LOOKS_MAX 6
 #define BLOCK_ALIGNMENT 16 /* of its metadata */
 
 /* From which host offset on which guest instruction runs; sorted by host. */
@@ -70,8 +64,6 @@ struct block {
 	u8 exit_count;
 	bool valid;
 	u16 loop_body; /* from .code: behind what holds for all turns of a loop; 0: none */
-	u8 look_count;
-	struct code_range look[BLOCK_LOOKS_MAX];
 	struct insn_map *map;
 	struct block_exit *incoming;
 	struct block *page_next[2], *page_prev[2]; /* chains of the pages of gpa and gpa2 */

@@ -347,7 +347,6 @@ static int make_block(struct soft_vcpu *v, const struct code_source *source, u32
 		return -ENOSPC;
 	t->index = (enum mmu_index)MODE_MMU(t->mode);
 	t->page = source->linear & PAGE_MASK;
-	t->source = source;
 	t->r14_group = GROUP_NONE;
 	t->group_count = 0;
 	t->looping = false;

@@ -94,7 +94,6 @@ struct slow_op {
 
 struct translator {
 	struct emitter e;
-	const struct code_source *source;
 	struct soft_vcpu *v;
 	struct block *block;
 	u32 mode; /* and index: at the current instruction; the block's own until STAC or CLAC */
