@@ -94,7 +94,7 @@ struct page_filter {
 #define INSN_BYTES_MAX 15
 
 /* Where to go on for a linear address: filled by the dispatcher, looked up by translated code. */
-#define JUMP_CACHE_BITS 15
+#define JUMP_CACHE_BITS 16
 #define JUMP_CACHE_SIZE (1u << JUMP_CACHE_BITS)
 
 struct jump_entry {
@@ -334,9 +334,6 @@ struct soft_vcpu {
 	/* mmu/jump.c */
 	u16 jump_log[MMU_COUNT][JUMP_CACHE_SIZE]; /* slots of jump[] with .code */
 	u32 jump_logged[MMU_COUNT];
-	u64 jump_code[MMU_COUNT][JUMP_CACHE_SIZE]; /* .code of the first jump_poked entries that
-						      jump_log[] lists, while a kick hides it */
-	u32 jump_poked[MMU_COUNT];
 	u32 jump_turn;				  /* which of JUMP_WAYS slots is given up next */
 	struct page_filter code_pages[MMU_COUNT]; /* pages fetched from since jump[] was cleared */
 	u32 jump_nonglobal[MMU_COUNT];		  /* entries of jump[] whose page is not global: the

@@ -159,6 +159,15 @@ static void patch(struct block_cache *cache, const struct block_exit *exit, u32 
 	__builtin_memcpy(cache->rw + exit->site, &rel, 4);
 }
 
+/* Where @exit leads that is linked. */
+static u32 linked_code(const struct block_exit *exit)
+{
+	const struct block *target = exit->linked;
+	if (exit->inner && target == exit->from)
+		return target->code + target->loop_body;
+	return target->code + (exit->parked ? target->entry_parked : target->entry_host);
+}
+
 void block_link(struct soft_vcpu *v, struct block_exit *exit, struct block *target)
 {
 	if (!exit->linked) {
@@ -169,13 +178,8 @@ void block_link(struct soft_vcpu *v, struct block_exit *exit, struct block *targ
 			target->incoming->prev_incoming = &exit->next_incoming;
 		target->incoming = exit;
 	}
-	if (exit->linked != target)
-		return;
-	if (exit->inner && target == exit->from)
-		patch(v->cache, exit, target->code + target->loop_body);
-	else
-		patch(v->cache, exit,
-		      target->code + (exit->parked ? target->entry_parked : target->entry_host));
+	if (exit->linked == target)
+		patch(v->cache, exit, linked_code(exit));
 }
 
 static void unlink_outgoing(struct block_cache *cache, struct block_exit *exit)
@@ -420,23 +424,40 @@ void block_check_failed(struct soft_vcpu *v, const void *pc)
 	}
 }
 
-void block_poke(struct soft_vcpu *v, const void *pc)
+/* A look-up compares, then JNE leads to where nothing was found; then comes the jump through the
+ * entry. NOP and JMP in its stead take the same bytes, and have the same displacement. */
+static const u8 jne_rel32[] = {0x0f, 0x85}, nop_jmp_rel32[] = {0x90, 0xe9};
+#define JNE_SIZE 6
+
+const void *block_poke(struct soft_vcpu *v, const void *pc)
 {
-	const struct stubs *stubs = &v->cache->stubs;
+	struct block_cache *cache = v->cache;
 	struct block *b = block_of_host(v, pc);
-	for (enum mmu_index index = 0; index < MMU_COUNT; index++)
-		if ((const u8 *)pc >= stubs->second[index] &&
-		    (const u8 *)pc < stubs->second_end[index])
-			jump_cache_poke(v, index, stubs->kicked);
+	const u8 *go_on = pc;
 	if (!b)
-		return;
+		return pc;
 	for (u32 n = 0; n < b->exit_count; n++)
-		patch(v->cache, &b->exits[n], b->exits[n].stub);
-	/* STAC and CLAC may let it leave by the other kernel index. */
-	bool user = MODE_MMU(b->mode) == MMU_USER;
-	u32 first = user ? MMU_USER : MMU_KERNEL, last = user ? MMU_USER : MMU_KERNEL_AC;
-	for (u32 index = first; index <= last; index++)
-		jump_cache_poke(v, (enum mmu_index)index, stubs->kicked);
+		patch(cache, &b->exits[n], b->exits[n].stub);
+	for (u32 n = 0; n < b->lookup_count; n++) {
+		u32 at = b->code + b->lookups[n];
+		__builtin_memcpy(cache->rw + at, nop_jmp_rel32, sizeof(nop_jmp_rel32));
+		if (pc == cache->rx + at + JNE_SIZE)
+			go_on = cache->rx + at;
+	}
+	cache->poked = b;
+	return go_on;
+}
+
+void block_unpoke(struct soft_vcpu *v)
+{
+	struct block_cache *cache = v->cache;
+	struct block *b = cache->poked;
+	for (u32 n = 0; n < b->exit_count; n++)
+		if (b->exits[n].linked)
+			patch(cache, &b->exits[n], linked_code(&b->exits[n]));
+	for (u32 n = 0; n < b->lookup_count; n++)
+		__builtin_memcpy(cache->rw + b->code + b->lookups[n], jne_rel32, sizeof(jne_rel32));
+	cache->poked = NULL;
 }
 
 u64 guest_rip_of_host(struct soft_vcpu *v, u64 host)

@@ -52,9 +52,10 @@ static s32 undo_of(const struct decoded *d)
 }
 
 /* The jump at @site is taken with the target in r14, flags parked: not in the jump cache. */
-static void add_miss(struct translator *t, u8 *site, u32 insn, const u8 *stub)
+static void add_miss(struct translator *t, u8 *site, u32 insn, const u8 *stub, bool compared)
 {
 	u32 n = t->miss_count++;
+	t->miss[n].compared = compared;
 	t->miss[n].site = site;
 	t->miss[n].stub = stub;
 	t->miss[n].insn = insn;
@@ -65,7 +66,16 @@ static void add_miss(struct translator *t, u8 *site, u32 insn, const u8 *stub)
 static void emit_misses(struct translator *t)
 {
 	struct emitter *e = &t->e;
+	struct block *b = t->block;
+	const u8 *start = t->v->cache->rw + b->code;
+	b->lookups = cache_alloc(t->v->cache, t->miss_count * sizeof(*b->lookups));
+	if (!b->lookups) {
+		t->no_memory = true;
+		return;
+	}
 	for (u32 n = 0; n < t->miss_count; n++) {
+		if (t->miss[n].compared) /* the displacement stands behind two bytes of JNE */
+			b->lookups[b->lookup_count++] = (u16)(t->miss[n].site - 2 - start);
 		e_patch(e, t->miss[n].site, e->p);
 		map_here(t, t->miss[n].insn, true);
 		e_mov_imm(e, S1, (u64)(s64)t->miss[n].undo);
@@ -83,7 +93,7 @@ static void emit_jump_cache(struct translator *t, u64 known, u32 insn)
 	if (t->mode != t->block->mode) {
 		e_gs(e, W32, 0x81, ALU_CMP, GS(jump_mode) + 4 * (s32)t->index);
 		e32(e, t->mode & ~(u32)MODE_PLAIN);
-		add_miss(t, e_jcc(e, CC_NE), insn, stubs->indirect);
+		add_miss(t, e_jcc(e, CC_NE), insn, stubs->indirect, false);
 	}
 	if (known != ~0ull) {
 		e_mov_imm(e, S1, (u64)jump_slot(known) * sizeof(struct jump_entry));
@@ -92,7 +102,7 @@ static void emit_jump_cache(struct translator *t, u64 known, u32 insn)
 	}
 	e_gs_base(e, W64, 0x3b, S0, S1, table);
 	add_miss(t, e_jcc(e, CC_NE), insn,
-		 t->v->vm->tune.ways ? stubs->second[t->index] : stubs->indirect);
+		 t->v->vm->tune.ways ? stubs->second[t->index] : stubs->indirect, true);
 	e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
 }
 
@@ -107,7 +117,7 @@ static void emit_goto_r14(struct translator *t, u32 size)
 		e_store_gs(e, W64, S0, GS(tmp[3]));
 		emit_single_end(t);
 		e_load_gs(e, W64, S0, GS(tmp[3]));
-		add_miss(t, e_jmp(e), t->count - 1, t->v->cache->stubs.indirect);
+		add_miss(t, e_jmp(e), t->count - 1, t->v->cache->stubs.indirect, false);
 		return;
 	}
 	emit_jump_cache(t, ~0ull, t->count - 1);

@@ -11,10 +11,10 @@ static const struct {
 	{                                                                                          \
 #field, offsetof(struct stubs, field)                                              \
 	}
-    STUB(enter),      STUB(dispatch), STUB(leave),	  STUB(exit),	      STUB(exit_parked),
-    STUB(plain_exit), STUB(indirect), STUB(second),	  STUB(kicked),	      STUB(op),
-    STUB(syscall),    STUB(sysret),   STUB(plain_parked), STUB(leaves_begin), STUB(op_end),
-    STUB(miss),	      STUB(commit),
+    STUB(enter),	STUB(dispatch),	  STUB(leave),	  STUB(exit),
+    STUB(exit_parked),	STUB(plain_exit), STUB(indirect), STUB(second),
+    STUB(op),		STUB(syscall),	  STUB(sysret),	  STUB(plain_parked),
+    STUB(leaves_begin), STUB(op_end),	  STUB(miss),	  STUB(commit),
 #undef STUB
 };
 

@@ -17,7 +17,8 @@
 #define METADATA_MAX                                                                               \
 	(sizeof(struct block) + BLOCK_EXITS_MAX * sizeof(struct block_exit) +                      \
 	 (BLOCK_INSNS_MAX + BLOCK_EXITS_MAX) * sizeof(struct insn) +                               \
-	 sizeof(((struct translator *)0)->map) + 64)
+	 sizeof(((struct translator *)0)->map) +                                                   \
+	 ARRAY_SIZE(((struct translator *)0)->miss) * sizeof(u16) + 64)
 
 /* ---- decoding ---- */
 

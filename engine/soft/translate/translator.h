@@ -131,6 +131,7 @@ struct translator {
 		u32 insn;
 		s32 undo; /* for RSP, should the target turn out to be non-canonical */
 		const u8 *stub;
+		bool compared; /* behind the comparison with an entry: a kick makes all miss */
 	} miss[2 * BLOCK_EXITS_MAX + 4]; /* jump-cache misses */
 	u32 miss_count;
 	struct insn_map map[7 * BLOCK_INSNS_MAX + 1];
