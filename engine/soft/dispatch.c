@@ -306,7 +306,7 @@ static void check_branch_target(struct soft_vcpu *v)
 	if (likely(is_canonical(v->rip)) || !pc)
 		return;
 	v->fault_pc = (u64)pc - 1;
-	v->regs[RSP] += v->branch_undo;
+	v->regs[RSP] += block_branch_undo(v, pc);
 	raise_gp(v, 0);
 }
 

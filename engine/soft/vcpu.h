@@ -265,10 +265,9 @@ struct soft_vcpu {
 	u16 running; /* MODE_ONE, MODE_STEP of the block that runs */
 	u32 host_mxcsr;
 	struct soft_vcpu *self;
-	u64 branch_pc;	 /* host address behind the near branch that led to v->rip; 0: none */
-	u64 branch_undo; /* to be added to RSP to undo it */
-	u64 fault_pc; /* host address inside the instruction that called C without setting rip; 0:
-			 rip is right */
+	u64 branch_pc; /* host address behind the near branch that led to v->rip; 0: none */
+	u64 fault_pc;  /* host address inside the instruction that called C without setting rip; 0:
+			  rip is right */
 	_Atomic u32 attention;
 	u32 heeded; /* attention bits that send the dispatcher's stub back: all but those that wait
 		     * for a lone instruction's end */

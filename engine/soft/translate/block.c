@@ -403,6 +403,15 @@ const struct insn_map *block_insn(const struct soft_vcpu *v, const struct block 
 	return &b->map[low];
 }
 
+s64 block_branch_undo(struct soft_vcpu *v, const void *pc)
+{
+	const struct block *b = block_of_host(v, (const u8 *)pc - 1);
+	for (u32 n = 0; b && n < b->way_count; n++)
+		if (v->cache->rx + b->code + b->ways[n].back == pc)
+			return b->ways[n].undo;
+	return 0;
+}
+
 #define CHECK_FAILURES_MAX 8
 #define JMP_REL32	   0xe9
 
@@ -438,8 +447,10 @@ const void *block_poke(struct soft_vcpu *v, const void *pc)
 		return pc;
 	for (u32 n = 0; n < b->exit_count; n++)
 		patch(cache, &b->exits[n], b->exits[n].stub);
-	for (u32 n = 0; n < b->lookup_count; n++) {
-		u32 at = b->code + b->lookups[n];
+	for (u32 n = 0; n < b->way_count; n++) {
+		u32 at = b->code + b->ways[n].branch;
+		if (!b->ways[n].branch)
+			continue;
 		__builtin_memcpy(cache->rw + at, nop_jmp_rel32, sizeof(nop_jmp_rel32));
 		if (pc == cache->rx + at + JNE_SIZE)
 			go_on = cache->rx + at;
@@ -455,8 +466,10 @@ void block_unpoke(struct soft_vcpu *v)
 	for (u32 n = 0; n < b->exit_count; n++)
 		if (b->exits[n].linked)
 			patch(cache, &b->exits[n], linked_code(&b->exits[n]));
-	for (u32 n = 0; n < b->lookup_count; n++)
-		__builtin_memcpy(cache->rw + b->code + b->lookups[n], jne_rel32, sizeof(jne_rel32));
+	for (u32 n = 0; n < b->way_count; n++)
+		if (b->ways[n].branch)
+			__builtin_memcpy(cache->rw + b->code + b->ways[n].branch, jne_rel32,
+					 sizeof(jne_rel32));
 	cache->poked = NULL;
 }
 

@@ -39,6 +39,13 @@ struct block_exit {
 
 #define BLOCK_ALIGNMENT 16 /* of its metadata */
 
+/* A way out of a block through the jump cache. Offsets are from block->code. */
+struct cached_way {
+	u16 branch; /* where it branches to the call if nothing was found; 0: always called */
+	u16 back;   /* behind the call of the stub for what was not found */
+	s32 undo;   /* what to add to RSP if the target turns out to be non-canonical */
+};
+
 /* From which host offset on which guest instruction runs; sorted by host. */
 struct insn_map {
 	u16 host;	      /* offset from block->code */
@@ -68,9 +75,8 @@ struct block {
 	struct block_exit *incoming;
 	struct block *page_next[2], *page_prev[2]; /* chains of the pages of gpa and gpa2 */
 	struct block_exit *exits;
-	u16 *lookups; /* from .code: where look-ups of the jump cache branch away, see block_poke()
-		       */
-	u8 lookup_count;
+	struct cached_way *ways;
+	u8 way_count;
 };
 
 /* The stubs' looks at attention that are on the way to the guest's next instruction. */
@@ -91,12 +97,12 @@ struct stubs {
 	const u8 *dispatch;	  /* guest state is in memory: ask the dispatcher where to go */
 	const u8 *dispatch_ready; /* from here to dispatch_end: rewind to dispatch on a kick */
 	const u8 *dispatch_end;
-	const u8 *leave;	/* back to the caller of enter */
-	const u8 *exit;		/* r15 = struct block_exit *, v->rip set, flags in host */
+	const u8 *leave; /* back to the caller of enter */
+	const u8 *exit;	 /* r15 = struct block_exit by its place in the arena, flags in host */
 	const u8 *exit_parked;	/* the same, flags parked */
 	const u8 *plain_parked; /* v->rip set, flags parked, nothing to chain */
 	const u8 *plain_exit;	/* as exit, nothing to chain */
-	const u8 *indirect;	/* called: r14 = target, r15 = undo of RSP, flags parked */
+	const u8 *indirect;	/* called: r14 = target, flags parked */
 	/* As indirect, when the address was not in its own slot of the jump cache of that index:
 	 * looks at the others. */
 	const u8 *second[MMU_COUNT];
@@ -170,6 +176,8 @@ void blocks_invalidate_all(struct soft_vcpu *v);
 void block_link(struct soft_vcpu *v, struct block_exit *exit, struct block *target);
 /** Block whose code holds @pc (in rx), valid or not; NULL if none. */
 struct block *block_of_host(struct soft_vcpu *v, const void *pc);
+/** What to add to RSP to undo the near branch whose call of a stub returns to @pc. */
+s64 block_branch_undo(struct soft_vcpu *v, const void *pc);
 /** The instruction that @pc belongs to. */
 const struct insn_map *block_insn(const struct soft_vcpu *v, const struct block *b, const void *pc);
 /** A check for several accesses has failed for good (soft_group()), called from @pc: after some

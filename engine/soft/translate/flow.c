@@ -59,27 +59,28 @@ static void add_miss(struct translator *t, u8 *site, u32 insn, const u8 *stub, b
 	t->miss[n].site = site;
 	t->miss[n].stub = stub;
 	t->miss[n].insn = insn;
-	t->miss[n].undo = undo_of(&t->insns[insn]);
 }
 
-/* Out of line. The stub finds the branch by its return address, and what to undo in r15. */
+/* Out of line. Whoever needs to know finds the branch by the call's return address. */
 static void emit_misses(struct translator *t)
 {
 	struct emitter *e = &t->e;
 	struct block *b = t->block;
 	const u8 *start = t->v->cache->rw + b->code;
-	b->lookups = cache_alloc(t->v->cache, t->miss_count * sizeof(*b->lookups));
-	if (!b->lookups) {
+	b->ways = cache_alloc(t->v->cache, t->miss_count * sizeof(*b->ways));
+	if (!b->ways) {
 		t->no_memory = true;
 		return;
 	}
 	for (u32 n = 0; n < t->miss_count; n++) {
+		struct cached_way *way = &b->ways[b->way_count++];
 		if (t->miss[n].compared) /* the displacement stands behind two bytes of JNE */
-			b->lookups[b->lookup_count++] = (u16)(t->miss[n].site - 2 - start);
+			way->branch = (u16)(t->miss[n].site - 2 - start);
+		way->undo = undo_of(&t->insns[t->miss[n].insn]);
 		e_patch(e, t->miss[n].site, e->p);
 		map_here(t, t->miss[n].insn, true);
-		e_mov_imm(e, S1, (u64)(s64)t->miss[n].undo);
 		e_call_to(e, t->miss[n].stub - e->to_rx);
+		way->back = (u16)(e->p - start);
 	}
 }
 
@@ -96,14 +97,18 @@ static void emit_jump_cache(struct translator *t, u64 known, u32 insn)
 		add_miss(t, e_jcc(e, CC_NE), insn, stubs->indirect, false);
 	}
 	if (known != ~0ull) {
-		e_mov_imm(e, S1, (u64)jump_slot(known) * sizeof(struct jump_entry));
+		table += (s32)(jump_slot(known) * sizeof(struct jump_entry));
+		e_gs(e, W64, 0x3b, S0, table); /* cmp r14, gs:[rip] */
 	} else {
 		e_jump_slot(e);
+		e_gs_base(e, W64, 0x3b, S0, S1, table);
 	}
-	e_gs_base(e, W64, 0x3b, S0, S1, table);
 	add_miss(t, e_jcc(e, CC_NE), insn,
 		 t->v->vm->tune.ways ? stubs->second[t->index] : stubs->indirect, true);
-	e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
+	if (known != ~0ull)
+		e_gs(e, W32, 0xff, 4, table + 8); /* jmp gs:[code] */
+	else
+		e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
 }
 
 /* Goes on at the address in the low @size bytes of r14, CS-relative. */
@@ -210,8 +215,7 @@ static void emit_exit_stub(struct translator *t, const struct side_exit *side)
 	exit->site = (u32)(side->site - t->v->cache->rw);
 	exit->stub = (u32)(e->p - t->v->cache->rw);
 	r14_changes(t);
-	e_store_gs_imm(e, GS(rip), exit->target, S0);
-	e_mov_imm(e, S1, (u64)exit);
+	e_mov_imm(e, S1, (u64)((u8 *)exit - t->v->cache->arena));
 	e_jmp_to(e, (side->parked ? stubs->exit_parked : stubs->exit) - e->to_rx);
 }
 

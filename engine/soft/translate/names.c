@@ -56,9 +56,9 @@ static const struct {
     FIELD(rip),		 FIELD(next_rip),    FIELD(tmp),	 FIELD(host_rsp),
     FIELD(pending_link), FIELD(arith),	     FIELD(int_shadow),	 FIELD(replay),
     FIELD(stepped),	 FIELD(running),     FIELD(host_mxcsr),	 FIELD(self),
-    FIELD(branch_pc),	 FIELD(branch_undo), FIELD(fault_pc),	 FIELD(attention),
-    FIELD(heeded),	 FIELD(rflags_sys),  FIELD(seg_base_fs), FIELD(seg_base_gs),
-    FIELD(io_logged),	 FIELD(io_cursor),   FIELD(bounce),
+    FIELD(branch_pc),	 FIELD(fault_pc),    FIELD(attention),	 FIELD(heeded),
+    FIELD(rflags_sys),	 FIELD(seg_base_fs), FIELD(seg_base_gs), FIELD(io_logged),
+    FIELD(io_cursor),	 FIELD(bounce),
 #undef FIELD
 };
 

@@ -194,20 +194,24 @@ static void emit_dispatch(struct emitter *e, struct stubs *s, struct saving savi
 	e_ret(e);
 }
 
-static void emit_exits(struct emitter *e, struct stubs *s)
+static void emit_exits(struct emitter *e, struct stubs *s, const u8 *arena)
 {
 	const u8 *dispatch = s->dispatch - e->to_rx;
 
 	s->exit = here(e);
 	save_guest(e);
 	e_save_flags(e);
+	const u8 *exit = e->p;
+	e_mov_imm(e, S0, (u64)arena);
+	e_lea(e, W64, S1, S1, S0, 1, 0);
 	e_store_gs(e, W64, S1, GS(pending_link));
+	e_mem(e, W64, 0x8b, S0, S1, REG_NONE, 1, (s32)offsetof(struct block_exit, target));
+	e_store_gs(e, W64, S0, GS(rip));
 	e_jmp_to(e, dispatch);
 
 	s->exit_parked = here(e);
 	save_guest(e);
-	e_store_gs(e, W64, S1, GS(pending_link));
-	e_jmp_to(e, dispatch);
+	e_jmp_to(e, exit);
 
 	s->plain_parked = here(e);
 	save_guest(e);
@@ -219,7 +223,6 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 	e_jmp_to(e, dispatch);
 
 	s->indirect = here(e);
-	e_store_gs(e, W64, S1, GS(branch_undo));
 	e_pop_gs(e, GS(tmp[3]));
 	const u8 *indirect = e->p;
 	e_store_gs(e, W64, S0, GS(rip));
@@ -231,7 +234,6 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 	for (enum mmu_index index = 0; index < MMU_COUNT; index++) {
 		s32 table = GS(jump) + (s32)sizeof(((struct soft_vcpu *)0)->jump[0]) * (s32)index;
 		s->second[index] = here(e);
-		e_store_gs(e, W64, S1, GS(branch_undo));
 		e_pop_gs(e, GS(tmp[3]));
 		s->check_begin[CHECK_SECOND + index] = here(e);
 		u8 *attention = e_check_attention(e);
@@ -352,7 +354,7 @@ void stubs_emit(struct soft_vcpu *v)
 		saving.extension = XSAVEOPT;
 	emit_enter(&e, &cache->stubs, saving);
 	emit_dispatch(&e, &cache->stubs, saving);
-	emit_exits(&e, &cache->stubs);
+	emit_exits(&e, &cache->stubs, cache->arena);
 	emit_op_stubs(&e, &cache->stubs);
 	emit_memory_stubs(&e, &cache->stubs);
 	syscall_stubs_emit(&e, &cache->stubs);

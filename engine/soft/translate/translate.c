@@ -18,7 +18,7 @@
 	(sizeof(struct block) + BLOCK_EXITS_MAX * sizeof(struct block_exit) +                      \
 	 (BLOCK_INSNS_MAX + BLOCK_EXITS_MAX) * sizeof(struct insn) +                               \
 	 sizeof(((struct translator *)0)->map) +                                                   \
-	 ARRAY_SIZE(((struct translator *)0)->miss) * sizeof(u16) + 64)
+	 ARRAY_SIZE(((struct translator *)0)->miss) * sizeof(struct cached_way) + 64)
 
 /* ---- decoding ---- */
 

@@ -129,7 +129,6 @@ struct translator {
 	struct {
 		u8 *site;
 		u32 insn;
-		s32 undo; /* for RSP, should the target turn out to be non-canonical */
 		const u8 *stub;
 		bool compared; /* behind the comparison with an entry: a kick makes all miss */
 	} miss[2 * BLOCK_EXITS_MAX + 4]; /* jump-cache misses */
