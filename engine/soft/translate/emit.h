@@ -160,11 +160,13 @@ static inline void e_modrm_index(struct emitter *e, int reg, int base, int index
 {
 	int mod = disp == 0 ? 0 : disp == (s8)disp ? 0x40 : 0x80;
 	int ss = scale == 8 ? 0xc0 : scale == 4 ? 0x80 : scale == 2 ? 0x40 : 0;
-	e8(e, mod | (reg & 7) << 3 | 4);
-	e8(e, ss | (index & 7) << 3 | (base & 7));
+	struct head h = {0};
+	h8(&h, mod | (reg & 7) << 3 | 4);
+	h8(&h, ss | (index & 7) << 3 | (base & 7));
 	if (mod == 0x40)
-		e8(e, (u8)disp);
-	else if (mod == 0x80)
+		h8(&h, (u8)disp);
+	e_head(e, h);
+	if (mod == 0x80)
 		e32(e, (u32)disp);
 }
 
@@ -203,12 +205,14 @@ static inline void e_mov(struct emitter *e, int w, int dst, int src)
 /** rorx @dst, @src, @count: 64 bits, flags stay; BMI2. Both registers are r8 to r15. */
 static inline void e_rorx(struct emitter *e, int dst, int src, u8 count)
 {
-	e8(e, 0xc4);
-	e8(e, 0x43); /* R and B set, map 0F3A */
-	e8(e, 0xfb); /* W1, F2 */
-	e8(e, 0xf0);
-	e8(e, 0xc0 | (dst & 7) << 3 | (src & 7));
-	e8(e, count);
+	struct head h = {0};
+	h8(&h, 0xc4);
+	h8(&h, 0x43); /* R and B set, map 0F3A */
+	h8(&h, 0xfb); /* W1, F2 */
+	h8(&h, 0xf0);
+	h8(&h, 0xc0 | (dst & 7) << 3 | (src & 7));
+	h8(&h, count);
+	e_head(e, h);
 }
 
 static inline void e_load_gs(struct emitter *e, int w, int dst, s32 disp)
@@ -281,10 +285,12 @@ static inline void e_alu_imm(struct emitter *e, int w, int n, int reg, s32 imm)
 /** Shift by a constant; @n is the group-2 operation. */
 static inline void e_shift(struct emitter *e, int w, int n, int reg, u8 count)
 {
-	e_rex(e, w, 0, 0, reg);
-	e8(e, 0xc1);
-	e8(e, 0xc0 | n << 3 | (reg & 7));
-	e8(e, count);
+	struct head h = {0};
+	h_rex(&h, w, 0, 0, reg);
+	h8(&h, 0xc1);
+	h8(&h, 0xc0 | n << 3 | (reg & 7));
+	h8(&h, count);
+	e_head(e, h);
 }
 
 #define SHIFT_LEFT  4
@@ -334,19 +340,10 @@ static inline void e_call_to(struct emitter *e, const u8 *target)
 static inline void e_jump_slot(struct emitter *e)
 {
 	e_mov(e, W64, S1, S0);
-	e_rex(e, W64, 0, 0, S1);
-	e8(e, 0xc1);
-	e8(e, 0xc0 | 5 << 3 | (S1 & 7));
-	e8(e, 12); /* shr r15, 12 */
+	e_shift(e, W64, SHIFT_RIGHT, S1, 12);
 	e_rr(e, W32, 0x33, S1, S0);
-	e_rex(e, W32, 0, 0, S1);
-	e8(e, 0x81);
-	e8(e, 0xc0 | ALU_AND << 3 | (S1 & 7));
-	e32(e, JUMP_CACHE_SIZE - 1);
-	e_rex(e, W32, 0, 0, S1);
-	e8(e, 0xc1);
-	e8(e, 0xc0 | 4 << 3 | (S1 & 7));
-	e8(e, 4); /* shl r15d, 4 */
+	e_alu_imm(e, W32, ALU_AND, S1, JUMP_CACHE_SIZE - 1);
+	e_shift(e, W32, SHIFT_LEFT, S1, 4);
 }
 
 /** Host flags to v->arith; keeps the flags, destroys AX. */

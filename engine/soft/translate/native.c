@@ -195,8 +195,12 @@ static bool high_index(const struct fields *f)
 
 static void emit_tail(struct emitter *e, const struct decoded *d)
 {
+	if (!d->tail)
+		return;
+	struct head h = {0};
 	for (int n = 0; n < d->tail; n++)
-		e8(e, d->bytes[d->tail_offset + n]);
+		h8(&h, d->bytes[d->tail_offset + n]);
+	e_head(e, h);
 }
 
 static void emit_vex(struct emitter *e, const struct decoded *d, const struct fields *f)
@@ -270,12 +274,13 @@ static void emit_legacy(struct emitter *e, const struct decoded *d, const struct
 		opcode = (opcode & 0xf8) | (f->opcode_reg & 7);
 		b = f->opcode_reg;
 	}
+	struct head h = {0};
 	if (d->need_lock)
-		e8(e, 0xf0);
+		h8(&h, 0xf0);
 	if (d->need_66)
-		e8(e, 0x66);
+		h8(&h, 0x66);
 	if (d->need_rep)
-		e8(e, d->need_rep);
+		h8(&h, d->need_rep);
 	u32 prefix = 0x40 | (d->wide ? 8 : 0);
 	if (modrm && (modrm_reg & 8))
 		prefix |= 4;
@@ -284,14 +289,13 @@ static void emit_legacy(struct emitter *e, const struct decoded *d, const struct
 	if (high_index(f))
 		prefix |= 2;
 	if (prefix != 0x40 || rex)
-		e8(e, prefix);
+		h8(&h, prefix);
 	if (d->insn.map)
-		e8(e, 0x0f);
-	if (d->insn.map == 2)
-		e8(e, 0x38);
-	else if (d->insn.map == 3)
-		e8(e, 0x3a);
-	e8(e, opcode);
+		h8(&h, 0x0f);
+	if (d->insn.map > 1)
+		h8(&h, d->insn.map == 2 ? 0x38 : 0x3a);
+	h8(&h, opcode);
+	e_head(e, h);
 	if (modrm)
 		emit_modrm(e, &fields);
 	emit_tail(e, d);

@@ -110,6 +110,7 @@ struct translator {
 	struct decoded insns[BLOCK_INSNS_MAX];
 	u16 live_after[BLOCK_INSNS_MAX];
 	struct place places[BLOCK_INSNS_MAX][PLACES_MAX];
+	u8 place_count[BLOCK_INSNS_MAX];
 	struct group groups[GROUP_SLOTS];
 	u32 group_count;
 	u8 r14_group;  /* group whose lowest byte's hva is in r14, or GROUP_NONE */
