@@ -342,7 +342,8 @@ static inline void e_jump_slot(struct emitter *e)
 	e_mov(e, W64, S1, S0);
 	e_shift(e, W64, SHIFT_RIGHT, S1, 12);
 	e_rr(e, W32, 0x33, S1, S0);
-	e_alu_imm(e, W32, ALU_AND, S1, JUMP_CACHE_SIZE - 1);
+	_Static_assert(JUMP_CACHE_BITS == 16, "");
+	e_rr(e, W32, 0x0fb7, S1, S1); /* movzx r15d, r15w */
 	e_shift(e, W32, SHIFT_LEFT, S1, 4);
 }
 
