@@ -17,7 +17,7 @@
 #define LARGE_RUN   BIT(21)
 
 /* Host mappings in all spaces; Linux allows a process 65,530 (vm.max_map_count). */
-#define MAPPINGS_MAX 30000
+#define MAPPINGS_MAX 60000
 
 /* memslot.views: where, in a window, a page may be written: nowhere, an address, or */
 #define VIEWS_MANY (~0ull)
