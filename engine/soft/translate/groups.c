@@ -326,6 +326,7 @@ static void close_group(struct translator *t, struct open_group *o)
 					   .high = (s32)o->high,
 					   .members = (u16)o->members,
 					   .write = o->write,
+					   .shadow = o->shadow,
 					   .slot = number,
 					   .hoisted = o->hoisted,
 					   .varies = o->hoisted ? o->varies : REG_NONE,
@@ -384,7 +385,7 @@ static void try_hoist(const struct groups *g, struct open_group *o)
 {
 	s64 base_step, index_step, disp = o->origin + o->low;
 	s8 base, index;
-	if (o->branches || disp != (s32)disp || !turn_adds(g, o->key.base, &base_step, &base) ||
+	if (((g->t->mode & MODE_SHADOW) && !o->shadow) || o->branches || disp != (s32)disp || !turn_adds(g, o->key.base, &base_step, &base) ||
 	    !turn_adds(g, o->key.index, &index_step, &index) || (base_step && index_step) ||
 	    (base == index && base_step))
 		return;

@@ -299,7 +299,7 @@ void emit_group_lookup(struct translator *t, const struct decoded *d, const stru
 	u32 length = (u32)(g->high - g->low);
 	s32 table = tlb_table(t, g->write);
 	emit_ea(t, where, extra);
-	if (t->mode & MODE_SHADOW) {
+	if (g->shadow) {
 		emit_shadow_lookup(t, S0);
 		e_lea(&t->e, W64, S0, S0, S1, 1, 0);
 		return;

@@ -45,7 +45,8 @@ struct group {
 	s32 low, high; /* bytes covered, from the first place's address */
 	u16 members;
 	bool write;
-	u8 slot; /* of v->group[] */
+	bool shadow; /* found through the shadow table: only the window counts */
+	u8 slot;     /* of v->group[] */
 
 	/* Checked at the head of a loop, see loops.c */
 	bool hoisted;
