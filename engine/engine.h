@@ -73,7 +73,7 @@ struct engine_probe {
 	X(shadow_maps, "mappings made in shadow spaces")                                           \
 	X(shadow_alone, "instructions that could not use theirs")                                  \
 	X(shadow_checks, "times that one was compared with the page tables")                       \
-	X(shadow_lost, "times that a program lost its own")                                          \
+	X(shadow_lost, "times that a program lost its own")                                        \
 	X(ns_guest, "nanoseconds running guest code")                                              \
 	X(ns_translate, "nanoseconds translating")                                                 \
 	X(ns_halted, "nanoseconds halted")                                                         \

@@ -106,9 +106,9 @@ static bool take_shadow_fault(struct soft_vcpu *v, ucontext_t *uc)
 	const struct block *b = block_of_host(v, (const void *)pc);
 	if (!b || !(b->mode & MODE_SHADOW))
 		return false;
-	enum shadow_result result =
-	    trap == EXC_PF ? shadow_fault(v, (u64)regs[REG_CR2], regs[REG_ERR] & PF_W)
-			   : shadow_fault_unknown(v);
+	enum shadow_result result = trap == EXC_PF
+					? shadow_fault(v, (u64)regs[REG_CR2], regs[REG_ERR] & PF_W)
+					: shadow_fault_unknown(v);
 	if (result != SHADOW_MAPPED)
 		take_guest(v, b, uc);
 	return true;
@@ -143,7 +143,8 @@ static bool take_guest_fault(struct soft_vcpu *v, ucontext_t *uc)
 static void on_fault(int signal, siginfo_t *info, void *context)
 {
 	struct soft_vcpu *v = soft_current;
-	if (v && signal == SIGSEGV && take_shadow_fault(v, context))
+	/* SIGBUS: #SS, with RBP as base */
+	if (v && (signal == SIGSEGV || signal == SIGBUS) && take_shadow_fault(v, context))
 		return;
 	if (v && take_guest_fault(v, context))
 		return;

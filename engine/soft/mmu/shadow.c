@@ -182,8 +182,7 @@ bool shadow_add_windows(struct soft_vcpu *v, struct space *space)
 		u64 entry = __atomic_load_n(&top[n], __ATOMIC_RELAXED);
 		const u64 *pdpt = (const u64 *)phys_ram(v->vm, entry & PTE_ADDRESS);
 		if ((entry & PTE_P) && pdpt)
-			added |= add_windows_of(v->shadow, space, pdpt,
-						n * (512 / WINDOW_PDPTE));
+			added |= add_windows_of(v->shadow, space, pdpt, n * (512 / WINDOW_PDPTE));
 	}
 	return added;
 }
@@ -232,7 +231,7 @@ static void set_record(struct shadow *s, struct space *space, struct memslot *sl
 		note_view(slot, record & PAGE_MASK, host_of(s, window, linear) & PAGE_MASK);
 }
 
-#define RUN_MAX 16 /* neighbouring pages that are entered with the one that is needed */
+#define RUN_MAX 1 /* neighbouring pages that are entered with the one that is needed */
 
 /** How many pages from @linear on, all like @record, lie behind each other in RAM. */
 static u32 run_length(struct soft_vcpu *v, u32 window, u64 linear, u64 record, u32 max)

@@ -32,10 +32,10 @@ struct space {
 	u32 wait;   /* of as many as it needs */
 	s64 credit; /* host TSC ticks that it may spend on faults */
 	u32 logged, pending_count;
-	u32 mappings;		   /* of MAPPINGS_MAX, at most */
+	u32 mappings;		    /* of MAPPINGS_MAX, at most */
 	u16 window[SHADOW_WINDOWS]; /* 1 + its place; 0: none */
-	u64 pending[PENDING_MAX];    /* pages that may have changed */
-	u64 log[LOG_MAX];	     /* pages that are mapped */
+	u64 pending[PENDING_MAX];   /* pages that may have changed */
+	u64 log[LOG_MAX];	    /* pages that are mapped */
 };
 
 struct shadow {

@@ -270,8 +270,7 @@ static struct key key_of(const struct groups *g, const struct place *p, s64 *off
 		*offset += g->reg[p->index].offset * p->scale;
 	}
 	if (key.base == VALUE_ZERO && key.index == VALUE_ZERO && !has_base)
-		key.page = *offset &
-			   (g->t->mode & MODE_SHADOW ? -SHADOW_DISTANCE : (s64)PAGE_MASK);
+		key.page = *offset & (g->t->mode & MODE_SHADOW ? -SHADOW_DISTANCE : (s64)PAGE_MASK);
 	return key;
 }
 
@@ -385,7 +384,8 @@ static void try_hoist(const struct groups *g, struct open_group *o)
 {
 	s64 base_step, index_step, disp = o->origin + o->low;
 	s8 base, index;
-	if (((g->t->mode & MODE_SHADOW) && !o->shadow) || o->branches || disp != (s32)disp || !turn_adds(g, o->key.base, &base_step, &base) ||
+	if (((g->t->mode & MODE_SHADOW) && !o->shadow) || o->branches || disp != (s32)disp ||
+	    !turn_adds(g, o->key.base, &base_step, &base) ||
 	    !turn_adds(g, o->key.index, &index_step, &index) || (base_step && index_step) ||
 	    (base == index && base_step))
 		return;

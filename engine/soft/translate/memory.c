@@ -201,8 +201,8 @@ bool is_shadowed(const struct translator *t, const struct decoded *d)
 	int in_memory = REG_NONE;
 	for (int n = 0; n < d->gpr_count; n++) {
 		int guest = d->gpr[n].guest;
-		if (d->gpr[n].high || (host_reg(guest) == REG_NONE && in_memory != REG_NONE &&
-				       in_memory != guest))
+		if (d->gpr[n].high ||
+		    (host_reg(guest) == REG_NONE && in_memory != REG_NONE && in_memory != guest))
 			return false;
 		if (host_reg(guest) == REG_NONE)
 			in_memory = guest;
@@ -254,8 +254,8 @@ static int direct_base(const struct translator *t, const struct decoded *d, cons
 	return host_reg(p->base);
 }
 
-static void emit_shadow_access(struct translator *t, const struct decoded *d,
-			       const struct place *p, body_function *body)
+static void emit_shadow_access(struct translator *t, const struct decoded *d, const struct place *p,
+			       body_function *body)
 {
 	struct emitter *e = &t->e;
 	int base = direct_base(t, d, p);
