@@ -231,7 +231,7 @@ static void set_record(struct shadow *s, struct space *space, struct memslot *sl
 		note_view(slot, record & PAGE_MASK, host_of(s, window, linear) & PAGE_MASK);
 }
 
-#define RUN_MAX 1 /* neighbouring pages that are entered with the one that is needed */
+#define RUN_MAX 16 /* neighbouring pages that are entered with the one that is needed */
 
 /** How many pages from @linear on, all like @record, lie behind each other in RAM. */
 static u32 run_length(struct soft_vcpu *v, u32 window, u64 linear, u64 record, u32 max)
@@ -359,7 +359,7 @@ static enum shadow_result alone(struct soft_vcpu *v)
 	v->alone = true;
 	v->stats.shadow_alone++;
 	if (v->shadow && v->shadow->loaded)
-		shadow_charge(v, v->shadow->loaded, 0);
+		shadow_charge_fault(v, v->shadow->loaded, 0);
 	return SHADOW_ALONE;
 }
 
@@ -373,6 +373,7 @@ static enum shadow_result page_fault(struct soft_vcpu *v, struct space *space, u
 	v->events.exception_cr2 = linear;
 	/* The guest is likely to enter the page: map it on the way back. */
 	shadow_pend(v, space, linear);
+	shadow_charge_fault(v, space, 0);
 	return SHADOW_PAGE_FAULT;
 }
 
@@ -399,7 +400,7 @@ enum shadow_result shadow_fault(struct soft_vcpu *v, u64 host, bool write)
 	} else if (!map_page(v, space, window, &w, record, slot)) {
 		return alone(v);
 	}
-	shadow_charge(v, space, __builtin_ia32_rdtsc() - begin);
+	shadow_charge_fault(v, space, __builtin_ia32_rdtsc() - begin);
 	return SHADOW_MAPPED;
 }
 
@@ -501,6 +502,7 @@ void shadow_enter(struct soft_vcpu *v)
 	v->shadow_check = false;
 	if (!space || !space->on)
 		return;
+	u64 begin = __builtin_ia32_rdtsc();
 	if (space->stale)
 		revalidate(v, space);
 	else
@@ -508,6 +510,7 @@ void shadow_enter(struct soft_vcpu *v)
 	space->stale = false;
 	if (!space->on)
 		return;
+	shadow_charge(space, __builtin_ia32_rdtsc() - begin);
 	space->pending_count = 0;
 	if (v->shadow->loaded != space)
 		load_table(v, space);

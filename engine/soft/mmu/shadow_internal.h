@@ -66,7 +66,8 @@ void shadow_unload(struct soft_vcpu *v);
 void shadow_give_up(struct soft_vcpu *v, struct space *space);
 /** The page of @linear has to be looked at before user code goes on. */
 void shadow_pend(struct soft_vcpu *v, struct space *space, u64 linear);
-/** @space has cost a fault: @ticks of the host's TSC, besides the signal. */
-void shadow_charge(struct soft_vcpu *v, struct space *space, u64 ticks);
+/** @space has cost @ticks of the host's TSC; a fault, these besides the signal. */
+void shadow_charge(struct space *space, u64 ticks);
+void shadow_charge_fault(struct soft_vcpu *v, struct space *space, u64 ticks);
 
 #endif

@@ -8,7 +8,7 @@
 #define TICKS_WANTED 3	   /* times that a program has to be found running */
 #define TICKS_MAX    512   /* ..., at most */
 #define TICK_US	     1000  /* as often as ticks count */
-#define CREDIT_US    60000 /* for the pages that a program uses when it gets its space */
+#define CREDIT_US    20000 /* for the pages that a program uses when it gets its space */
 #define SHARE	     8	   /* of the time, one part may go to faults */
 #define SIGNAL_US    4	   /* a fault's cost besides what is measured */
 
@@ -72,9 +72,14 @@ void shadow_give_up(struct soft_vcpu *v, struct space *space)
 	space->wait = TICKS_MAX;
 }
 
-void shadow_charge(struct soft_vcpu *v, struct space *space, u64 ticks)
+void shadow_charge(struct space *space, u64 ticks)
 {
-	space->credit -= (s64)(ticks + us(v, SIGNAL_US));
+	space->credit -= (s64)ticks;
+}
+
+void shadow_charge_fault(struct soft_vcpu *v, struct space *space, u64 ticks)
+{
+	shadow_charge(space, ticks + us(v, SIGNAL_US));
 }
 
 void shadow_at_once(struct soft_vcpu *v)
