@@ -155,13 +155,6 @@ bool soft_commit_leave(struct soft_vcpu *v, const void *pc)
 	return true;
 }
 
-void soft_kicked(struct soft_vcpu *v, u32 jump_offset)
-{
-	const struct jump_entry *entry =
-	    &v->jump[v->mmu_index][jump_offset / sizeof(struct jump_entry)];
-	v->rip = entry->rip - code_base(v, v->mode);
-}
-
 /* ---- where to go on ---- */
 
 static void take_timers(struct soft_vcpu *v)
@@ -319,7 +312,7 @@ static void check_branch_target(struct soft_vcpu *v)
 	if (likely(is_canonical(v->rip)) || !pc)
 		return;
 	v->fault_pc = (u64)pc - 1;
-	v->regs[RSP] += v->branch_undo;
+	v->regs[RSP] += block_branch_undo(v, pc);
 	raise_gp(v, 0);
 }
 
@@ -451,7 +444,8 @@ u64 soft_dispatch(struct soft_vcpu *v)
 	v->stats.dispatches_indirect += v->branch_pc != 0;
 	v->pending_link = 0;
 	v->running = 0;
-	jump_caches_unpoke(v);
+	if (unlikely(v->cache->poked))
+		block_unpoke(v);
 	if (v->branch_pc)
 		check_branch_target(v);
 	v->heeded = ~0u;

@@ -9,33 +9,6 @@ static void make_empty(struct soft_vcpu *v, enum mmu_index index, u32 slot)
 	v->jump[index][slot].rip = jump_empty(slot);
 }
 
-void jump_cache_poke(struct soft_vcpu *v, enum mmu_index index, const u8 *code)
-{
-	if (v->jump_poked[index])
-		return;
-	for (u32 k = 0; k < v->jump_logged[index]; k++) {
-		struct jump_entry *entry = &v->jump[index][v->jump_log[index][k]];
-
-		v->jump_code[index][k] = entry->code;
-		entry->code = (u64)code;
-	}
-	v->jump_poked[index] = v->jump_logged[index];
-}
-
-static void unpoke(struct soft_vcpu *v, enum mmu_index index)
-{
-	for (u32 k = 0; k < v->jump_poked[index]; k++)
-		v->jump[index][v->jump_log[index][k]].code = v->jump_code[index][k];
-	v->jump_poked[index] = 0;
-}
-
-void jump_caches_unpoke(struct soft_vcpu *v)
-{
-	for (enum mmu_index index = 0; index < MMU_COUNT; index++)
-		if (unlikely(v->jump_poked[index]))
-			unpoke(v, index);
-}
-
 void jump_cache_enter(struct soft_vcpu *v, enum mmu_index index, u32 slot, struct jump_entry entry)
 {
 	if (!v->jump[index][slot].code)
@@ -65,9 +38,6 @@ static u32 other_slot(struct soft_vcpu *v, enum mmu_index index, u32 slot)
 void jump_cache_put(struct soft_vcpu *v, enum mmu_index index, u64 linear, const u8 *code)
 {
 	u32 slot = jump_slot(linear);
-
-	jump_caches_unpoke(v);
-
 	struct jump_entry before = v->jump[index][slot];
 
 	drop(v, index, linear);
@@ -113,7 +83,6 @@ void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index)
 	for (u32 slot = 0; slot < JUMP_WAYS; slot++) /* of a new vCPU, which is all zeroes */
 		make_empty(v, index, slot);
 	v->jump_logged[index] = 0;
-	v->jump_poked[index] = 0;
 	v->jump_nonglobal[index] = 0;
 	filter_clear(&v->code_pages[index]);
 }

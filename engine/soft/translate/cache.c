@@ -135,6 +135,7 @@ void cache_reset(struct soft_vcpu *v)
 	memset(cache->hash, 0, table_size(cache->hash_mask));
 	memset(cache->pages, 0, PAGE_HASH_SIZE * sizeof(*cache->pages));
 	cache->arena_used = 0;
+	cache->poked = NULL;
 	cache->oldest = 0;
 	cache->count = 0;
 	cache->used = cache->stubs_end;
