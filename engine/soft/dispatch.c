@@ -423,7 +423,8 @@ static u64 known_way(const struct soft_vcpu *v, u32 mode, u64 linear)
 }
 
 /* Linked blocks follow each other unasked, whatever the page tables say then: so they lie in one
- * physical page, which the first one was found by. The guest may have remapped it on the way here.
+ * physical page, which the first one was found by, or the link is cut in time. The guest may have
+ * remapped it on the way here.
  */
 static bool may_link(struct soft_vcpu *v, const struct block_exit *link, const struct block *b)
 {
@@ -431,7 +432,8 @@ static bool may_link(struct soft_vcpu *v, const struct block_exit *link, const s
 		return false;
 	const struct block *from = link->from;
 	return from->valid && ((from->mode ^ b->mode) & ~MODE_PLAIN) == 0 &&
-	       from->cs_base == b->cs_base && ((from->gpa ^ b->gpa) & PAGE_MASK) == 0 &&
+	       from->cs_base == b->cs_base &&
+	       ((from->mode & MODE_SHADOW) || ((from->gpa ^ b->gpa) & PAGE_MASK) == 0) &&
 	       link->target + b->cs_base == b->linear;
 }
 

@@ -36,6 +36,7 @@ struct error;
 	X(ways, "four slots of the jump caches for each address, not one")                         \
 	X(contexts, "TLBs and jump caches kept for each PCID")                                     \
 	X(shadow, "memory of programs that keep running found by the host's MMU")                  \
+	X(far, "direct jumps between the pages of such programs linked")                           \
 	X(patience,                                                                                \
 	  "programs have to run for some time for that; off, for the tests, they need not")
 

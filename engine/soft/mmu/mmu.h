@@ -187,4 +187,8 @@ void sys_write(struct soft_vcpu *v, u64 linear, u32 size, u64 value);
  */
 void blocks_invalidate(struct soft_vcpu *v, u64 gpa, u32 size);
 
+/** Cuts the links between user blocks of different pages, which entries of the jump cache have
+ * been. Returns how many. */
+u32 blocks_cut_far(struct soft_vcpu *v);
+
 #endif

@@ -136,8 +136,10 @@ static bool chainable(const struct translator *t, u64 target)
 	if (t->v->vm->tune.crossings && (t->mode & MODE_FLAT) &&
 	    (linear & ~PAGE_MASK) > PAGE_SIZE - INSN_BYTES_MAX)
 		return false;
-	return !single(t) && t->mode == t->block->mode && t->block->gpa2 == ~0ull &&
-	       (linear & PAGE_MASK) == t->page;
+	if (single(t) || t->mode != t->block->mode || t->block->gpa2 != ~0ull)
+		return false;
+	return (linear & PAGE_MASK) == t->page ||
+	       ((t->mode & MODE_SHADOW) && t->v->vm->tune.far && is_canonical(linear));
 }
 
 struct side_exit *add_side_exit(struct translator *t, u8 *site, u64 target, u32 insn,
