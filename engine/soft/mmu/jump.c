@@ -3,6 +3,7 @@
  * translations of the pages its block lies in, so what forgets those comes here too. Inside.
  */
 #include "engine/soft/mmu/internal.h"
+#include "engine/soft/mmu/shadow.h"
 
 static void make_empty(struct soft_vcpu *v, enum mmu_index index, u32 slot)
 {
@@ -72,8 +73,15 @@ void jump_caches_forget(struct soft_vcpu *v)
 	v->jump_epoch++;
 }
 
+static void cut_links(struct soft_vcpu *v, enum mmu_index index)
+{
+	if (index == MMU_USER)
+		shadow_links_cut(v, blocks_cut_far(v));
+}
+
 void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index)
 {
+	cut_links(v, index);
 	for (u32 k = 0; k < v->jump_logged[index]; k++) {
 		u32 slot = v->jump_log[index][k];
 
@@ -100,6 +108,7 @@ static bool may_touch(u64 linear, u64 base, u64 size)
 
 void jump_cache_flush(struct soft_vcpu *v, enum mmu_index index, u64 base, u64 size)
 {
+	cut_links(v, index);
 	for (u32 k = 0; k < v->jump_logged[index]; k++) {
 		u32 slot = v->jump_log[index][k];
 

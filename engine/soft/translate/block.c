@@ -168,9 +168,30 @@ static u32 linked_code(const struct block_exit *exit)
 	return target->code + (exit->parked ? target->entry_parked : target->entry_host);
 }
 
+static void add_far(struct block_cache *cache, struct block_exit *exit)
+{
+	exit->next_far = cache->far;
+	exit->prev_far = &cache->far;
+	if (cache->far)
+		cache->far->prev_far = &exit->next_far;
+	cache->far = exit;
+}
+
+static void remove_far(struct block_exit *exit)
+{
+	if (!exit->prev_far)
+		return;
+	*exit->prev_far = exit->next_far;
+	if (exit->next_far)
+		exit->next_far->prev_far = exit->prev_far;
+	exit->prev_far = NULL;
+}
+
 void block_link(struct soft_vcpu *v, struct block_exit *exit, struct block *target)
 {
 	if (!exit->linked) {
+		if ((exit->from->linear ^ target->linear) & PAGE_MASK)
+			add_far(v->cache, exit);
 		exit->linked = target;
 		exit->next_incoming = target->incoming;
 		exit->prev_incoming = &target->incoming;
@@ -190,6 +211,7 @@ static void unlink_outgoing(struct block_cache *cache, struct block_exit *exit)
 	if (exit->next_incoming)
 		exit->next_incoming->prev_incoming = exit->prev_incoming;
 	exit->linked = NULL;
+	remove_far(exit);
 	patch(cache, exit, exit->stub);
 }
 
@@ -200,10 +222,19 @@ static void unlink_incoming(struct block_cache *cache, struct block *b)
 		struct block_exit *next = exit->next_incoming;
 		patch(cache, exit, exit->stub);
 		exit->linked = NULL;
+		remove_far(exit);
 		exit->next_incoming = NULL;
 		exit = next;
 	}
 	b->incoming = NULL;
+}
+
+u32 blocks_cut_far(struct soft_vcpu *v)
+{
+	u32 n = 0;
+	for (; v->cache->far; n++)
+		unlink_outgoing(v->cache, v->cache->far);
+	return n;
 }
 
 static void remove_block(struct soft_vcpu *v, struct block *b)

@@ -21,14 +21,16 @@ struct error;
 struct perf_map;
 struct translator;
 
-/* A direct jump out of a block, within one page; unlinked it leads to its stub, which asks the
- * dispatcher. */
+/* A direct jump out of a block; unlinked it leads to its stub, which asks the dispatcher. Within
+ * one page a link is good as long as its blocks are. Those to other pages, of MODE_SHADOW only,
+ * depend on the TLBs as entries of the jump cache do, and are cut with them: blocks_cut_far(). */
 struct block_exit {
 	u32 site; /* cache offset of the rel32 */
 	u32 stub; /* cache offset of the stub */
 	u64 target;
 	struct block *linked;
 	struct block_exit *next_incoming, **prev_incoming; /* of linked */
+	struct block_exit *next_far, **prev_far; /* if linked to a block of another page */
 	struct block *from;
 	bool parked; /* flags are in v->arith here, not in the host's */
 	bool plain;  /* leads to a MODE_PLAIN block */
@@ -142,7 +144,8 @@ struct block_cache {
 	struct block *poked;		/* see block_poke() */
 	struct block **by_age; /* a ring too: @count blocks, valid or not, from @oldest on */
 	u32 age_mask, oldest, count;
-	struct block **hash; /* hash_mask + 1 */
+	struct block_exit *far; /* all links to other pages */
+	struct block **hash;	/* hash_mask + 1 */
 	u32 hash_mask;
 	struct page_chain *pages; /* PAGE_HASH_SIZE */
 	struct stubs stubs;
