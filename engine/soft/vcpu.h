@@ -350,6 +350,7 @@ struct soft_vcpu {
 	u64 shadow_span;       /* bytes of address space behind this structure */
 	bool shadow_on;	       /* user code finds its memory through the shadow table */
 	bool shadow_check;     /* shadow_enter() is due before user code goes on */
+	bool code_stale;       /* shadow_compare_code() is due before user code goes on */
 	bool shadow_refused;   /* the host has no room for it */
 	bool alone;	       /* the next instruction runs by itself and without it */
 
