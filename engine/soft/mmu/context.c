@@ -61,7 +61,6 @@ static void save_jumps(struct soft_vcpu *v, struct mmu_context *c)
 {
 	u32 n = 0;
 
-	jump_caches_unpoke(v);
 	for (u32 k = v->jump_logged[MMU_USER]; k-- > 0 && n < CONTEXT_JUMPS_MAX;) {
 		u32 slot = v->jump_log[MMU_USER][k];
 		const struct jump_entry *entry = &v->jump[MMU_USER][slot];

@@ -70,6 +70,8 @@ void shadow_flush_page(struct soft_vcpu *v, u64 linear);
 /** The page of RAM at @host may no longer be written unasked: it has got code, or is watched or
  * logged. */
 void shadow_protect(struct soft_vcpu *v, const u8 *host);
+/** @n links between blocks that the current program may have to make again were cut. */
+void shadow_links_cut(struct soft_vcpu *v, u32 n);
 /** Takes everything out of the host's address space: memory slots change. Outside too. */
 void shadow_forget(struct soft_vcpu *v);
 

@@ -27,6 +27,11 @@ static void e_pop(struct emitter *e, int reg)
 	e8(e, 0x58 | (reg & 7));
 }
 
+static void e_pop_gs(struct emitter *e, s32 disp)
+{
+	e_gs(e, W32, 0x8f, 0, disp);
+}
+
 static void e_ret(struct emitter *e)
 {
 	e8(e, 0xc3);
@@ -205,20 +210,24 @@ static void emit_dispatch(struct emitter *e, struct stubs *s, struct saving savi
 	e_ret(e);
 }
 
-static void emit_exits(struct emitter *e, struct stubs *s)
+static void emit_exits(struct emitter *e, struct stubs *s, const u8 *arena)
 {
 	const u8 *dispatch = s->dispatch - e->to_rx;
 
 	s->exit = here(e);
 	save_guest(e);
 	e_save_flags(e);
+	const u8 *exit = e->p;
+	e_mov_imm(e, S0, (u64)arena);
+	e_lea(e, W64, S1, S1, S0, 1, 0);
 	e_store_gs(e, W64, S1, GS(pending_link));
+	e_mem(e, W64, 0x8b, S0, S1, REG_NONE, 1, (s32)offsetof(struct block_exit, target));
+	e_store_gs(e, W64, S0, GS(rip));
 	e_jmp_to(e, dispatch);
 
 	s->exit_parked = here(e);
 	save_guest(e);
-	e_store_gs(e, W64, S1, GS(pending_link));
-	e_jmp_to(e, dispatch);
+	e_jmp_to(e, exit);
 
 	s->plain_parked = here(e);
 	save_guest(e);
@@ -230,10 +239,10 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 	e_jmp_to(e, dispatch);
 
 	s->indirect = here(e);
-	e_store_gs(e, W64, S1, GS(branch_undo));
+	e_pop_gs(e, GS(tmp[3]));
 	const u8 *indirect = e->p;
 	e_store_gs(e, W64, S0, GS(rip));
-	e_mem(e, W64, 0x8b, S0, RSP, REG_NONE, 1, 0);
+	e_load_gs(e, W64, S0, GS(tmp[3]));
 	e_store_gs(e, W64, S0, GS(branch_pc));
 	save_guest(e);
 	e_jmp_to(e, dispatch);
@@ -241,7 +250,9 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 	for (enum mmu_index index = 0; index < MMU_COUNT; index++) {
 		s32 table = GS(jump) + (s32)sizeof(((struct soft_vcpu *)0)->jump[0]) * (s32)index;
 		s->second[index] = here(e);
-		e_store_gs(e, W64, S1, GS(branch_undo));
+		e_pop_gs(e, GS(tmp[3]));
+		s->check_begin[CHECK_SECOND + index] = here(e);
+		u8 *attention = e_check_attention(e);
 		e_jump_slot(e);
 		u8 *found[JUMP_WAYS];
 		for (u32 k = 1; k < JUMP_WAYS; k++) {
@@ -250,20 +261,13 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 			e_gs_base(e, W64, 0x3b, S0, S1, table);
 			found[k] = e_jcc(e, CC_E);
 		}
+		e_patch(e, attention, e->p);
 		e_jmp_to(e, indirect);
 		for (u32 k = 1; k < JUMP_WAYS; k++)
 			e_patch(e, found[k], e->p);
-		e_alu_imm(e, W64, ALU_ADD, RSP, 8);
 		e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
-		s->second_end[index] = here(e);
+		s->check_end[CHECK_SECOND + index] = here(e);
 	}
-
-	s->kicked = here(e);
-	save_guest(e);
-	e_self(e);
-	e_mov(e, W32, RSI, S1);
-	e_call_c(e, (void *)soft_kicked);
-	e_jmp_to(e, dispatch);
 }
 
 static void emit_op_stubs(struct emitter *e, struct stubs *s)
@@ -366,7 +370,7 @@ void stubs_emit(struct soft_vcpu *v)
 		saving.extension = XSAVEOPT;
 	emit_enter(&e, &cache->stubs, saving);
 	emit_dispatch(&e, &cache->stubs, saving);
-	emit_exits(&e, &cache->stubs);
+	emit_exits(&e, &cache->stubs, cache->arena);
 	emit_op_stubs(&e, &cache->stubs);
 	emit_memory_stubs(&e, &cache->stubs);
 	syscall_stubs_emit(&e, &cache->stubs);
