@@ -2,11 +2,12 @@
  * Host code, byte by byte (SDM vol. 2 chapter 2). State of the vCPU is addressed as gs:[offset].
  *
  * Register conventions of translated code
- *   host rax rcx rdx rbx rbp rsi rdi r8-r12   guest registers of the same name
+ *   host rax rcx rdx rbx rbp rsi rdi r8 r12   guest registers of the same name
+ *   host r9 r10 r11                           guest r13 r14 r15
  *   host r13                                  guest RSP
  *   host r14 r15                              scratch, valid inside one guest instruction
  *   host rsp                                  the vCPU thread's own stack
- *   guest r13 r14 r15                         in v->regs[]
+ *   guest r9 r10 r11                          in v->regs[]: compilers use them least
  *   host flags                                guest's arithmetic flags, or parked in v->arith
  * (translate.h)
  */
@@ -21,6 +22,17 @@
 
 #define GS(field) ((s32)offsetof(struct soft_vcpu, field))
 #define GS_REG(g) (GS(regs) + 8 * (s32)(g))
+
+/** Host register of guest @g, or REG_NONE if it lives in memory. */
+static inline int host_reg(int g)
+{
+	static const s8 host[16] = {
+	    [RAX] = RAX,      [RCX] = RCX,     [RDX] = RDX,	 [RBX] = RBX,
+	    [RSP] = HOST_RSP, [RBP] = RBP,     [RSI] = RSI,	 [RDI] = RDI,
+	    [R8] = R8,	      [R9] = REG_NONE, [R10] = REG_NONE, [R11] = REG_NONE,
+	    [R12] = R12,      [R13] = R9,      [R14] = R10,	 [R15] = R11};
+	return host[g];
+}
 
 struct emitter {
 	u8 *p;	   /* next byte, in the writable mapping */

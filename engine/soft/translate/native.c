@@ -18,17 +18,27 @@ struct renaming {
 	int spills;
 };
 
+/* Bit per host register that holds a guest register which the instruction uses. */
+static u32 hosts_used(const struct decoded *d)
+{
+	u32 used = 0;
+	for (int g = RAX; g <= R15; g++)
+		if ((d->gpr_used & 1u << g) && host_reg(g) != REG_NONE)
+			used |= 1u << host_reg(g);
+	return used;
+}
+
 /* A host register that the instruction does not use, its value saved in v->tmp. @legacy: one of the
  * first eight, encodable without REX. */
 static int spill(struct translator *t, const struct decoded *d, struct renaming *r, bool legacy)
 {
 	static const u8 order[] = {RDI, RSI, RBP, RBX, RDX, 8, 9, 10, 11, 12};
+	u32 used = hosts_used(d);
+	for (int k = 0; k < r->spills; k++)
+		used |= 1u << r->spill[k].host;
 	for (u32 n = 0; n < ARRAY_SIZE(order); n++) {
 		int host = order[n];
-		bool used = d->gpr_used & (1u << host);
-		for (int k = 0; k < r->spills; k++)
-			used |= r->spill[k].host == host;
-		if (used || (legacy && host > 7))
+		if ((used & 1u << host) || (legacy && host > 7))
 			continue;
 		s32 slot = GS(tmp) + 8 * r->spills;
 		e_store_gs(&t->e, W64, host, slot);

@@ -212,12 +212,6 @@ void emit_op(struct translator *t, const struct decoded *d);
 /** The same through @stub, which is called if it @returns. */
 void emit_op_by(struct translator *t, const struct decoded *d, const u8 *stub, bool returns);
 
-/** Host register of guest @g, or REG_NONE if it lives in memory. */
-static inline int host_reg(int g)
-{
-	return g == RSP ? HOST_RSP : g >= R13 ? REG_NONE : g;
-}
-
 /** Guest @g into host register @dst. */
 static inline void e_get_guest(struct emitter *e, int w, int dst, int g)
 {
