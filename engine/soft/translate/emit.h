@@ -358,15 +358,18 @@ static inline void e_call_to(struct emitter *e, const u8 *target)
 	e_patch(e, e->p - 4, target);
 }
 
-/** r15 = jump_slot(r14) * sizeof(struct jump_entry); destroys the flags. */
-static inline void e_jump_slot(struct emitter *e)
+/** r15 = jump_slot(r14) * sizeof(struct jump_entry); destroys the flags. @has_rorx: BMI2. */
+static inline void e_jump_slot(struct emitter *e, bool has_rorx)
 {
-	e_mov(e, W64, S1, S0);
-	e_shift(e, W64, SHIFT_RIGHT, S1, 12);
-	e_rr(e, W32, 0x33, S1, S0);
-	_Static_assert(JUMP_CACHE_BITS == 16, "");
-	e_rr(e, W32, 0x0fb7, S1, S1); /* movzx r15d, r15w */
-	e_shift(e, W32, SHIFT_LEFT, S1, 4);
+	_Static_assert(sizeof(struct jump_entry) == 16, "");
+	if (has_rorx) {
+		e_rorx(e, S1, S0, 8);
+	} else {
+		e_mov(e, W64, S1, S0);
+		e_shift(e, W64, SHIFT_RIGHT, S1, 8);
+	}
+	e_lea(e, W32, S1, S1, S0, 8, 0);
+	e_alu_imm(e, W32, ALU_AND, S1, (JUMP_CACHE_SIZE - 1) * 16);
 }
 
 /** Host flags to v->arith; keeps the flags, destroys AX. */

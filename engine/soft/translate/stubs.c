@@ -253,7 +253,7 @@ static void emit_exits(struct emitter *e, struct stubs *s, const u8 *arena)
 		e_pop_gs(e, GS(tmp[3]));
 		s->check_begin[CHECK_SECOND + index] = here(e);
 		u8 *attention = e_check_attention(e);
-		e_jump_slot(e);
+		e_jump_slot(e, false);
 		u8 *found[JUMP_WAYS];
 		for (u32 k = 1; k < JUMP_WAYS; k++) {
 			e_alu_imm(e, W32, ALU_XOR, S1,

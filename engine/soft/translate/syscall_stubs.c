@@ -111,7 +111,7 @@ static void e_jump(struct emitter *e, enum mmu_index index, u8 *miss[2])
 	e_gs(e, W32, 0x3b, S1, GS(jump_mode) + 4 * (s32)index);
 	miss[0] = e_jcc(e, CC_NE);
 	u8 *found[JUMP_WAYS];
-	e_jump_slot(e);
+	e_jump_slot(e, false);
 	for (u32 k = 0; k < JUMP_WAYS; k++) {
 		if (k > 0)
 			e_alu_imm(e, W32, ALU_XOR, S1,
