@@ -163,6 +163,7 @@ static void emit_body(struct translator *t, const struct decoded *d, s32 disp, b
 	if (t->body_acquire) {
 		spare_changes(t);
 		e_restore_flags(&t->e, t->spare);
+		map_here(t, t->current, false); /* a look-up before may have faulted */
 	}
 	t->disp = disp;
 	body(t, d);
