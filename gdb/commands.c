@@ -398,6 +398,7 @@ static void detach(struct command *c) /* D */
 	text_add(&reply, "OK");
 	gdb_send(c->gdb, &reply);
 	text_free(&reply);
+	c->gdb->detached = true;
 	gdb_release(c->gdb);
 }
 
@@ -565,7 +566,7 @@ void gdb_command(struct gdb *gdb, char *data, u32 length)
 
 void gdb_forget_session(struct gdb *gdb)
 {
-	gdb->no_ack = false;
+	gdb->no_ack = gdb->detached = false;
 	gdb->knows_swbreak = gdb->knows_hwbreak = false;
 	gdb->physical = false;
 	gdb->report_due = false;

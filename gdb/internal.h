@@ -71,7 +71,8 @@ struct gdb {
 	struct text out;  /* on its way to gdb */
 	struct text last; /* the last packet, should it have to be sent again */
 	bool no_ack;
-	bool leaving; /* the connection is gone: let the machine go on once it has stopped */
+	bool detached; /* the debugger has let the machine go and is about to hang up */
+	bool leaving;  /* the connection is gone: let the machine go on once it has stopped */
 
 	/* run.c */
 	struct gdb_machine machine;
@@ -112,6 +113,8 @@ static inline struct engine_vcpu *gdb_cpu(const struct gdb *gdb)
 /** Sends @reply as a packet. */
 void gdb_send(struct gdb *gdb, const struct text *reply);
 bool gdb_is_connected(const struct gdb *gdb);
+/** Whether somebody wants to hear of the machine. */
+bool gdb_is_debugged(const struct gdb *gdb);
 /** Goes on with commands that have waited for the machine to stop. */
 void gdb_take_commands(struct gdb *gdb);
 

@@ -17,6 +17,7 @@
 #define TCP	 "tcp:"
 #define UNIX	 "unix:"
 #define LOOPBACK "127.0.0.1"
+#define BACKLOG	 8
 
 /* ---- the option ---- */
 
@@ -126,7 +127,7 @@ static int listen_tcp(struct gdb *gdb, struct error *err)
 	    /* Handed down to connections: packets are small and wait for each other. */
 	    setsockopt(gdb->listen_fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0 ||
 	    bind(gdb->listen_fd, found->ai_addr, found->ai_addrlen) < 0 ||
-	    listen(gdb->listen_fd, 1) < 0)
+	    listen(gdb->listen_fd, BACKLOG) < 0)
 		ret = error_errno(err, errno, "gdb: cannot listen at '%s'", gdb->config.address);
 	freeaddrinfo(found);
 	if (ret == 0)
@@ -169,7 +170,7 @@ static int listen_unix(struct gdb *gdb, struct error *err)
 	    bind(gdb->listen_fd, (struct sockaddr *)&address, sizeof(address)) < 0)
 		return error_errno(err, errno, "gdb: cannot listen at '%s'", gdb->config.address);
 	gdb->unix_path = strdup(path);
-	if (!gdb->unix_path || listen(gdb->listen_fd, 1) < 0)
+	if (!gdb->unix_path || listen(gdb->listen_fd, BACKLOG) < 0)
 		return error_errno(err, errno, "gdb: cannot listen at '%s'", gdb->config.address);
 	snprintf(gdb->address, sizeof(gdb->address), "%s", gdb->config.address);
 	return 0;

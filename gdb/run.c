@@ -162,6 +162,7 @@ void gdb_interrupt(struct gdb *gdb)
 {
 	if (gdb->state != GDB_RUNNING)
 		return;
+	gdb->detached = false;
 	gdb->state = GDB_STOPPING;
 	gdb->machine.ops->pause(gdb->machine.opaque);
 	gdb_poke(gdb); /* should all rest already */
@@ -281,7 +282,7 @@ int gdb_attach(struct gdb *gdb, const struct gdb_machine *machine, struct error 
 
 bool gdb_lets_start(struct gdb *gdb)
 {
-	bool waits = gdb->config.wait || gdb_is_connected(gdb);
+	bool waits = gdb->config.wait || gdb_is_debugged(gdb);
 
 	gdb->config.wait = false; /* for the first machine only; the others follow a reset */
 	if (!waits)
@@ -293,7 +294,7 @@ bool gdb_failed(struct gdb *gdb, u32 cpu, const char *text)
 {
 	struct text line = {0};
 
-	if (!gdb_is_connected(gdb))
+	if (!gdb_is_debugged(gdb))
 		return false;
 	gdb->state = GDB_STOPPED;
 	gdb->dead = gdb->looking = true;

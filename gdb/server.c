@@ -20,6 +20,11 @@ bool gdb_is_connected(const struct gdb *gdb)
 	return gdb->fd >= 0;
 }
 
+bool gdb_is_debugged(const struct gdb *gdb)
+{
+	return gdb_is_connected(gdb) && !gdb->detached;
+}
+
 const char *gdb_address(const struct gdb *gdb)
 {
 	return gdb->address;
@@ -177,10 +182,22 @@ static void connection_ready(void *opaque, short revents)
 	gdb_take_commands(gdb);
 }
 
+/** Whether the other end of the connection has been closed; what it said before is yet to be read.
+ */
+static bool has_hung_up(const struct gdb *gdb)
+{
+	struct pollfd set = {.fd = gdb->fd, .events = POLLRDHUP};
+
+	return poll(&set, 1, 0) > 0 && (set.revents & (POLLRDHUP | POLLHUP | POLLERR));
+}
+
 static void somebody_calls(void *opaque, short revents)
 {
 	struct gdb *gdb = opaque;
 
+	/* The next debugger may be faster than the news that the last one is gone. */
+	while (gdb_is_connected(gdb) && has_hung_up(gdb))
+		connection_ready(gdb, POLLIN);
 	int fd = accept4(gdb->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd < 0)
 		return;
@@ -247,7 +264,7 @@ void gdb_end(struct gdb *gdb, int status)
 {
 	struct text reply = {0};
 
-	if (!gdb_is_connected(gdb))
+	if (!gdb_is_debugged(gdb))
 		return;
 	text_add(&reply, "W%02x", (u8)status);
 	gdb_send(gdb, &reply);
