@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 
-from machine import Machine, gdb, interrupt_when, start_gdb
+from machine import Machine, Session, interrupt_when
 from tap import check, finish
 
 guise, guest = sys.argv[1:]
@@ -35,30 +35,34 @@ def main():
     with Machine(guise, "soft", [
             "-m", "512M", "-k", os.path.join(guest, "vmlinuz"), "-i", os.path.join(guest, "initramfs.cpio"), "-a",
             "console=ttyS0 quiet guise.script=check guise.release=%s guise.cpus=1 guise.memory=512" % release]) as machine:
-        first = start_gdb(machine, [
-            "p/x $pc", "stepi 10", "p/x $pc", "stepi 3000", "p/x $pc", "continue", "monitor registers",
-            "monitor lapic", "x/2i $pc", "detach"])
-        interrupt_when(first, lambda: "GUISE-CHECK uname" in machine.output())
-        text = first.communicate(timeout=120)[0]
+        session = Session(machine)
+        text = session.ask("p/x $pc", "stepi 10", "stepi 3000", "p/x $pc")
         check(number(text, r"^\$1 = 0x(\w+)") < 0x100000000, "waits at the first instruction", text)
-        check(number(text, r"^\$3 = 0x(\w+)") >= 0xffffffff80000000, "steps into the kernel's own mapping", text)
-        entry = number(text, r"msr c0000082 +(\w+) +lstar")
-        check("SIGINT" in text and entry > 0xffffffff80000000, "^C of a running Linux, and its MSRs", text)
+        check(number(text, r"^\$2 = 0x(\w+)") >= 0xffffffff80000000, "steps into the kernel's own mapping", text)
 
-        text = gdb(machine, [
-            "break *0x%x" % entry, "continue", "continue", "info registers cs rcx", "x/i $pc", "p/x $gs_base", "stepi",
-            "p/x $gs_base", "stepi 20", "info registers cr3 cs", "delete", "detach"])
-        check(len(re.findall(r"^Breakpoint 1, 0x%016x" % entry, text, re.M)) == 2, "a breakpoint on system calls", text)
-        check(number(text, r"^cs +0x(\w+)") & 3 == 0 and 0 < number(text, r"^rcx +0x(\w+)") < 0x800000000000,
+        text = session.ask("continue", meanwhile=lambda: interrupt_when(
+            session.process, lambda: "GUISE-CHECK uname" in machine.output()))
+        registers = session.ask("monitor registers", "monitor lapic", "x/2i $pc")
+        entry = number(registers, r"msr c0000082 +(\w+) +lstar")
+        check("SIGINT" in text and entry > 0xffffffff80000000, "^C of a running Linux, and its MSRs", text + registers)
+
+        # write(): one that returns
+        text = session.ask("break *0x%x if $rax == 1" % entry, "continue", "info registers cs rcx", "x/i $pc",
+                           "p/x $gs_base", "stepi", "p/x $gs_base")
+        check(re.search(r"^Breakpoint 1, 0x%016x" % entry, text, re.M), "a breakpoint on system calls", text)
+        check(number(text, r"^cs +0x(\w+)") == 0x10 and 0 < number(text, r"^rcx +0x(\w+)") < 0x800000000000,
               "from user mode into the kernel's", text)
-        check("swapgs" in text and number(text, r"^\$1 = 0x(\w+)") < 0x800000000000 and
-              number(text, r"^\$2 = 0x(\w+)") > 0xffff000000000000, "a step over swapgs", text)
+        check("swapgs" in text and number(text, r"^\$3 = 0x(\w+)") < 0x800000000000 and
+              number(text, r"^\$4 = 0x(\w+)") > 0xffff000000000000, "a step over swapgs", text)
 
-        text = gdb(machine, ["tbreak *0x%x" % entry, "continue", "hbreak *$rcx", "continue", "info registers cs",
-                             "delete", "awatch -location *(long *)$rsp", "continue", "delete", "detach"])
-        check(number(text, r"^cs +0x(\w+)") & 3 == 3, "a hardware breakpoint in user mode", text)
+        text = session.ask("delete", "hbreak *$rcx", "continue", "info registers cs")
+        check("Breakpoint 2, " in text and number(text, r"^cs +0x(\w+)") == 0x33, "a hardware breakpoint in user mode",
+              text)
+        text = session.ask("delete", "awatch -location *(long *)$rsp", "continue")
         check(re.search(r"^Hardware access \(read/write\) watchpoint 3.*\n\n(Old v|V)alue = ", text, re.M),
               "a watchpoint on a user's stack", text)
+        session.ask("delete", "detach")
+        session.close()
         status = machine.end()
         check(status == 0 and "GUISE-CHECK all ok" in machine.output(), "the guest does not mind",
               "status %s\n%s" % (status, machine.output()))

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "cli"))
@@ -60,9 +61,12 @@ class Machine:
         self.directory.cleanup()
 
 
+SETTINGS = ["gdb", "-nx", "-nh", "-q", "-iex", "set confirm off", "-iex", "set pagination off", "-iex", "set width 0",
+            "-iex", "set debuginfod enabled off"]
+
+
 def start_gdb(machine, commands, elf=None):
-    arguments = ["gdb", "-nx", "-nh", "-batch", "-iex", "set confirm off", "-iex", "set pagination off",
-                 "-iex", "set width 0", "-iex", "set debuginfod enabled off"]
+    arguments = SETTINGS + ["-batch"]
     if elf:
         arguments.append(elf)
     for command in ["target remote " + machine.address] + commands:
@@ -79,6 +83,38 @@ def gdb(machine, commands, elf=None):
     except subprocess.TimeoutExpired:
         process.kill()
         return process.communicate()[0] + "\n(killed after %d s)" % SECONDS
+
+
+class Session:
+    """The real gdb, told one thing after another."""
+
+    END = "END OF ANSWER"
+
+    def __init__(self, machine):
+        self.process = subprocess.Popen(SETTINGS, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT, text=True)
+        self.ask("target remote " + machine.address)
+
+    def ask(self, *commands, meanwhile=None):
+        """What gdb prints for @commands; meanwhile() is called while it is at work."""
+        watch = threading.Timer(SECONDS, self.process.kill)
+        watch.start()
+        for command in commands + ("echo \\n%s\\n" % self.END,):
+            self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        if meanwhile:
+            meanwhile()
+        text = ""
+        while not text.endswith(self.END + "\n"):
+            line = self.process.stdout.readline()
+            if not line:
+                raise EOFError("gdb is gone: " + text)
+            text += line
+        watch.cancel()
+        return text.replace("(gdb) ", "")
+
+    def close(self):
+        self.process.communicate("quit\n", timeout=SECONDS)
 
 
 def interrupt_when(process, condition):
