@@ -35,7 +35,10 @@ struct error;
 	X(walks, "page walks that set nothing and meet no fault done apart")                       \
 	X(writers, "where a page is entered for writing known, for when it gets code")             \
 	X(ways, "four slots of the jump caches for each address, not one")                         \
-	X(contexts, "TLBs and jump caches kept for each PCID")
+	X(contexts, "TLBs and jump caches kept for each PCID")                                     \
+	X(shadow, "memory of programs that keep running found by the host's MMU")                  \
+	X(patience,                                                                                \
+	  "programs have to run for some time for that; off, for the tests, they need not")
 
 struct soft_tuning {
 #define X(name, what) bool name;

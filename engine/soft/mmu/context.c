@@ -12,6 +12,7 @@
  * Everything else that makes entries invalid (tlb_flush()) drops what was put away.
  */
 #include "engine/soft/mmu/internal.h"
+#include "engine/soft/mmu/shadow.h"
 
 static struct mmu_context *context_find(struct soft_vcpu *v, u64 pcid)
 {
@@ -165,6 +166,7 @@ void context_flush(struct soft_vcpu *v, u64 pcid)
 	u64 current = v->cr4 & CR4_PCIDE ? v->cr3 & CR3_PCID : 0;
 	struct mmu_context *c = context_find(v, pcid);
 
+	shadow_flush_pcid(v, pcid);
 	if (c)
 		c->left = 0;
 	if (pcid == current)
