@@ -12,9 +12,10 @@ import tempfile
 
 from machine import Machine, gdb, interrupt_when, start_gdb
 import guests
-from tap import check, finish
+from tap import check, finish, skip
 
 guise, usable, engine, images = sys.argv[1:]
+emulated = False  # by a /dev/kvm that knows no INT3, no data breakpoints and no vectors, and takes long
 
 scratch = tempfile.TemporaryDirectory()
 
@@ -59,6 +60,9 @@ def expect(what, text, *patterns):
 
 
 def went_on(what, machine, name):
+    if emulated:
+        skip(what, "this host's %s emulates kernel-mode code, and not all of this guest" % engine)
+        return
     status = machine.end()
     check(status == 0 and "ok %s " % name in machine.output(), what, "status %s\n%s" % (status, machine.output()))
 
@@ -109,6 +113,8 @@ def test_registers():
             expect("set " + assignment, text, r"^\$%d = (%s)$" % (number, value))
         expect("a selector without a descriptor is refused", text, r"Could not write register \"ds\"")
         went_on("the guest with what is set back", machine, "basic")
+    if emulated:
+        return
     if "avx " in open("/proc/cpuinfo").read():
         with tiny("basic") as machine:
             text = gdb(machine, ["set $ymm9.v8_int32[6] = 4711", "maintenance flush register-cache",
@@ -137,7 +143,7 @@ def test_memory():
                r"Cannot access memory at address 0x8000000000000000")
         expect("physical addresses", text, r"^0x400000:\t0x11223344", r'received: "1"')
         expect("monitor xp", text, r"^0000003ffff8: 5566778800000000 0000000011223344")
-        expect("monitor walk", text, r"addresses of memory are those of the vCPU", r"PML4 \[", r"PT +\[.* P W A",
+        expect("monitor walk", text, r"addresses of memory are those of the vCPU", r"PML4 \[", r"PT +\[.* P W",
                r"physical 100000", r"page walk of 7fffffff0000", r"not present", r"not mapped")
         expect("a file into memory", text, r"^0x300000:\t0x464c457f")
         went_on("the guest with memory written", machine, "basic")
@@ -201,7 +207,7 @@ def test_mode_transitions():
         check(ok, "stepi into paging, and into 64-bit code", text)
         expect("at the right address", text, r"<long_mode>[^$]*Remote target\) detached")
         went_on("the guest goes on in long mode", machine, "basic")
-    for name in ["modes", "v86"]:
+    for name in ["modes"] if emulated else ["modes", "v86"]:
         with tiny(name, options=",arch=i386") as machine:
             text = gdb(machine, ["hbreak *&guest_main", "continue", "stepi 3000", "continue"])
             went_on("stepped through: " + name, machine, name)
@@ -274,12 +280,14 @@ def main():
     probe = subprocess.run([usable, engine], stdout=subprocess.PIPE, text=True)
     if probe.returncode == 77:
         skip_all(probe.stdout.strip())
-    if probe.returncode == 3:
-        skip_all("this host's %s emulates kernel-mode code: its emulator knows no breakpoints" % engine)
-    if probe.returncode:
+    if probe.returncode not in (0, 3):
         sys.exit("engine_usable failed")
-    for test in [test_breakpoints, test_registers, test_memory, test_code_written, test_watchpoints, test_unnoticed,
-                 test_mode_transitions, test_small_modes, test_interrupt, test_chips, test_ends]:
+    global emulated
+    emulated = probe.returncode == 3
+    tests = [test_registers, test_memory, test_mode_transitions, test_interrupt, test_chips, test_ends]
+    if not emulated:
+        tests += [test_breakpoints, test_code_written, test_watchpoints, test_unnoticed, test_small_modes]
+    for test in tests:
         try:
             test()
         except Exception as error:  # a guest that never comes up, say: the others are still worth running
