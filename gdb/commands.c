@@ -270,9 +270,13 @@ static void remove_breakpoint(struct command *c) /* z */
 
 static void go(struct command *c)
 {
-	c->silent = true;
 	c->gdb->report_due = true;
-	gdb_resume(c->gdb);
+	int ret = gdb_resume(c->gdb);
+	c->silent = ret == 0;
+	if (ret < 0) {
+		c->gdb->report_due = false;
+		error(c, ERROR_VALUE);
+	}
 }
 
 /** vCPU gdb->cpu does @action, the others run. A step leaves them at rest, as gdb expects of a

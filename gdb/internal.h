@@ -134,8 +134,9 @@ void gdb_forget_session(struct gdb *gdb);
 
 /** Asks the machine to stop. */
 void gdb_interrupt(struct gdb *gdb);
-/** Lets go what gdb->cpus[].action says. */
-void gdb_resume(struct gdb *gdb);
+/** Lets go what gdb->cpus[].action says. 0; a negative errno: the engine cannot watch it so, and
+ * all rest. */
+int gdb_resume(struct gdb *gdb);
 /** Takes breakpoints away and lets everything go. */
 void gdb_release(struct gdb *gdb);
 /** Something may have come to rest. */

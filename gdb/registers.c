@@ -44,18 +44,25 @@ static struct reg *add(struct register_set *set, enum reg_feature feature, const
 	return reg;
 }
 
-/** @count registers NAME0, NAME1, ..., or with @suffix behind the number. */
-static void add_row(struct register_set *set, enum reg_feature feature, const char *name,
-		    const char *suffix, u32 first, u32 count, u32 bits, const char *type,
-		    const char *group, u8 component, u32 offset, u32 step)
+/* Registers NAMEn and so on, n from .first on, that lie in the XSAVE image at equal distances. */
+struct row {
+	enum reg_feature feature;
+	const char *name, *suffix; /* before and behind the number */
+	u32 first, count, bits;
+	const char *type;
+	u8 component;
+	u32 offset, step;
+};
+
+static void add_row(struct register_set *set, const struct row *row)
 {
-	for (u32 n = 0; n < count; n++) {
-		char full[16];
-		snprintf(full, sizeof(full), "%s%u%s", name, first + n, suffix);
-		struct reg *reg = add(set, feature, full, bits, type, group);
+	for (u32 n = 0; n < row->count; n++) {
+		char name[16];
+		snprintf(name, sizeof(name), "%s%u%s", row->name, row->first + n, row->suffix);
+		struct reg *reg = add(set, row->feature, name, row->bits, row->type, NULL);
 		reg->place = PLACE_XSAVE;
-		reg->component = component;
-		reg->offset = offset + n * step;
+		reg->component = row->component;
+		reg->offset = row->offset + n * row->step;
 	}
 }
 
@@ -128,7 +135,9 @@ static void add_x87(struct register_set *set)
 	    {"fioff", FX_FIP, 4}, {"foseg", FX_FDS, 2}, {"fooff", FX_FDP, 4}, {"fop", FX_FOP, 2},
 	};
 
-	add_row(set, FEATURE_CORE, "st", "", 0, 8, 80, "i387_ext", NULL, X87, FX_ST, 16);
+	static const struct row st = {FEATURE_CORE, "st", "", 0, 8, 80, "i387_ext", X87, FX_ST, 16};
+
+	add_row(set, &st);
 	for (u32 n = 0; n < ARRAY_SIZE(rows); n++) {
 		struct reg *reg = add(set, FEATURE_CORE, rows[n].name, 32, "int", "float");
 		reg->place = rows[n].offset == FX_FTW ? PLACE_FTAG : PLACE_XSAVE;
@@ -136,17 +145,6 @@ static void add_x87(struct register_set *set)
 		reg->offset = rows[n].offset;
 		reg->bytes = rows[n].bytes;
 	}
-}
-
-static void add_sse(struct register_set *set)
-{
-	u32 count = set->arch == GDB_ARCH_X86_64 ? 16 : 8;
-
-	add_row(set, FEATURE_SSE, "xmm", "", 0, count, 128, "vec128", NULL, SSE, FX_XMM, 16);
-	struct reg *mxcsr = add(set, FEATURE_SSE, "mxcsr", 32, "i386_mxcsr", "vector");
-	mxcsr->place = PLACE_XSAVE;
-	mxcsr->component = SSE;
-	mxcsr->offset = FX_MXCSR;
 }
 
 /* What the vCPUs have, from what they are told by CPUID. */
@@ -158,26 +156,28 @@ struct extensions {
 static void add_vectors(struct register_set *set, const struct extensions *has)
 {
 	bool wide = set->arch == GDB_ARCH_X86_64;
-	u32 low = wide ? 16 : 8;
+	u32 low = wide ? 16 : 8, upper = wide ? 16 : 0;
+	u32 at_upper = has->at[ZMM_UPPER];
+	const struct row sse = {FEATURE_SSE, "xmm", "", 0, low, 128, "vec128", SSE, FX_XMM, 16};
+	const struct row avx = {FEATURE_AVX, "ymm", "h",	  0, low, 128,
+				"uint128",   AVX,   has->at[AVX], 16};
+	const struct row avx512[] = {
+	    {FEATURE_AVX512, "xmm", "", 16, upper, 128, "vec128", ZMM_UPPER, at_upper, 64},
+	    {FEATURE_AVX512, "ymm", "h", 16, upper, 128, "uint128", ZMM_UPPER, at_upper + 16, 64},
+	    {FEATURE_AVX512, "k", "", 0, 8, 64, "uint64", OPMASK, has->at[OPMASK], 8},
+	    {FEATURE_AVX512, "zmm", "h", 0, low, 256, "v2ui128", ZMM_HIGH, has->at[ZMM_HIGH], 32},
+	    {FEATURE_AVX512, "zmm", "h", 16, upper, 256, "v2ui128", ZMM_UPPER, at_upper + 32, 64},
+	};
 
-	if (!has->avx)
-		return;
-	add_row(set, FEATURE_AVX, "ymm", "h", 0, low, 128, "uint128", NULL, AVX, has->at[AVX], 16);
-	if (!has->avx512)
-		return;
-	if (wide) {
-		u32 upper = has->at[ZMM_UPPER];
-		add_row(set, FEATURE_AVX512, "xmm", "", 16, 16, 128, "vec128", NULL, ZMM_UPPER,
-			upper, 64);
-		add_row(set, FEATURE_AVX512, "ymm", "h", 16, 16, 128, "uint128", NULL, ZMM_UPPER,
-			upper + 16, 64);
-	}
-	add_row(set, FEATURE_AVX512, "k", "", 0, 8, 64, "uint64", NULL, OPMASK, has->at[OPMASK], 8);
-	add_row(set, FEATURE_AVX512, "zmm", "h", 0, low, 256, "v2ui128", NULL, ZMM_HIGH,
-		has->at[ZMM_HIGH], 32);
-	if (wide)
-		add_row(set, FEATURE_AVX512, "zmm", "h", 16, 16, 256, "v2ui128", NULL, ZMM_UPPER,
-			has->at[ZMM_UPPER] + 32, 64);
+	add_row(set, &sse);
+	struct reg *mxcsr = add(set, FEATURE_SSE, "mxcsr", 32, "i386_mxcsr", "vector");
+	mxcsr->place = PLACE_XSAVE;
+	mxcsr->component = SSE;
+	mxcsr->offset = FX_MXCSR;
+	if (has->avx)
+		add_row(set, &avx);
+	for (u32 n = 0; has->avx512 && n < ARRAY_SIZE(avx512); n++)
+		add_row(set, &avx512[n]);
 }
 
 static void add_system(struct register_set *set)
@@ -236,7 +236,7 @@ static struct extensions find_extensions(const struct kvm_cpuid2 *cpuid)
 	}
 	/* SDM 1 13.1: with an offset of 0 the processor does not have it, whatever it says. */
 	has.avx &= has.at[AVX] != 0;
-	has.avx512 &= has.at[OPMASK] && has.at[ZMM_HIGH] && has.at[ZMM_UPPER];
+	has.avx512 &= has.avx && has.at[OPMASK] && has.at[ZMM_HIGH] && has.at[ZMM_UPPER];
 	return has;
 }
 
@@ -256,7 +256,6 @@ int registers_create(struct gdb *gdb)
 	add_general(set);
 	add_segments(set);
 	add_x87(set);
-	add_sse(set);
 	add_vectors(set, &has);
 	add_system(set);
 	/* No engine's image may be shorter than what the list reads of it. */

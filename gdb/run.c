@@ -207,18 +207,20 @@ static bool has_kept_stop(struct gdb *gdb)
 	return found;
 }
 
-static void tell_engine(struct gdb *gdb, u32 cpu)
+static int tell_engine(struct gdb *gdb, u32 cpu)
 {
 	const struct gdb_machine *m = &gdb->machine;
 	struct kvm_guest_debug debug = debug_of(gdb, cpu);
 
 	if (!debug.control && !gdb->cpus[cpu].control)
-		return;
-	if (m->engine->vcpu_set_guest_debug(m->cpus[cpu], &debug) == 0)
+		return 0;
+	int ret = m->engine->vcpu_set_guest_debug(m->cpus[cpu], &debug);
+	if (ret == 0)
 		gdb->cpus[cpu].control = debug.control;
+	return ret;
 }
 
-void gdb_resume(struct gdb *gdb)
+int gdb_resume(struct gdb *gdb)
 {
 	const struct gdb_machine *m = &gdb->machine;
 	u64 going = 0;
@@ -226,20 +228,23 @@ void gdb_resume(struct gdb *gdb)
 	if (gdb->dead) {
 		gdb->looking = false;
 		loop_stop(gdb->loop);
-		return;
+		return 0;
 	}
 	if (has_kept_stop(gdb)) {
 		choose_stop(gdb);
 		report(gdb);
-		return;
+		return 0;
 	}
 	for (u32 n = 0; n < m->cpu_count; n++) {
-		tell_engine(gdb, n);
+		int ret = tell_engine(gdb, n);
+		if (ret < 0)
+			return ret;
 		if (gdb->cpus[n].action != CPU_HOLD)
 			going |= BIT(n);
 	}
 	gdb->state = GDB_RUNNING;
 	m->ops->resume(m->opaque, going);
+	return 0;
 }
 
 void gdb_release(struct gdb *gdb)
