@@ -57,13 +57,15 @@ static const struct engine *engine;
 
 #define LOAD(b, name) load(b, name, name##_end)
 
-static int setup(void **state)
+static int setup_machine(void **state, bool irqchip)
 {
 	static struct bench b;
 	struct error err = {0};
 	b.ram = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_ptr_not_equal(b.ram, MAP_FAILED);
 	assert_int_equal(engine->vm_create(&b.vm, &err), 0);
+	if (irqchip)
+		assert_int_equal(engine->vm_create_irqchip(b.vm), 0);
 	struct kvm_userspace_memory_region region = {
 	    .memory_size = RAM_BYTES,
 	    .userspace_addr = (uintptr_t)b.ram,
@@ -73,6 +75,16 @@ static int setup(void **state)
 	*state = &b;
 	alarm(SECONDS);
 	return 0;
+}
+
+static int setup(void **state)
+{
+	return setup_machine(state, false);
+}
+
+static int setup_irqchip(void **state)
+{
+	return setup_machine(state, true);
 }
 
 static int teardown(void **state)
@@ -311,6 +323,30 @@ static void test_step_holds_interrupts_back(void **state)
 	assert_int_equal(get_regs(b).rdx, 0x55);
 }
 
+GUEST(guest_halt, "nop; hlt; inc bx; inc bx; out 0xf1, al; cli; hlt");
+
+/* HLT is done when the vCPU halts; the next step is the instruction behind, once something wakes
+ * it, also if that is held back. */
+static void test_step_over_halt(void **state)
+{
+	struct bench *b = *state;
+
+	if (!(engine->vm_check_extension(b->vm, KVM_CAP_SET_GUEST_DEBUG2) & KVM_GUESTDBG_BLOCKIRQ))
+		skip();
+	LOAD(b, guest_halt);
+	put_handler(b, 2, handler_eoi, handler_eoi_end);
+	assert_int_equal(debug(b, STEP | KVM_GUESTDBG_BLOCKIRQ, 0, 0), 0);
+	step_to(b, CODE + 1);
+	step_to(b, CODE + 2);
+	assert_int_equal(engine->vcpu_nmi(b->vcpu), 0);
+	step_to(b, CODE + 3);
+	assert_int_equal(get_regs(b).rdx, 0);
+	assert_int_equal(debug(b, 0, 0, 0), 0);
+	run_to(b, KVM_EXIT_IO);
+	assert_int_equal(get_regs(b).rdx, 0x55);
+	assert_int_equal(get_regs(b).rbx, 2);
+}
+
 /* ---- hardware breakpoints ---- */
 
 /* BP on the INC at 4, in the middle of what would be one block */
@@ -341,6 +377,25 @@ static void test_execution_breakpoint(void **state)
 	assert_int_equal(debug(b, 0, 0, 0), 0);
 	run_to(b, KVM_EXIT_HLT);
 	assert_int_equal(get_regs(b).rbx, 3);
+}
+
+GUEST(guest_shadow, "sti; nop; inc bx; hlt");
+
+/* On an instruction that is translated alone: STI comes before it. */
+static void test_breakpoint_in_shadow(void **state)
+{
+	struct bench *b = *state;
+
+	if (no_breakpoints())
+		skip();
+	LOAD(b, guest_shadow);
+	assert_int_equal(debug(b, HARD_BP, CODE + 1, ON_EXEC), 0);
+	stop_at(b, EXC_DB, CODE + 1, 1);
+	assert_int_equal(debug(b, STEP, 0, 0), 0);
+	step_to(b, CODE + 2);
+	assert_int_equal(debug(b, HARD_BP, CODE + 1, ON_EXEC), 0);
+	run_to(b, KVM_EXIT_HLT);
+	assert_int_equal(get_regs(b).rbx, 1);
 }
 
 GUEST(guest_data, "mov di, 0x3000;"			  /* 0 */
@@ -454,12 +509,20 @@ static void test_refused(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(test_software_breakpoint),  TEST(test_breakpoint_in_known_code),
-	    TEST(test_guests_own_int3),	     TEST(test_single_step),
-	    TEST(test_step_into_fault),	     TEST(test_step_holds_interrupts_back),
-	    TEST(test_execution_breakpoint), TEST(test_write_watchpoint),
-	    TEST(test_access_watchpoint),    TEST(test_guests_own_trap_flag),
-	    TEST(test_guests_own_registers), TEST(test_refused),
+	    TEST(test_software_breakpoint),
+	    TEST(test_breakpoint_in_known_code),
+	    TEST(test_guests_own_int3),
+	    TEST(test_single_step),
+	    TEST(test_step_into_fault),
+	    TEST(test_step_holds_interrupts_back),
+	    TEST(test_execution_breakpoint),
+	    TEST(test_breakpoint_in_shadow),
+	    cmocka_unit_test_setup_teardown(test_step_over_halt, setup_irqchip, teardown),
+	    TEST(test_write_watchpoint),
+	    TEST(test_access_watchpoint),
+	    TEST(test_guests_own_trap_flag),
+	    TEST(test_guests_own_registers),
+	    TEST(test_refused),
 	};
 	int failed = 0, ran = 0;
 
