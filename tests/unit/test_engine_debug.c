@@ -426,6 +426,23 @@ static void test_write_watchpoint(void **state)
 	assert_int_equal(get_regs(b).rcx, 0);
 }
 
+GUEST(guest_store, "1: mov [0x3000], ax; inc ax; out 0xf1, al; jmp 1b");
+
+/* The page is known to the TLB already. */
+static void test_watchpoint_on_used_memory(void **state)
+{
+	struct bench *b = *state;
+
+	if (no_breakpoints())
+		skip();
+	LOAD(b, guest_store);
+	for (int n = 0; n < 5; n++)
+		run_to(b, KVM_EXIT_IO);
+	assert_int_equal(debug(b, HARD_BP, DATA, ON_WRITE_WORD), 0);
+	stop_at(b, EXC_DB, CODE + 3, 1);
+	assert_int_equal(b->ram[DATA], 5);
+}
+
 static void test_access_watchpoint(void **state)
 {
 	struct bench *b = *state;
@@ -519,6 +536,7 @@ int main(int argc, char **argv)
 	    TEST(test_breakpoint_in_shadow),
 	    cmocka_unit_test_setup_teardown(test_step_over_halt, setup_irqchip, teardown),
 	    TEST(test_write_watchpoint),
+	    TEST(test_watchpoint_on_used_memory),
 	    TEST(test_access_watchpoint),
 	    TEST(test_guests_own_trap_flag),
 	    TEST(test_guests_own_registers),
