@@ -4,6 +4,8 @@
  */
 #include "gdb/registers.h"
 
+#include <string.h>
+
 static const char *const feature_names[FEATURE_COUNT] = {
     [FEATURE_CORE] = "org.gnu.gdb.i386.core",	      [FEATURE_SSE] = "org.gnu.gdb.i386.sse",
     [FEATURE_AVX] = "org.gnu.gdb.i386.avx",	      [FEATURE_AVX512] = "org.gnu.gdb.i386.avx512",
@@ -16,86 +18,94 @@ static const char *const architectures[] = {
     [GDB_ARCH_I8086] = "i8086",
 };
 
-struct field {
-	const char *name;
-	u8 start, end;
-};
-
+/* A register of flags: names by bit, wider fields have theirs at each. */
 struct flags {
-	u8 feature;
+	enum reg_feature feature;
 	u8 bytes;
 	const char *id;
-	struct field fields[24]; /* an empty name ends */
+	const char *bits[32];
 };
 
-#define BITFIELD(name, bit)                                                                        \
-	{                                                                                          \
-		name, bit, bit                                                                     \
-	}
-
-/* SDM 3A 2.3, 2.5, 2.2.1; 1 10.2.3 */
+/* SDM 1 3.4.3, 10.2.3; 3A 2.5, 2.2.1 */
 static const struct flags flag_types[] = {
-    {FEATURE_CORE,
-     4,
-     "i386_eflags",
-     {BITFIELD("CF", 0),
-      BITFIELD("", 1),
-      BITFIELD("PF", 2),
-      BITFIELD("AF", 4),
-      BITFIELD("ZF", 6),
-      BITFIELD("SF", 7),
-      BITFIELD("TF", 8),
-      BITFIELD("IF", 9),
-      BITFIELD("DF", 10),
-      BITFIELD("OF", 11),
-      {"IOPL", 12, 13},
-      BITFIELD("NT", 14),
-      BITFIELD("RF", 16),
-      BITFIELD("VM", 17),
-      BITFIELD("AC", 18),
-      BITFIELD("VIF", 19),
-      BITFIELD("VIP", 20),
-      BITFIELD("ID", 21)}},
-    {FEATURE_SSE,
-     4,
-     "i386_mxcsr",
-     {BITFIELD("IE", 0),
-      BITFIELD("DE", 1),
-      BITFIELD("ZE", 2),
-      BITFIELD("OE", 3),
-      BITFIELD("UE", 4),
-      BITFIELD("PE", 5),
-      BITFIELD("DAZ", 6),
-      BITFIELD("IM", 7),
-      BITFIELD("DM", 8),
-      BITFIELD("ZM", 9),
-      BITFIELD("OM", 10),
-      BITFIELD("UM", 11),
-      BITFIELD("PM", 12),
-      {"RC", 13, 14},
-      BITFIELD("FZ", 15)}},
-    {FEATURE_SYSTEM,
-     8,
-     "x86_cr0",
-     {BITFIELD("PE", 0), BITFIELD("MP", 1), BITFIELD("EM", 2), BITFIELD("TS", 3), BITFIELD("ET", 4),
-      BITFIELD("NE", 5), BITFIELD("WP", 16), BITFIELD("AM", 18), BITFIELD("NW", 29),
-      BITFIELD("CD", 30), BITFIELD("PG", 31)}},
-    {FEATURE_SYSTEM,
-     8,
-     "x86_cr4",
-     {BITFIELD("VME", 0),	BITFIELD("PVI", 1),	    BITFIELD("TSD", 2),
-      BITFIELD("DE", 3),	BITFIELD("PSE", 4),	    BITFIELD("PAE", 5),
-      BITFIELD("MCE", 6),	BITFIELD("PGE", 7),	    BITFIELD("PCE", 8),
-      BITFIELD("OSFXSR", 9),	BITFIELD("OSXMMEXCPT", 10), BITFIELD("UMIP", 11),
-      BITFIELD("LA57", 12),	BITFIELD("VMXE", 13),	    BITFIELD("SMXE", 14),
-      BITFIELD("FSGSBASE", 16), BITFIELD("PCIDE", 17),	    BITFIELD("OSXSAVE", 18),
-      BITFIELD("SMEP", 20),	BITFIELD("SMAP", 21),	    BITFIELD("PKE", 22),
-      BITFIELD("CET", 23)}},
-    {FEATURE_SYSTEM,
-     8,
-     "x86_efer",
-     {BITFIELD("SCE", 0), BITFIELD("LME", 8), BITFIELD("LMA", 10), BITFIELD("NXE", 11),
-      BITFIELD("SVME", 12)}},
+    {
+	.feature = FEATURE_CORE,
+	.bytes = 4,
+	.id = "i386_eflags",
+	.bits = {[0] = "CF",
+		 [1] = "",
+		 [2] = "PF",
+		 [4] = "AF",
+		 [6] = "ZF",
+		 [7] = "SF",
+		 [8] = "TF",
+		 [9] = "IF",
+		 [10] = "DF",
+		 [11] = "OF",
+		 [12] = "IOPL",
+		 [13] = "IOPL",
+		 [14] = "NT",
+		 [16] = "RF",
+		 [17] = "VM",
+		 [18] = "AC",
+		 [19] = "VIF",
+		 [20] = "VIP",
+		 [21] = "ID"},
+    },
+    {
+	.feature = FEATURE_SSE,
+	.bytes = 4,
+	.id = "i386_mxcsr",
+	.bits = {[0] = "IE",
+		 [1] = "DE",
+		 [2] = "ZE",
+		 [3] = "OE",
+		 [4] = "UE",
+		 [5] = "PE",
+		 [6] = "DAZ",
+		 [7] = "IM",
+		 [8] = "DM",
+		 [9] = "ZM",
+		 [10] = "OM",
+		 [11] = "UM",
+		 [12] = "PM",
+		 [13] = "RC",
+		 [14] = "RC",
+		 [15] = "FZ"},
+    },
+    {
+	.feature = FEATURE_SYSTEM,
+	.bytes = 8,
+	.id = "x86_cr0",
+	.bits = {[0] = "PE",
+		 [1] = "MP",
+		 [2] = "EM",
+		 [3] = "TS",
+		 [4] = "ET",
+		 [5] = "NE",
+		 [16] = "WP",
+		 [18] = "AM",
+		 [29] = "NW",
+		 [30] = "CD",
+		 [31] = "PG"},
+    },
+    {
+	.feature = FEATURE_SYSTEM,
+	.bytes = 8,
+	.id = "x86_cr4",
+	.bits =
+	    {[0] = "VME",	  [1] = "PVI",	  [2] = "TSD",	    [3] = "DE",	   [4] = "PSE",
+	     [5] = "PAE",	  [6] = "MCE",	  [7] = "PGE",	    [8] = "PCE",   [9] = "OSFXSR",
+	     [10] = "OSXMMEXCPT", [11] = "UMIP",  [12] = "LA57",    [13] = "VMXE", [14] = "SMXE",
+	     [16] = "FSGSBASE",	  [17] = "PCIDE", [18] = "OSXSAVE", [20] = "SMEP", [21] = "SMAP",
+	     [22] = "PKE",	  [23] = "CET"},
+    },
+    {
+	.feature = FEATURE_SYSTEM,
+	.bytes = 8,
+	.id = "x86_efer",
+	.bits = {[0] = "SCE", [8] = "LME", [10] = "LMA", [11] = "NXE", [12] = "SVME"},
+    },
 };
 
 static const char vec128[] = "<vector id=\"v4f\" type=\"ieee_single\" count=\"4\"/>"
@@ -117,9 +127,16 @@ static const char vec128[] = "<vector id=\"v4f\" type=\"ieee_single\" count=\"4\
 static void write_flags(const struct flags *type, struct text *out)
 {
 	text_add(out, "<flags id=\"%s\" size=\"%u\">", type->id, type->bytes);
-	for (const struct field *f = type->fields; f->name; f++)
-		text_add(out, "<field name=\"%s\" start=\"%u\" end=\"%u\"/>", f->name, f->start,
-			 f->end);
+	for (u32 n = 0, end; n < ARRAY_SIZE(type->bits); n = end) {
+		const char *name = type->bits[n];
+		end = n + 1;
+		if (!name)
+			continue;
+		while (end < ARRAY_SIZE(type->bits) && type->bits[end] &&
+		       !strcmp(type->bits[end], name))
+			end++;
+		text_add(out, "<field name=\"%s\" start=\"%u\" end=\"%u\"/>", name, n, end - 1);
+	}
 	text_add(out, "</flags>\n");
 }
 

@@ -91,6 +91,13 @@ static void split(char *text, const char **host, const char **port)
 	}
 }
 
+static bool is_port(const char *text)
+{
+	size_t digits = strspn(text, "0123456789");
+
+	return digits && digits <= 5 && !text[digits] && atoi(text) <= UINT16_MAX;
+}
+
 /** The port that was bound, which differs from what was asked for if that was 0. */
 static u32 bound_port(int fd)
 {
@@ -117,6 +124,9 @@ static int listen_tcp(struct gdb *gdb, struct error *err)
 
 	strcpy(text, gdb->config.address + strlen(TCP));
 	split(text, &host, &port);
+	if (!is_port(port))
+		return error_set(err, EINVAL, "gdb: '%s' is no TCP port; they go from 0 to %u",
+				 port, UINT16_MAX);
 	int ret = getaddrinfo(host, port, &hints, &found);
 	if (ret)
 		return error_set(err, EINVAL, "gdb: cannot listen at '%s': %s", gdb->config.address,
