@@ -95,7 +95,6 @@ struct slow_op {
 
 struct translator {
 	struct emitter e;
-	const struct code_source *source;
 	struct soft_vcpu *v;
 	struct block *block;
 	u32 mode; /* and index: at the current instruction; the block's own until STAC or CLAC */
@@ -112,6 +111,7 @@ struct translator {
 	struct decoded insns[BLOCK_INSNS_MAX];
 	u16 live_after[BLOCK_INSNS_MAX];
 	struct place places[BLOCK_INSNS_MAX][PLACES_MAX];
+	u8 place_count[BLOCK_INSNS_MAX];
 	struct group groups[GROUP_SLOTS];
 	u32 group_count;
 	u8 r14_group;  /* group whose lowest byte's hva is in r14, or GROUP_NONE */
@@ -133,8 +133,8 @@ struct translator {
 	struct {
 		u8 *site;
 		u32 insn;
-		s32 undo; /* for RSP, should the target turn out to be non-canonical */
 		const u8 *stub;
+		bool compared; /* behind the comparison with an entry: a kick makes all miss */
 	} miss[2 * BLOCK_EXITS_MAX + 4]; /* jump-cache misses */
 	u32 miss_count;
 	struct insn_map map[7 * BLOCK_INSNS_MAX + 1];
@@ -211,12 +211,6 @@ void emit_lea(struct translator *t, const struct decoded *d);
 void emit_op(struct translator *t, const struct decoded *d);
 /** The same through @stub, which is called if it @returns. */
 void emit_op_by(struct translator *t, const struct decoded *d, const u8 *stub, bool returns);
-
-/** Host register of guest @g, or REG_NONE if it lives in memory. */
-static inline int host_reg(int g)
-{
-	return g == RSP ? HOST_RSP : g >= R13 ? REG_NONE : g;
-}
 
 /** Guest @g into host register @dst. */
 static inline void e_get_guest(struct emitter *e, int w, int dst, int g)
