@@ -69,12 +69,13 @@ struct vmcs_controls {
 	u32 pin, primary, secondary, exit, entry;
 	bool vpid; /* and INVVPID of a single context */
 	bool ept_large;
-	bool preemption_timer;
+	u32 preemption_timer; /* ticks after which the guest is left; 0: the timer is off */
 };
 
 extern struct vmcs_controls vmcs_controls;
 
-int vmcs_setup_controls(void);
+/* @slice_us: see module.c. */
+int vmcs_setup_controls(unsigned int slice_us);
 void vmcs_cpu_init(int cpu);
 struct vmcs *vmcs_alloc(int node);
 int vmcs_place_init(struct vmcs_place *place);

@@ -70,6 +70,8 @@ static void init_controls(struct vcpu *v)
 	vmcs_write(SECONDARY_VM_EXEC_CONTROL, c->secondary);
 	vmcs_write(VM_EXIT_CONTROLS, c->exit);
 	vmcs_write(VM_ENTRY_CONTROLS, c->entry);
+	if (c->preemption_timer)
+		vmcs_write(VMX_PREEMPTION_TIMER_VALUE, c->preemption_timer);
 	vmcs_write(EPT_POINTER, v->vm->eptp);
 	if (v->vpid)
 		vmcs_write(VIRTUAL_PROCESSOR_ID, v->vpid);

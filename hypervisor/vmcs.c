@@ -8,6 +8,7 @@
 #include <linux/smp.h>
 #include <linux/string.h>
 #include <asm/msr.h>
+#include <asm/tsc.h>
 
 #include "guise.h"
 #include "vmcs.h"
@@ -65,7 +66,21 @@ static int __init setup_ept(void)
 	return 0;
 }
 
-int __init vmcs_setup_controls(void)
+/* The preemption timer counts TSC ticks, shifted (SDM 3C 25.5.1, A.6). */
+static void __init setup_preemption_timer(unsigned int slice_us)
+{
+	u64 misc, may;
+
+	rdmsrl(MSR_IA32_VMX_TRUE_PINBASED_CTLS, may);
+	if (!slice_us || !((may >> 32) & PIN_BASED_VMX_PREEMPTION_TIMER))
+		return;
+	rdmsrl(MSR_IA32_VMX_MISC, misc);
+	vmcs_controls.preemption_timer =
+		clamp_t(u64, ((u64)slice_us * tsc_khz / 1000) >> (misc & 0x1f), 1, U32_MAX);
+	vmcs_controls.pin |= PIN_BASED_VMX_PREEMPTION_TIMER;
+}
+
+int __init vmcs_setup_controls(unsigned int slice_us)
 {
 	struct vmcs_controls *c = &vmcs_controls;
 	u64 basic, secondary;
@@ -110,6 +125,7 @@ int __init vmcs_setup_controls(void)
 			  0);
 	if (!c->secondary || !c->pin || !c->exit || !c->entry)
 		return -EOPNOTSUPP;
+	setup_preemption_timer(slice_us);
 	return setup_ept();
 }
 

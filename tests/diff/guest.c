@@ -186,7 +186,7 @@ int guest_init(void)
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (ram == MAP_FAILED)
 		return -errno;
-	int r = engine->vm_create(&vm, &err);
+	int r = engine->vm_create(NULL, &vm, &err);
 	if (r < 0) {
 		fprintf(stderr, "%s\n", err.text);
 		return r;
