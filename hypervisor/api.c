@@ -12,6 +12,7 @@
 
 #include "guise.h"
 #include "vmcs.h"
+#include "engine/soft/irqchip/irqchip.h"
 
 #define API_VERSION 12
 #define RUN_PAGES   2 /* struct kvm_run, and what it points to for ports */
@@ -35,6 +36,13 @@ static const struct {
 	{KVM_CAP_XCRS, 1},
 	{KVM_CAP_USER_NMI, 1},
 	{KVM_CAP_IMMEDIATE_EXIT, 1},
+	{KVM_CAP_READONLY_MEM, 1},
+	{KVM_CAP_IRQCHIP, 1},
+	{KVM_CAP_PIT2, 1},
+	{KVM_CAP_PIT_STATE2, 1},
+	{KVM_CAP_SIGNAL_MSI, 1},
+	{KVM_CAP_TSC_DEADLINE_TIMER, 1},
+	{KVM_CAP_ADJUST_CLOCK, 1},
 	/* Nothing to set: real mode runs as it is. The ioctls are taken and do nothing. */
 	{KVM_CAP_SET_TSS_ADDR, 1},
 	{KVM_CAP_SET_IDENTITY_MAP_ADDR, 1},
@@ -150,12 +158,22 @@ static int interrupt(struct vcpu *v, void __user *user)
 
 	if (copy_from_user(&irq, user, sizeof(irq)))
 		return -EFAULT;
+	if (v->chip.lapic)
+		return -ENXIO;
 	if (irq.irq > 255)
 		return -EINVAL;
 	if (v->events.irq >= 0)
 		return -EEXIST;
 	v->events.irq = irq.irq;
 	return 0;
+}
+
+static void nmi(struct vcpu *v)
+{
+	if (v->chip.lapic)
+		lapic_nmi_line(&v->chip);
+	else
+		v->chip.events.nmi = 1;
 }
 
 static int set_mp_state(struct vcpu *v, void __user *user)
@@ -165,7 +183,8 @@ static int set_mp_state(struct vcpu *v, void __user *user)
 	if (copy_from_user(&state, user, sizeof(state)))
 		return -EFAULT;
 	/* Without an APIC there is nothing else to be (api.rst 4.39). */
-	if (state.mp_state != KVM_MP_STATE_RUNNABLE)
+	if (state.mp_state > KVM_MP_STATE_HALTED ||
+	    (!v->chip.lapic && state.mp_state != KVM_MP_STATE_RUNNABLE))
 		return -EINVAL;
 	v->mp_state = state.mp_state;
 	return 0;
@@ -266,8 +285,12 @@ static long vcpu_command(struct vcpu *v, unsigned int command, void __user *user
 	case KVM_INTERRUPT:
 		return interrupt(v, user);
 	case KVM_NMI:
-		v->events.nmi_pending = true;
+		nmi(v);
 		return 0;
+	case KVM_GET_LAPIC:
+		return GET(struct kvm_lapic_state, lapic_get(&v->chip, &state));
+	case KVM_SET_LAPIC:
+		return SET(struct kvm_lapic_state, lapic_set(&v->chip, &state));
 	case KVM_TRANSLATE:
 		return translate(v, user);
 	case KVM_SET_SIGNAL_MASK:
@@ -371,6 +394,45 @@ out:
 	return ret;
 }
 
+static int create_chips(struct vm *vm)
+{
+	int ret;
+
+	mutex_lock(&vm->lock);
+	ret = chips_create(vm);
+	mutex_unlock(&vm->lock);
+	return ret;
+}
+
+static int get_irqchip(struct vm *vm, void __user *user)
+{
+	struct kvm_irqchip state;
+	int ret;
+
+	if (copy_from_user(&state, user, sizeof(state)))
+		return -EFAULT;
+	memset(&state.chip, 0, sizeof(state.chip));
+	ret = irqchip_get(&vm->chips, &state);
+	if (!ret && copy_to_user(user, &state, sizeof(state)))
+		ret = -EFAULT;
+	return ret;
+}
+
+static int get_clock(struct vm *vm, struct kvm_clock_data *clock)
+{
+	memset(clock, 0, sizeof(*clock));
+	clock->clock = clock_now() + READ_ONCE(vm->clock_offset);
+	return 0;
+}
+
+static int set_clock(struct vm *vm, const struct kvm_clock_data *clock)
+{
+	if (clock->flags & ~(KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC))
+		return -EINVAL;
+	WRITE_ONCE(vm->clock_offset, clock->clock - clock_now());
+	return 0;
+}
+
 static long vm_ioctl(struct file *file, unsigned int command, unsigned long argument)
 {
 	struct vm *vm = file->private_data;
@@ -387,6 +449,26 @@ static long vm_ioctl(struct file *file, unsigned int command, unsigned long argu
 		return SET(struct kvm_userspace_memory_region, vm_set_memory(vm, &state));
 	case KVM_SET_TSS_ADDR:
 		return 0;
+	case KVM_CREATE_IRQCHIP:
+		return create_chips(vm);
+	case KVM_CREATE_PIT2:
+		return SET(struct kvm_pit_config, chips_create_pit(vm, &state));
+	case KVM_IRQ_LINE:
+		return SET(struct kvm_irq_level, irqchip_line(&vm->chips, state.irq, !!state.level));
+	case KVM_SIGNAL_MSI:
+		return SET(struct kvm_msi, irqchip_msi(&vm->chips, &state));
+	case KVM_GET_IRQCHIP:
+		return get_irqchip(vm, user);
+	case KVM_SET_IRQCHIP:
+		return SET(struct kvm_irqchip, irqchip_set(&vm->chips, &state));
+	case KVM_GET_PIT2:
+		return GET(struct kvm_pit_state2, pit_get(&vm->chips, &state));
+	case KVM_SET_PIT2:
+		return SET(struct kvm_pit_state2, pit_set(&vm->chips, &state));
+	case KVM_GET_CLOCK:
+		return GET(struct kvm_clock_data, get_clock(vm, &state));
+	case KVM_SET_CLOCK:
+		return SET(struct kvm_clock_data, set_clock(vm, &state));
 	case KVM_SET_IDENTITY_MAP_ADDR:
 		return SET(u64, 0);
 	default:

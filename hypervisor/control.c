@@ -14,6 +14,7 @@
 
 #include "guise.h"
 #include "vmcs.h"
+#include "engine/soft/irqchip/irqchip.h"
 
 #define CR0_GUEST                                                                                  \
 	(X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_WP | X86_CR0_AM | X86_CR0_PG)
@@ -215,13 +216,17 @@ static int mov_to_cr8(struct vcpu *v, u64 value)
 		return 1;
 	}
 	vcpu_skip(v);
+	if (v->chip.lapic) {
+		lapic_set_tpr(&v->chip, value);
+		return 1;
+	}
 	/* Without an APIC here the priority is the owner's; it is told of what may let an interrupt in. */
-	if (value < v->cr8) {
-		v->cr8 = value;
+	if (value < v->chip.cr8) {
+		v->chip.cr8 = value;
 		v->run->exit_reason = KVM_EXIT_SET_TPR;
 		return 0;
 	}
-	v->cr8 = value;
+	v->chip.cr8 = value;
 	return 1;
 }
 
@@ -246,7 +251,7 @@ int exit_cr(struct vcpu *v)
 	case 1: /* MOV from CR */
 		if (cr != 8)
 			break;
-		vcpu_set_register(v, number, v->cr8);
+		vcpu_set_register(v, number, lapic_get_tpr(&v->chip));
 		vcpu_skip(v);
 		return 1;
 	case 3: /* LMSW: bits 3:0, and PE is not cleared by it */

@@ -26,7 +26,12 @@
 #define EPT_LARGE   BIT_ULL(7)
 #define EPT_ADDRESS GENMASK_ULL(51, 12)
 /* Write-back, whatever the guest's PAT says: RAM is coherent, and no device does DMA behind the caches' back. */
-#define EPT_LEAF (EPT_RWX | (u64)VMX_EPTP_MT_WB << VMX_EPT_MT_EPTE_SHIFT | VMX_EPT_IPAT_BIT)
+#define EPT_LEAF ((u64)VMX_EPTP_MT_WB << VMX_EPT_MT_EPTE_SHIFT | VMX_EPT_IPAT_BIT)
+
+static u64 rights(const struct memory_slot *slot)
+{
+	return slot->flags & KVM_MEM_READONLY ? EPT_RWX & ~VMX_EPT_WRITABLE_MASK : EPT_RWX;
+}
 
 /* Bytes that an entry of a level covers; level 1 has the leaves of 4 KiB. */
 static u64 level_bytes(int level)
@@ -149,7 +154,7 @@ static int map_large(struct vm *vm, const struct memory_slot *slot, u64 gpa)
 	}
 	if (page_to_phys(pages[0]) & (bytes - 1))
 		goto not_one_piece;
-	WRITE_ONCE(*entry, page_to_phys(pages[0]) | EPT_LEAF | EPT_LARGE);
+	WRITE_ONCE(*entry, page_to_phys(pages[0]) | rights(slot) | EPT_LEAF | EPT_LARGE);
 	ret = 0;
 	goto out;
 
@@ -175,7 +180,7 @@ static int map_small(struct vm *vm, const struct memory_slot *slot, u64 gpa)
 	ret = pin(vm, slot->hva + ((gpa & PAGE_MASK) - slot->gpa), &page, 1);
 	if (ret)
 		return ret;
-	WRITE_ONCE(*entry, page_to_phys(page) | EPT_LEAF);
+	WRITE_ONCE(*entry, page_to_phys(page) | rights(slot) | EPT_LEAF);
 	return 0;
 }
 

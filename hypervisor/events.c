@@ -11,12 +11,14 @@
 
 #include "guise.h"
 #include "vmcs.h"
+#include "engine/soft/irqchip/irqchip.h"
 
 #define TYPE(info) ((info) & INTR_INFO_INTR_TYPE_MASK)
 
 void events_init(struct vcpu *v)
 {
 	memset(&v->events, 0, sizeof(v->events));
+	v->chip.events.nmi = 0;
 	v->events.irq = -1;
 }
 
@@ -124,22 +126,26 @@ static void choose(struct vcpu *v)
 {
 	struct events *e = &v->events;
 	u32 blocked = vmcs_read(GUEST_INTERRUPTIBILITY_INFO);
-	bool irq_wanted = e->irq >= 0;
 
-	if (!e->current_event.valid && e->nmi_pending &&
+	v->chip.events.nmi_masked = blocked & GUEST_INTR_STATE_NMI;
+	if (!e->current_event.valid && v->chip.events.nmi &&
 	    !(blocked & (GUEST_INTR_STATE_NMI | SHADOW))) {
-		e->nmi_pending = false;
+		__atomic_fetch_sub(&v->chip.events.nmi, 1, __ATOMIC_SEQ_CST);
 		begin(v, INTR_TYPE_NMI_INTR, X86_TRAP_NMI);
 	}
-	if (!e->current_event.valid && irq_wanted && !(blocked & SHADOW) &&
+	if (!e->current_event.valid && !(blocked & SHADOW) &&
 	    (vmcs_read(GUEST_RFLAGS) & X86_EFLAGS_IF)) {
-		begin(v, INTR_TYPE_EXT_INTR, e->irq);
+		int vector = e->irq;
+
 		e->irq = -1;
-		irq_wanted = false;
+		if (vector < 0 && irqchip_pending(&v->chip))
+			vector = irqchip_acknowledge(&v->chip);
+		if (vector >= 0)
+			begin(v, INTR_TYPE_EXT_INTR, vector);
 	}
-	window(CPU_BASED_NMI_WINDOW_EXITING, e->nmi_pending);
-	window(CPU_BASED_INTR_WINDOW_EXITING,
-	       irq_wanted || READ_ONCE(v->run->request_interrupt_window));
+	window(CPU_BASED_NMI_WINDOW_EXITING, v->chip.events.nmi);
+	window(CPU_BASED_INTR_WINDOW_EXITING, e->irq >= 0 || irqchip_pending(&v->chip) ||
+						  READ_ONCE(v->run->request_interrupt_window));
 }
 
 static int shutdown(struct vcpu *v)
@@ -162,7 +168,7 @@ int events_inject(struct vcpu *v)
 		/* An interrupt that was on its way is behind the exception now: it waits for the handler's IRET. */
 		if (e->current_event.valid) {
 			if (e->current_event.type == INTR_TYPE_NMI_INTR >> 8)
-				e->nmi_pending = true;
+				v->chip.events.nmi = 1;
 			else if (e->irq < 0)
 				e->irq = e->current_event.vector;
 		}

@@ -14,6 +14,7 @@
 
 #include "guise.h"
 #include "vmcs.h"
+#include "engine/soft/irqchip/irqchip.h"
 
 /* Hypercalls as KVM has them: "unknown" (Documentation/virt/kvm/x86/hypercalls.rst, KVM_ENOSYS). */
 #define HYPERCALL_UNKNOWN (-1000ul)
@@ -67,7 +68,7 @@ static int exit_triple_fault(struct vcpu *v)
 static int exit_interrupt_window(struct vcpu *v)
 {
 	vmcs_clear_bits(CPU_BASED_VM_EXEC_CONTROL, CPU_BASED_INTR_WINDOW_EXITING);
-	if (!READ_ONCE(v->run->request_interrupt_window) || v->events.irq >= 0)
+	if (!READ_ONCE(v->run->request_interrupt_window) || v->events.irq >= 0 || v->chip.lapic)
 		return 1;
 	v->run->exit_reason = KVM_EXIT_IRQ_WINDOW_OPEN;
 	return 0;
@@ -82,8 +83,12 @@ static int exit_nmi_window(struct vcpu *v)
 static int exit_hlt(struct vcpu *v)
 {
 	vcpu_skip(v);
+	if (v->chip.lapic) {
+		v->mp_state = KVM_MP_STATE_HALTED;
+		return 1;
+	}
 	/* Something waits already: HLT is over at once. */
-	if (v->events.nmi_pending || (v->events.irq >= 0 && (vmcs_read(GUEST_RFLAGS) & X86_EFLAGS_IF)))
+	if (v->chip.events.nmi || (v->events.irq >= 0 && (vmcs_read(GUEST_RFLAGS) & X86_EFLAGS_IF)))
 		return 1;
 	v->run->exit_reason = KVM_EXIT_HLT;
 	return 0;
@@ -118,17 +123,17 @@ static int exit_vmcall(struct vcpu *v)
 static int exit_ept_violation(struct vcpu *v)
 {
 	u64 gpa = vmcs_read(GUEST_PHYSICAL_ADDRESS);
+	u64 qualification = vmcs_read(EXIT_QUALIFICATION);
 	const struct memory_slot *slot;
 	int ret;
 
 	/* SDM 3C 27.2.3: an IRET that faulted on its way has unblocked NMIs; it will be executed again. */
-	if ((vmcs_read(EXIT_QUALIFICATION) & INTR_INFO_UNBLOCK_NMI) &&
-	    !v->events.current_event.valid)
+	if ((qualification & INTR_INFO_UNBLOCK_NMI) && !v->events.current_event.valid)
 		vmcs_set_bits(GUEST_INTERRUPTIBILITY_INFO, GUEST_INTR_STATE_NMI);
 
 	down_read(&v->vm->memory_lock);
 	slot = memory_find(v->vm, gpa);
-	if (slot) {
+	if (slot && (memory_writable(v->vm, gpa) || !(qualification & EPT_VIOLATION_ACC_WRITE))) {
 		ret = ept_map(v->vm, slot, gpa);
 		if (!ret)
 			ret = 1;

@@ -7,7 +7,8 @@
  *	vmcs.c     control structures and processors	io.c       ports
  *	vm.c       a VM: its life, memory slots		decode.c   instructions that touch devices' memory
  *	ept.c      guest-physical to host-physical	mmio.c     what they do
- *	memory.c   guest memory as the kernel reads it	control.c  control registers, EFER, XCR0
+ *	chips.c    interrupt chips			control.c  control registers, EFER, XCR0
+ *	memory.c   guest memory as the kernel reads it
  *	walk.c     the guest's own page tables		debug.c    debug registers
  *	vcpu.c     a vCPU's life, the run loop		msr.c, cpuid.c
  *	host.c     host state that VMX does not switch	state.c    registers for the owner
@@ -26,6 +27,7 @@
 #define GUISE_HYPERVISOR_H
 
 #include <linux/fs.h>
+#include <linux/hrtimer.h>
 #include <linux/kvm.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
@@ -40,6 +42,7 @@
 #include <asm/vmx.h>
 #include <uapi/asm/vmx.h>
 
+#include "engine/soft/vcpu.h"
 #include "switch.h"
 
 #define GUISE_SLOTS 32
@@ -114,6 +117,9 @@ struct vm {
 	u64 *ept_root;
 	u64 eptp;
 	unsigned long pinned; /* pages, as accounted to mm */
+
+	struct soft_vm chips;
+	s64 clock_offset; /* KVM_GET_CLOCK's, to CLOCK_MONOTONIC; ns */
 };
 
 struct vm *vm_create(void);
@@ -132,6 +138,8 @@ void ept_unmap(struct vm *vm, u64 gpa, u64 bytes);
 /* ---- memory.c ---- */
 /* memory_lock is held. */
 const struct memory_slot *memory_find(struct vm *vm, u64 gpa);
+/* Whether it is in a slot that may be written: writes to others are the owner's business. */
+bool memory_writable(struct vm *vm, u64 gpa);
 /* Guest-physical memory that lies in slots; -EFAULT if not all of it does. The owner's process only. */
 int memory_read(struct vm *vm, u64 gpa, void *data, u32 bytes);
 int memory_write(struct vm *vm, u64 gpa, const void *data, u32 bytes);
@@ -158,6 +166,16 @@ int linear_read(struct vcpu *v, u64 linear, void *data, u32 bytes, u32 access,
 		struct walk_fault *fault);
 int linear_write(struct vcpu *v, u64 linear, const void *data, u32 bytes, u32 access,
 		 struct walk_fault *fault);
+
+/* ---- chips.c ---- */
+int chips_create(struct vm *vm);
+int chips_create_pit(struct vm *vm, const struct kvm_pit_config *config);
+void chips_destroy(struct vm *vm);
+int chips_create_vcpu(struct vcpu *v);
+void chips_destroy_vcpu(struct vcpu *v);
+void chips_run_timers(struct vcpu *v);
+/* INIT and SIPI. The vCPU is loaded. */
+void chips_take_events(struct vcpu *v);
 
 /* ---- switch.S ---- */
 struct guest_registers {
@@ -219,7 +237,6 @@ struct events {
 		bool has_error;
 		u32 error;
 	} exception;
-	bool nmi_pending;
 	int irq; /* KVM_INTERRUPT's vector, not yet on its way, or -1 */
 };
 
@@ -328,6 +345,8 @@ void cpuid_changed(struct vcpu *v);
 /* Bits of vcpu->requests: what to do before the next entry. */
 #define REQUEST_FLUSH_TLB 0
 #define REQUEST_PDPTRS	  1
+#define REQUEST_EVENTS	  2 /* look at the chips */
+#define REQUEST_TIMERS	  3
 
 struct vcpu {
 	struct vm *vm;
@@ -341,7 +360,6 @@ struct vcpu {
 	struct guest_registers registers;
 	unsigned long cr2;
 	unsigned long dr[4], dr6;
-	u64 cr8;
 	struct fpu_guest fpu;
 	u64 xcr0;
 	u64 lazy[LAZY_COUNT];
@@ -355,6 +373,8 @@ struct vcpu {
 
 	u32 exit_reason;
 	struct events events;
+	struct soft_vcpu chip; /* what the interrupt chips know */
+	struct hrtimer timer;  /* theirs */
 	struct io_request io;
 	u32 mp_state;
 	sigset_t sigmask;
@@ -364,7 +384,7 @@ struct vcpu {
 	u32 cpuid_count;
 	u64 cr4_allowed; /* by CPUID */
 
-	u64 apic_base, misc_enable, tsc_offset, tsc_deadline, feature_control;
+	u64 misc_enable, tsc_offset, feature_control;
 	u64 mtrr_default, mtrr_fixed[MTRR_FIXED], mtrr_variable[MTRR_VARIABLE * 2];
 };
 

@@ -11,6 +11,7 @@
 
 #include "guise.h"
 #include "vmcs.h"
+#include "engine/soft/irqchip/irqchip.h"
 
 #define QUALIFICATION_IN     BIT(3)
 #define QUALIFICATION_STRING BIT(4)
@@ -111,6 +112,27 @@ static int string_io(struct vcpu *v, u64 qualification, struct io_request *io)
 	return 0;
 }
 
+static void put_rax(struct vcpu *v, u32 value, u32 size)
+{
+	if (size == 4)
+		v->registers.r[RAX] = value;
+	else
+		memcpy(&v->registers.r[RAX], &value, size);
+}
+
+/* Whether the port is an interrupt chip's; then the access has been made. */
+static bool chip_io(struct vcpu *v, const struct io_request *io, bool in)
+{
+	u32 value = v->registers.r[RAX];
+
+	if (!irqchip_port(&v->chip, io->port, io->size, &value, !in))
+		return false;
+	if (in)
+		put_rax(v, value, io->size);
+	vcpu_skip(v);
+	return true;
+}
+
 int exit_io(struct vcpu *v)
 {
 	u64 qualification = vmcs_read(EXIT_QUALIFICATION);
@@ -128,6 +150,8 @@ int exit_io(struct vcpu *v)
 		up_read(&v->vm->memory_lock);
 		return ret;
 	}
+	if (chip_io(v, &io, qualification & QUALIFICATION_IN))
+		return 1;
 	ask(v, &io, qualification & QUALIFICATION_IN);
 	if (qualification & QUALIFICATION_IN) {
 		io.kind = IO_PORT_IN;
@@ -149,13 +173,10 @@ int io_complete(struct vcpu *v)
 
 	v->io.kind = IO_NONE;
 	if (!io.string) {
-		u64 value = 0;
+		u32 value = 0;
 
 		memcpy(&value, v->port_data, io.size);
-		if (io.size == 4)
-			v->registers.r[RAX] = (u32)value;
-		else
-			memcpy(&v->registers.r[RAX], &value, io.size);
+		put_rax(v, value, io.size);
 		vcpu_skip(v);
 		return 1;
 	}

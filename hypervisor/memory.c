@@ -12,6 +12,13 @@ const struct memory_slot *memory_find(struct vm *vm, u64 gpa)
 	return NULL;
 }
 
+bool memory_writable(struct vm *vm, u64 gpa)
+{
+	const struct memory_slot *slot = memory_find(vm, gpa);
+
+	return slot && !(slot->flags & KVM_MEM_READONLY);
+}
+
 /* The owner's address of @bytes at @gpa, or NULL: they are not in one slot. */
 static void __user *user_address(struct vm *vm, u64 gpa, u32 bytes)
 {
@@ -31,7 +38,7 @@ int memory_read(struct vm *vm, u64 gpa, void *data, u32 bytes)
 
 int memory_write(struct vm *vm, u64 gpa, const void *data, u32 bytes)
 {
-	void __user *to = user_address(vm, gpa, bytes);
+	void __user *to = memory_writable(vm, gpa) ? user_address(vm, gpa, bytes) : NULL;
 
 	return to && !copy_to_user(to, data, bytes) ? 0 : -EFAULT;
 }
@@ -43,7 +50,7 @@ int memory_exchange(struct vm *vm, u64 gpa, u64 old, u64 new, bool wide)
 	u32 expected32 = old;
 	bool done = false;
 
-	if (!at || !user_access_begin(at, wide ? 8 : 4))
+	if (!at || !memory_writable(vm, gpa) || !user_access_begin(at, wide ? 8 : 4))
 		return -EFAULT;
 	if (wide)
 		done = unsafe_try_cmpxchg_user((u64 __user *)at, &expected, new, fault);

@@ -11,6 +11,7 @@
 
 #include "guise.h"
 #include "vmcs.h"
+#include "engine/soft/irqchip/irqchip.h"
 
 #define ARITHMETIC_FLAGS                                                                           \
 	(X86_EFLAGS_CF | X86_EFLAGS_PF | X86_EFLAGS_AF | X86_EFLAGS_ZF | X86_EFLAGS_SF |           \
@@ -229,6 +230,8 @@ static int ask_read(struct vcpu *v, u64 gpa, u32 bytes)
 
 static int ask_write(struct vcpu *v, u64 gpa, u64 value, u32 bytes)
 {
+	if (irqchip_mmio(&v->chip, gpa, bytes, &value, true))
+		return 1;
 	v->io = (struct io_request){.kind = IO_MMIO_WRITE, .gpa = gpa, .length = bytes};
 	memcpy(v->io.data, &value, bytes);
 	return ask(v);
@@ -308,7 +311,7 @@ static int string_access(struct vcpu *v, const struct instruction *in, bool answ
 		else if (memory_read(v->vm, from, &value, bytes))
 			return -EINVAL;
 	}
-	if (stores && memory_find(v->vm, to)) {
+	if (stores && memory_writable(v->vm, to)) {
 		ret = memory_write(v->vm, to, &value, bytes);
 		if (ret)
 			return -EINVAL;
@@ -327,7 +330,7 @@ static int string_access(struct vcpu *v, const struct instruction *in, bool answ
 	} else {
 		vcpu_skip_bytes(v, in->length);
 	}
-	return stores && !memory_find(v->vm, to) ? ask_write(v, to, value, bytes) : 1;
+	return stores && !memory_writable(v->vm, to) ? ask_write(v, to, value, bytes) : 1;
 
 failed:
 	if (ret == -EFAULT) {
@@ -356,7 +359,9 @@ static int access(struct vcpu *v, u64 gpa, bool answered, u64 memory)
 		if (ret >= 0)
 			return ret;
 	} else if (!ret && plan(v, &in, &op) && offset_in_page(gpa) + op.bytes <= PAGE_SIZE) {
-		if (op.reads && !answered)
+		/* Read-only memory may still be read. */
+		if (op.reads && !answered && memory_read(v->vm, gpa, &memory, op.bytes) &&
+		    !irqchip_mmio(&v->chip, gpa, op.bytes, &memory, false))
 			return ask_read(v, gpa, op.bytes);
 		return carry_out(v, &in, &op, gpa, memory);
 	}

@@ -14,6 +14,7 @@
 
 #include "guise.h"
 #include "vmcs.h"
+#include "engine/soft/irqchip/irqchip.h"
 
 /* What a value must be for the processor to take it: what it refuses would fault in the host or fail the entry. */
 enum rule {
@@ -33,6 +34,7 @@ enum place {
 	IN_CONSTANT, /* where: value */
 	IN_EFER,
 	IN_TSC,
+	IN_APIC_BASE,
 };
 
 struct msr_row {
@@ -63,7 +65,7 @@ static const struct msr_row rows[] = {
 	{MSR_TSC_AUX, IN_LAZY, LAZY_TSC_AUX, RULE_32_BITS},
 	{MSR_EFER, IN_EFER, 0, RULE_ANY},
 	{MSR_IA32_TSC, IN_TSC, 0, RULE_ANY},
-	{MSR_IA32_APICBASE, VCPU(apic_base), RULE_READ_ONLY},
+	{MSR_IA32_APICBASE, IN_APIC_BASE, 0, RULE_ANY},
 	{MSR_IA32_MISC_ENABLE, VCPU(misc_enable), RULE_IGNORED},
 	{MSR_IA32_FEAT_CTL, VCPU(feature_control), RULE_READ_ONLY},
 	{MSR_MTRRdefType, VCPU(mtrr_default), RULE_32_BITS},
@@ -143,7 +145,7 @@ void msr_reset(struct vcpu *v)
 			vmcs_write(rows[i].where, 0);
 	vmcs_write(GUEST_IA32_PAT, 0x0007040600070406ull); /* SDM 3A 11.12.4 */
 	memset(v->lazy, 0, sizeof(v->lazy));
-	v->apic_base = APIC_DEFAULT_PHYS_BASE | MSR_IA32_APICBASE_ENABLE |
+	v->chip.msr.apic_base = APIC_DEFAULT_PHYS_BASE | MSR_IA32_APICBASE_ENABLE |
 		       (v->id ? 0 : MSR_IA32_APICBASE_BSP);
 	v->misc_enable = MSR_IA32_MISC_ENABLE_FAST_STRING | MSR_IA32_MISC_ENABLE_BTS_UNAVAIL |
 			 MSR_IA32_MISC_ENABLE_PEBS_UNAVAIL;
@@ -217,11 +219,34 @@ static void set_lazy(struct vcpu *v, enum lazy_msr which, u64 value)
 	preempt_enable();
 }
 
+/* Those of the LAPIC: x2APIC's, and its timer's deadline. */
+static bool is_lapic(const struct vcpu *v, u32 index)
+{
+	return v->chip.lapic &&
+	       ((index >= APIC_BASE_MSR && index <= APIC_BASE_MSR + 0xff) ||
+		index == MSR_IA32_TSC_DEADLINE);
+}
+
+static int set_apic_base(struct vcpu *v, u64 value, bool from_guest)
+{
+	if (!v->chip.lapic && !from_guest)
+		v->chip.msr.apic_base = value;
+	else if (!v->chip.lapic)
+		return -EINVAL;
+	else if (from_guest)
+		return lapic_set_base(&v->chip, value) ? 0 : -EINVAL;
+	else
+		lapic_restore_base(&v->chip, value);
+	return 0;
+}
+
 int msr_get(struct vcpu *v, u32 index, u64 *value)
 {
 	const struct msr_row *row = find(index);
 	const u64 *mtrr = variable_mtrr(v, index);
 
+	if (is_lapic(v, index))
+		return lapic_msr(&v->chip, index, value, false) ? 0 : -EINVAL;
 	if (mtrr) {
 		*value = *mtrr;
 		return 0;
@@ -245,7 +270,10 @@ int msr_get(struct vcpu *v, u32 index, u64 *value)
 		*value = vmcs_read(GUEST_IA32_EFER);
 		break;
 	case IN_TSC:
-		*value = rdtsc() + vmcs_read(TSC_OFFSET);
+		*value = rdtsc() + v->tsc_offset;
+		break;
+	case IN_APIC_BASE:
+		*value = v->chip.msr.apic_base;
 		break;
 	}
 	return 0;
@@ -273,6 +301,8 @@ int msr_set(struct vcpu *v, u32 index, u64 value, bool from_guest)
 	const struct msr_row *row = find(index);
 	u64 *mtrr = variable_mtrr(v, index);
 
+	if (is_lapic(v, index))
+		return lapic_msr(&v->chip, index, &value, true) ? 0 : -EINVAL;
 	if (mtrr) {
 		*mtrr = value;
 		return 0;
@@ -298,8 +328,11 @@ int msr_set(struct vcpu *v, u32 index, u64 value, bool from_guest)
 	case IN_EFER:
 		return set_efer(v, value, from_guest);
 	case IN_TSC:
-		vmcs_write(TSC_OFFSET, value - rdtsc());
+		v->tsc_offset = value - rdtsc();
+		vmcs_write(TSC_OFFSET, v->tsc_offset);
 		break;
+	case IN_APIC_BASE:
+		return set_apic_base(v, value, from_guest);
 	}
 	return 0;
 }

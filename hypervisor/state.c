@@ -9,6 +9,7 @@
 
 #include "guise.h"
 #include "vmcs.h"
+#include "engine/soft/irqchip/irqchip.h"
 
 /* The fields of segment registers follow each other (SDM 3D B). */
 static unsigned long field(unsigned long of_es, enum segment segment)
@@ -126,9 +127,9 @@ void state_get_sregs(struct vcpu *v, struct kvm_sregs *s)
 	s->cr2 = v->cr2;
 	s->cr3 = vmcs_read(GUEST_CR3);
 	s->cr4 = control_get_cr4();
-	s->cr8 = v->cr8;
+	s->cr8 = lapic_get_tpr(&v->chip);
 	s->efer = vmcs_read(GUEST_IA32_EFER);
-	s->apic_base = v->apic_base;
+	s->apic_base = v->chip.msr.apic_base;
 	if (v->events.irq >= 0)
 		set_bit(v->events.irq, (unsigned long *)s->interrupt_bitmap);
 }
@@ -169,8 +170,12 @@ int state_set_sregs(struct vcpu *v, const struct kvm_sregs *s)
 	control_put_efer(v, s->efer);
 	vmcs_write(GUEST_CR3, s->cr3);
 	v->cr2 = s->cr2;
-	v->cr8 = v->run->cr8 = s->cr8;
-	v->apic_base = s->apic_base;
+	v->run->cr8 = s->cr8;
+	lapic_set_tpr(&v->chip, s->cr8);
+	if (v->chip.lapic)
+		lapic_restore_base(&v->chip, s->apic_base);
+	else
+		v->chip.msr.apic_base = s->apic_base;
 	v->events.irq = find_first_bit((unsigned long *)s->interrupt_bitmap, 256);
 	if (v->events.irq == 256)
 		v->events.irq = -1;
@@ -264,7 +269,7 @@ void state_get_events(struct vcpu *v, struct kvm_vcpu_events *out)
 		out->interrupt.soft = type == INTR_TYPE_SOFT_INTR >> 8;
 	}
 	out->nmi.injected = e->current_event.valid && type == INTR_TYPE_NMI_INTR >> 8;
-	out->nmi.pending = e->nmi_pending;
+	out->nmi.pending = !!v->chip.events.nmi;
 	out->nmi.masked = !!(blocked & GUEST_INTR_STATE_NMI);
 	if (blocked & GUEST_INTR_STATE_STI)
 		out->interrupt.shadow |= KVM_X86_SHADOW_INT_STI;
@@ -299,7 +304,7 @@ int state_set_events(struct vcpu *v, const struct kvm_vcpu_events *in)
 		e->current_event.vector = in->interrupt.nr;
 	}
 	if (in->flags & KVM_VCPUEVENT_VALID_NMI_PENDING)
-		e->nmi_pending = in->nmi.pending;
+		v->chip.events.nmi = !!in->nmi.pending;
 	blocked &= ~GUEST_INTR_STATE_NMI;
 	if (in->nmi.masked)
 		blocked |= GUEST_INTR_STATE_NMI;

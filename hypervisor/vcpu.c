@@ -18,6 +18,7 @@
 
 #include "guise.h"
 #include "vmcs.h"
+#include "engine/soft/irqchip/irqchip.h"
 
 /* Tags for what processors cache of guests' linear addresses (SDM 3C 28.1); 0 is the host's. */
 static DEFINE_IDA(vpids);
@@ -123,7 +124,8 @@ void vcpu_reset(struct vcpu *v)
 	vmcs_write(GUEST_DR7, DR7_FIXED_1);
 	memset(v->dr, 0, sizeof(v->dr));
 	v->dr6 = DR6_RESERVED;
-	v->cr2 = v->cr8 = 0;
+	v->cr2 = 0;
+	v->chip.cr8 = 0;
 	v->xcr0 = XFEATURE_MASK_FP;
 	vmcs_write(GUEST_ACTIVITY_STATE, GUEST_ACTIVITY_ACTIVE);
 	vmcs_write(GUEST_INTERRUPTIBILITY_INFO, 0);
@@ -163,7 +165,7 @@ struct vcpu *vcpu_create(struct vm *vm, u32 id)
 	v->run = (struct kvm_run *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 	v->port_data = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 	if (!v->run || !v->port_data || !fpu_alloc_guest_fpstate(&v->fpu) || alloc_vpid(v) ||
-	    vmcs_place_init(&v->place)) {
+	    chips_create_vcpu(v) || vmcs_place_init(&v->place)) {
 		vcpu_destroy(v);
 		return ERR_PTR(-ENOMEM);
 	}
@@ -173,6 +175,8 @@ struct vcpu *vcpu_create(struct vm *vm, u32 id)
 	init_controls(v);
 	host_init_vmcs();
 	vcpu_reset(v);
+	if (v->chip.lapic && id)
+		v->mp_state = KVM_MP_STATE_UNINITIALIZED;
 	cpuid_changed(v);
 	vcpu_put(v);
 	return v;
@@ -183,6 +187,7 @@ void vcpu_destroy(struct vcpu *v)
 {
 	bool complete = v->place.vmcs;
 
+	chips_destroy_vcpu(v);
 	vmcs_place_free(&v->place);
 	if (v->vpid)
 		ida_free(&vpids, v->vpid);
@@ -228,6 +233,10 @@ static void do_requests(struct vcpu *v)
 	}
 	if (test_and_clear_bit(REQUEST_PDPTRS, &v->requests))
 		control_load_pdptrs(v);
+	if (test_and_clear_bit(REQUEST_TIMERS, &v->requests))
+		chips_run_timers(v);
+	if (test_and_clear_bit(REQUEST_EVENTS, &v->requests))
+		chips_take_events(v);
 }
 
 static int entry_refused(struct vcpu *v)
@@ -320,6 +329,27 @@ static int finish_request(struct vcpu *v)
 	return 1;
 }
 
+/* Whether what waits ends HLT (SDM 2A, HLT). */
+static bool wakes(struct vcpu *v)
+{
+	return v->chip.events.nmi ||
+	       (irqchip_pending(&v->chip) && (vmcs_read(GUEST_RFLAGS) & X86_EFLAGS_IF));
+}
+
+/* Sleeps until the vCPU may run. The VMCS goes and comes with the thread (sched_out(), sched_in()). */
+static int wait_until_runnable(struct vcpu *v)
+{
+	for (;;) {
+		do_requests(v);
+		if (v->mp_state == KVM_MP_STATE_HALTED && wakes(v))
+			v->mp_state = KVM_MP_STATE_RUNNABLE;
+		if (v->mp_state == KVM_MP_STATE_RUNNABLE)
+			return 0;
+		if (wait_event_interruptible(v->wait, READ_ONCE(v->requests)))
+			return -EINTR;
+	}
+}
+
 static int run_loop(struct vcpu *v)
 {
 	int ret = finish_request(v);
@@ -329,7 +359,7 @@ static int run_loop(struct vcpu *v)
 	if (READ_ONCE(v->run->immediate_exit))
 		return -EINTR;
 	for (;;) {
-		if (signal_pending(current)) {
+		if (signal_pending(current) || wait_until_runnable(v)) {
 			v->run->exit_reason = KVM_EXIT_INTR;
 			return -EINTR;
 		}
@@ -347,13 +377,14 @@ int vcpu_run(struct vcpu *v)
 
 	if (v->has_sigmask)
 		sigprocmask(SIG_SETMASK, &v->sigmask, &saved);
-	v->cr8 = READ_ONCE(v->run->cr8) & 0xf;
+	if (!v->chip.lapic)
+		v->chip.cr8 = READ_ONCE(v->run->cr8) & 0xf;
 	v->run->exit_reason = KVM_EXIT_UNKNOWN;
 	fpu_swap_kvm_fpstate(&v->fpu, true);
 	ret = run_loop(v);
 	fpu_swap_kvm_fpstate(&v->fpu, false);
-	v->run->cr8 = v->cr8;
-	v->run->apic_base = v->apic_base;
+	v->run->cr8 = lapic_get_tpr(&v->chip);
+	v->run->apic_base = v->chip.msr.apic_base;
 	v->run->if_flag = !!(vmcs_read(GUEST_RFLAGS) & X86_EFLAGS_IF);
 	v->run->ready_for_interrupt_injection = events_can_interrupt(v);
 	if (v->has_sigmask)

@@ -29,6 +29,7 @@ struct vm *vm_create(void)
 	/* Only the structure is held, for comparison and accounting; the address space may die first. */
 	vm->mm = current->mm;
 	mmgrab(vm->mm);
+	vm->clock_offset = -(s64)clock_now();
 	return vm;
 }
 
@@ -41,6 +42,7 @@ void vm_put(struct vm *vm)
 {
 	if (!refcount_dec_and_test(&vm->refs))
 		return;
+	chips_destroy(vm);
 	ept_destroy(vm);
 	mmdrop(vm->mm);
 	kvfree(vm);
@@ -83,7 +85,7 @@ static int set_slot(struct vm *vm, const struct memory_slot *wanted)
 		/* api.rst 4.35: a slot may be moved, its size and memory may not change. */
 		if (old->bytes != wanted->bytes || old->hva != wanted->hva)
 			return -EINVAL;
-		if (old->gpa != wanted->gpa)
+		if (old->gpa != wanted->gpa || old->flags != wanted->flags)
 			ept_unmap(vm, old->gpa, old->bytes);
 		*old = *wanted;
 		return 0;
@@ -98,14 +100,15 @@ int vm_set_memory(struct vm *vm, const struct kvm_userspace_memory_region *regio
 {
 	struct memory_slot wanted = {
 		.id = region->slot,
+		.flags = region->flags,
 		.gpa = region->guest_phys_addr,
 		.bytes = region->memory_size,
 		.hva = region->userspace_addr,
 	};
 	int ret;
 
-	/* Neither dirty logging nor read-only slots: their capabilities are not offered. */
-	if (region->flags)
+	/* No dirty logging: its capability is not offered. */
+	if (region->flags & ~KVM_MEM_READONLY)
 		return -EINVAL;
 	if ((wanted.gpa | wanted.bytes | wanted.hva) & ~PAGE_MASK)
 		return -EINVAL;
