@@ -168,12 +168,19 @@ static int interrupt(struct vcpu *v, void __user *user)
 	return 0;
 }
 
-static void nmi(struct vcpu *v)
+/* One is taken and one more held; while one is handled only that (SDM 3A 6.7.1). Past the LAPIC, as KVM's. */
+static int nmi(struct vcpu *v)
 {
-	if (v->chip.lapic)
-		lapic_nmi_line(&v->chip);
-	else
-		v->chip.events.nmi = 1;
+	u32 pending = READ_ONCE(v->chip.events.nmi);
+	u32 limit = v->chip.events.nmi_masked ? 1 : 2;
+
+	while (pending < limit &&
+	       !__atomic_compare_exchange_n(&v->chip.events.nmi, &pending, pending + 1, false,
+					    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		;
+	vcpu_request(v, REQUEST_EVENTS);
+	vcpu_kick(v);
+	return 0;
 }
 
 static int set_mp_state(struct vcpu *v, void __user *user)
@@ -284,9 +291,6 @@ static long vcpu_command(struct vcpu *v, unsigned int command, void __user *user
 		return set_cpuid(v, user);
 	case KVM_INTERRUPT:
 		return interrupt(v, user);
-	case KVM_NMI:
-		nmi(v);
-		return 0;
 	case KVM_GET_LAPIC:
 		return GET(struct kvm_lapic_state, lapic_get(&v->chip, &state));
 	case KVM_SET_LAPIC:
@@ -310,6 +314,9 @@ static long vcpu_ioctl(struct file *file, unsigned int command, unsigned long ar
 		return -EIO;
 	if (_IOC_TYPE(command) != KVMIO)
 		return -ENOTTY;
+	/* For a vCPU that runs, from another thread: it takes no lock. */
+	if (command == KVM_NMI)
+		return nmi(v);
 	if (mutex_lock_killable(&v->lock))
 		return -EINTR;
 	vcpu_load(v);

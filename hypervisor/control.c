@@ -129,7 +129,7 @@ bool control_efer_valid(struct vcpu *v, u64 efer)
 
 u64 control_supported_xcr0(void)
 {
-	return boot_cpu_has(X86_FEATURE_OSXSAVE) ? xgetbv(XCR_XFEATURE_ENABLED_MASK) & XCR0_KNOWN
+	return boot_cpu_has(X86_FEATURE_XSAVE) ? xgetbv(XCR_XFEATURE_ENABLED_MASK) & XCR0_KNOWN
 						 : XFEATURE_MASK_FP;
 }
 

@@ -15,24 +15,28 @@
 
 #define OSXSAVE BIT(27) /* leaf 1, ECX */
 
-/* Leaf 1 ECX: SSE3, PCLMULQDQ, SSSE3, FMA, CMPXCHG16B, SSE4.1, SSE4.2, MOVBE, POPCNT, AES, XSAVE, AVX, F16C, RDRAND */
+/* Leaf 1 ECX: SSE3, PCLMULQDQ, SSSE3, CMPXCHG16B, SSE4.1, SSE4.2, MOVBE, POPCNT, AES, RDRAND */
 #define LEAF_1_ECX                                                                                 \
-	(BIT(0) | BIT(1) | BIT(9) | BIT(12) | BIT(13) | BIT(19) | BIT(20) | BIT(22) | BIT(23) |    \
-	 BIT(25) | BIT(26) | BIT(28) | BIT(29) | BIT(30))
+	(BIT(0) | BIT(1) | BIT(9) | BIT(13) | BIT(19) | BIT(20) | BIT(22) | BIT(23) | BIT(25) |    \
+	 BIT(30))
+#define LEAF_1_XSAVE BIT(26)
+#define LEAF_1_AVX   (BIT(12) | BIT(28) | BIT(29)) /* FMA, AVX, F16C */
 #define LEAF_1_PCID BIT(17)
 #define LEAF_1_APIC (BIT(21) | BIT(24))
 /* EDX: FPU to CX8, APIC, SEP to PSE36, CLFLUSH, MMX, FXSR, SSE, SSE2 */
 #define LEAF_1_EDX (0x1ff | BIT(9) | 0x3f800 | BIT(19) | BIT(23) | BIT(24) | BIT(25) | BIT(26))
-/* Leaf 7 EBX: FSGSBASE, BMI1, AVX2, SMEP, BMI2, ERMS, RDSEED, ADX, SMAP, CLFLUSHOPT, CLWB, SHA */
+/* Leaf 7 EBX: FSGSBASE, BMI1, SMEP, BMI2, ERMS, RDSEED, ADX, SMAP, CLFLUSHOPT, CLWB, SHA */
 #define LEAF_7_EBX                                                                                 \
-	(BIT(0) | BIT(3) | BIT(5) | BIT(7) | BIT(8) | BIT(9) | BIT(18) | BIT(19) | BIT(20) |       \
-	 BIT(23) | BIT(24) | BIT(29))
+	(BIT(0) | BIT(3) | BIT(7) | BIT(8) | BIT(9) | BIT(18) | BIT(19) | BIT(20) | BIT(23) |      \
+	 BIT(24) | BIT(29))
+#define LEAF_7_AVX2 BIT(5)
 #define LEAF_7_INVPCID BIT(10)
 /* AVX-512: F, DQ, IFMA, CD, BW, VL; ECX: VBMI, VBMI2, VNNI, BITALG, VPOPCNTDQ */
 #define LEAF_7_EBX_AVX512 (BIT(16) | BIT(17) | BIT(21) | BIT(28) | BIT(30) | BIT(31))
 #define LEAF_7_ECX_AVX512 (BIT(1) | BIT(6) | BIT(11) | BIT(12) | BIT(14))
-/* ECX: UMIP, GFNI, VAES, VPCLMULQDQ; EDX: fast short REP MOV */
-#define LEAF_7_ECX (BIT(2) | BIT(8) | BIT(9) | BIT(10))
+/* ECX: UMIP, GFNI; VAES, VPCLMULQDQ; EDX: fast short REP MOV */
+#define LEAF_7_ECX     (BIT(2) | BIT(8))
+#define LEAF_7_ECX_AVX (BIT(9) | BIT(10))
 #define LEAF_7_EDX BIT(4)
 /* Leaf D, 1: XSAVEOPT, XSAVEC, XGETBV with ECX 1; not XSAVES */
 #define LEAF_D_1 7u
@@ -65,10 +69,34 @@ static struct kvm_cpuid_entry2 *add(struct table *t, u32 function, u32 index, u3
 	return e;
 }
 
+/* The TSC's frequency as a fraction of the crystal's. Linux multiplies the crystal's kHz by the numerator in 32 bits, so
+ * that has to be small; of all that are, the nearest. */
+static void tsc_ratio(u32 *numerator, u32 *denominator)
+{
+	const u32 crystal_khz = CRYSTAL_HZ / 1000;
+	u64 best = U64_MAX;
+
+	for (u32 d = 1;; d++) {
+		u64 n = DIV_ROUND_CLOSEST_ULL((u64)tsc_khz * d, crystal_khz);
+		u64 error = abs((s64)(n * crystal_khz) - (s64)((u64)tsc_khz * d)) * 4096 / d;
+
+		if (n > U32_MAX / crystal_khz)
+			break;
+		if (n && error < best) {
+			best = error;
+			*numerator = n;
+			*denominator = d;
+		}
+	}
+}
+
 static void add_basic(struct table *t)
 {
 	bool rdtscp = vmcs_controls.secondary & SECONDARY_EXEC_ENABLE_RDTSCP;
 	bool invpcid = vmcs_controls.secondary & SECONDARY_EXEC_ENABLE_INVPCID;
+	/* What the kernel does not switch is not offered, whatever the processor has. */
+	bool xsave = boot_cpu_has(X86_FEATURE_XSAVE);
+	bool avx = control_supported_xcr0() & XFEATURE_MASK_YMM;
 	bool avx512 = control_supported_xcr0() & XFEATURE_MASK_OPMASK;
 	u32 last = cpuid_eax(0);
 	struct kvm_cpuid_entry2 *e;
@@ -77,8 +105,9 @@ static void add_basic(struct table *t)
 	e = add(t, 1, 0, 0);
 	e->ebx &= 0x0000ff00; /* the size of cache lines; the rest is who asks */
 	/* The APIC's x2APIC mode and TSC deadline are the chips' own. */
-	e->ecx = (e->ecx & ~LEAF_1_APIC) | LEAF_1_APIC;
-	e->ecx &= LEAF_1_APIC | LEAF_1_ECX | (vmcs_controls.vpid ? LEAF_1_PCID : 0);
+	e->ecx |= LEAF_1_APIC;
+	e->ecx &= LEAF_1_APIC | LEAF_1_ECX | (xsave ? LEAF_1_XSAVE : 0) | (avx ? LEAF_1_AVX : 0) |
+		  (vmcs_controls.vpid ? LEAF_1_PCID : 0);
 	e->edx &= LEAF_1_EDX;
 	add(t, 2, 0, 0);
 	if (last >= 4) {
@@ -92,9 +121,9 @@ static void add_basic(struct table *t)
 	if (last >= 7) {
 		e = add(t, 7, 0, KVM_CPUID_FLAG_SIGNIFCANT_INDEX);
 		e->eax = 0;
-		e->ebx &= LEAF_7_EBX | (avx512 ? LEAF_7_EBX_AVX512 : 0) |
+		e->ebx &= LEAF_7_EBX | (avx ? LEAF_7_AVX2 : 0) | (avx512 ? LEAF_7_EBX_AVX512 : 0) |
 			  (invpcid && vmcs_controls.vpid ? LEAF_7_INVPCID : 0);
-		e->ecx &= LEAF_7_ECX | (avx512 ? LEAF_7_ECX_AVX512 : 0);
+		e->ecx &= LEAF_7_ECX | (avx ? LEAF_7_ECX_AVX : 0) | (avx512 ? LEAF_7_ECX_AVX512 : 0);
 		e->edx &= LEAF_7_EDX;
 	}
 	/* Topology: the owner's, who knows how many there are. */
@@ -105,8 +134,7 @@ static void add_basic(struct table *t)
 	}
 	/* Frequencies: crystal * EBX / EAX is the TSC's. */
 	e = add(t, 0x15, 0, 0);
-	e->eax = CRYSTAL_HZ / 1000;
-	e->ebx = tsc_khz;
+	tsc_ratio(&e->ebx, &e->eax);
 	e->ecx = CRYSTAL_HZ;
 	e->edx = 0;
 	e = add(t, 0x16, 0, 0);
@@ -134,7 +162,7 @@ static void add_xsave(struct table *t)
 	u64 xcr0 = control_supported_xcr0();
 	struct kvm_cpuid_entry2 *e;
 
-	if (!boot_cpu_has(X86_FEATURE_OSXSAVE))
+	if (!boot_cpu_has(X86_FEATURE_XSAVE))
 		return;
 	e = add(t, 0xd, 0, KVM_CPUID_FLAG_SIGNIFCANT_INDEX);
 	e->eax = (u32)xcr0;

@@ -92,7 +92,7 @@ void host_to_guest(struct vcpu *v)
 		if (host->msr[i] != v->lazy[i])
 			wrmsrl(lazy_msrs[i], v->lazy[i]);
 	}
-	host->xcr0 = boot_cpu_has(X86_FEATURE_OSXSAVE) ? xgetbv(XCR_XFEATURE_ENABLED_MASK) : 0;
+	host->xcr0 = boot_cpu_has(X86_FEATURE_XSAVE) ? xgetbv(XCR_XFEATURE_ENABLED_MASK) : 0;
 	host->loaded = true;
 }
 

@@ -235,7 +235,7 @@ static void do_requests(struct vcpu *v)
 		control_load_pdptrs(v);
 	if (test_and_clear_bit(REQUEST_TIMERS, &v->requests))
 		chips_run_timers(v);
-	if (test_and_clear_bit(REQUEST_EVENTS, &v->requests))
+	if (test_and_clear_bit(REQUEST_EVENTS, &v->requests) && v->chip.lapic)
 		chips_take_events(v);
 }
 
