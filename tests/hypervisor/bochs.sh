@@ -70,7 +70,7 @@ list_libraries()
 "$root/tools/mkcpio.py" "$tmp/initrd" <"$tmp/list"
 
 # What these need is in the hypervisor; the others find what is Bochs' (docs/architecture.md).
-guests=basic,exceptions,paging,popf
+guests=${GUESTS:-basic,exceptions,paging,popf}
 fuzz=100000
 [ -z "${GUISE_QUICK:-}" ] || fuzz=5000
 "$here/disk.py" $grub "$tmp/disk" "$guest/vmlinuz" "$tmp/initrd" \
@@ -82,16 +82,17 @@ guise.tests=$what guise.guests=$guests guise.fuzz=$fuzz"
 # wants to be told to go on; power-off and triple faults are panics and end it.
 cat >"$tmp/bochsrc" <<END
 config_interface: textconfig
+plugin_ctrl: speaker=0, parallel=0, gameport=0
 display_library: rfb, options="timeout=0"
 memory: guest=1024, host=1024
 romimage: file=$bios
 vgaromimage: file=$vgabios
-cpu: model=corei7_skylake_x, count=1, ips=50000000, reset_on_triple_fault=0
+cpu: model=corei7_haswell_4770, count=1, ips=50000000, reset_on_triple_fault=0
 ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
-ata0-master: type=disk, mode=flat, path=$tmp/disk
+ata0-master: type=disk, mode=flat, path=disk
 boot: disk
-com1: enabled=1, mode=file, dev=$tmp/console
-log: $tmp/log
+com1: enabled=1, mode=file, dev=console
+log: log
 panic: action=fatal
 error: action=report
 info: action=report
@@ -99,7 +100,7 @@ END
 printf 'c\nr\nq\n' >"$tmp/commands"
 : >"$tmp/console"
 limit=900
-timeout -s INT -k 10 $limit bochs -q -f "$tmp/bochsrc" -rc "$tmp/commands" </dev/null >"$tmp/debugger" 2>&1 &
+(cd "$tmp" && exec timeout -s INT -k 10 $limit bochs -q -f bochsrc -rc commands </dev/null >debugger 2>&1) &
 bochs=$!
 wait "$bochs" || true
 bochs=''

@@ -5,7 +5,6 @@
  *
  * Usage: fuzz DEVICE [COUNT [SEED]]
  */
-#define _GNU_SOURCE
 #include <err.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
