@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
 /*
- * The ioctls of /dev/guise, of VMs and of vCPUs: KVM's numbers and structures (api.rst), for the part of KVM that is
- * here. Each checks what it is given, copies it in, calls the function that does it, and copies out.
+ * The ioctls of /dev/guise, of VMs and of vCPUs: KVM's numbers and structures (api.rst), for the
+ * part of KVM that is here. Each checks what it is given, copies it in, calls the function that
+ * does it, and copies out.
  */
 #include <linux/anon_inodes.h>
 #include <linux/file.h>
@@ -22,30 +23,30 @@ static const struct {
 	u16 capability;
 	int value;
 } capabilities[] = {
-	{KVM_CAP_USER_MEMORY, 1},
-	{KVM_CAP_DESTROY_MEMORY_REGION_WORKS, 1},
-	{KVM_CAP_JOIN_MEMORY_REGIONS_WORKS, 1},
-	{KVM_CAP_NR_MEMSLOTS, GUISE_SLOTS},
-	{KVM_CAP_NR_VCPUS, GUISE_VCPUS},
-	{KVM_CAP_MAX_VCPUS, GUISE_VCPUS},
-	{KVM_CAP_EXT_CPUID, 1},
-	{KVM_CAP_MP_STATE, 1},
-	{KVM_CAP_VCPU_EVENTS, 1},
-	{KVM_CAP_DEBUGREGS, 1},
-	{KVM_CAP_XSAVE, 1},
-	{KVM_CAP_XCRS, 1},
-	{KVM_CAP_USER_NMI, 1},
-	{KVM_CAP_IMMEDIATE_EXIT, 1},
-	{KVM_CAP_READONLY_MEM, 1},
-	{KVM_CAP_IRQCHIP, 1},
-	{KVM_CAP_PIT2, 1},
-	{KVM_CAP_PIT_STATE2, 1},
-	{KVM_CAP_SIGNAL_MSI, 1},
-	{KVM_CAP_TSC_DEADLINE_TIMER, 1},
-	{KVM_CAP_ADJUST_CLOCK, 1},
-	/* Nothing to set: real mode runs as it is. The ioctls are taken and do nothing. */
-	{KVM_CAP_SET_TSS_ADDR, 1},
-	{KVM_CAP_SET_IDENTITY_MAP_ADDR, 1},
+    {KVM_CAP_USER_MEMORY, 1},
+    {KVM_CAP_DESTROY_MEMORY_REGION_WORKS, 1},
+    {KVM_CAP_JOIN_MEMORY_REGIONS_WORKS, 1},
+    {KVM_CAP_NR_MEMSLOTS, GUISE_SLOTS},
+    {KVM_CAP_NR_VCPUS, GUISE_VCPUS},
+    {KVM_CAP_MAX_VCPUS, GUISE_VCPUS},
+    {KVM_CAP_EXT_CPUID, 1},
+    {KVM_CAP_MP_STATE, 1},
+    {KVM_CAP_VCPU_EVENTS, 1},
+    {KVM_CAP_DEBUGREGS, 1},
+    {KVM_CAP_XSAVE, 1},
+    {KVM_CAP_XCRS, 1},
+    {KVM_CAP_USER_NMI, 1},
+    {KVM_CAP_IMMEDIATE_EXIT, 1},
+    {KVM_CAP_READONLY_MEM, 1},
+    {KVM_CAP_IRQCHIP, 1},
+    {KVM_CAP_PIT2, 1},
+    {KVM_CAP_PIT_STATE2, 1},
+    {KVM_CAP_SIGNAL_MSI, 1},
+    {KVM_CAP_TSC_DEADLINE_TIMER, 1},
+    {KVM_CAP_ADJUST_CLOCK, 1},
+    /* Nothing to set: real mode runs as it is. The ioctls are taken and do nothing. */
+    {KVM_CAP_SET_TSS_ADDR, 1},
+    {KVM_CAP_SET_IDENTITY_MAP_ADDR, 1},
 };
 
 static int check_extension(unsigned long capability)
@@ -168,7 +169,8 @@ static int interrupt(struct vcpu *v, void __user *user)
 	return 0;
 }
 
-/* One is taken and one more held; while one is handled only that (SDM 3A 6.7.1). Past the LAPIC, as KVM's. */
+/* One is taken and one more held; while one is handled only that (SDM 3A 6.7.1). Past the LAPIC, as
+ * KVM's. */
 static int nmi(struct vcpu *v)
 {
 	u32 pending = READ_ONCE(v->chip.events.nmi);
@@ -239,7 +241,7 @@ static int set_signal_mask(struct vcpu *v, void __user *user)
 	({                                                                                         \
 		type state;                                                                        \
 		int ret = (call);                                                                  \
-		!ret && copy_to_user(user, &state, sizeof(state)) ? -EFAULT : ret;                 \
+		!ret &&copy_to_user(user, &state, sizeof(state)) ? -EFAULT : ret;                  \
 	})
 #define SET(type, call)                                                                            \
 	({                                                                                         \
@@ -363,11 +365,11 @@ static int vcpu_release(struct inode *inode, struct file *file)
 }
 
 static const struct file_operations vcpu_operations = {
-	.owner = THIS_MODULE,
-	.unlocked_ioctl = vcpu_ioctl,
-	.mmap = vcpu_mmap,
-	.release = vcpu_release,
-	.llseek = noop_llseek,
+    .owner = THIS_MODULE,
+    .unlocked_ioctl = vcpu_ioctl,
+    .mmap = vcpu_mmap,
+    .release = vcpu_release,
+    .llseek = noop_llseek,
 };
 
 /* ---- VMs ---- */
@@ -461,7 +463,8 @@ static long vm_ioctl(struct file *file, unsigned int command, unsigned long argu
 	case KVM_CREATE_PIT2:
 		return SET(struct kvm_pit_config, chips_create_pit(vm, &state));
 	case KVM_IRQ_LINE:
-		return SET(struct kvm_irq_level, irqchip_line(&vm->chips, state.irq, !!state.level));
+		return SET(struct kvm_irq_level,
+			   irqchip_line(&vm->chips, state.irq, !!state.level));
 	case KVM_SIGNAL_MSI:
 		return SET(struct kvm_msi, irqchip_msi(&vm->chips, &state));
 	case KVM_GET_IRQCHIP:
@@ -490,10 +493,10 @@ static int vm_release(struct inode *inode, struct file *file)
 }
 
 static const struct file_operations vm_operations = {
-	.owner = THIS_MODULE,
-	.unlocked_ioctl = vm_ioctl,
-	.release = vm_release,
-	.llseek = noop_llseek,
+    .owner = THIS_MODULE,
+    .unlocked_ioctl = vm_ioctl,
+    .release = vm_release,
+    .llseek = noop_llseek,
 };
 
 /* ---- /dev/guise ---- */
@@ -571,7 +574,7 @@ static long system_ioctl(struct file *file, unsigned int command, unsigned long 
 }
 
 const struct file_operations system_operations = {
-	.owner = THIS_MODULE,
-	.unlocked_ioctl = system_ioctl,
-	.llseek = noop_llseek,
+    .owner = THIS_MODULE,
+    .unlocked_ioctl = system_ioctl,
+    .llseek = noop_llseek,
 };

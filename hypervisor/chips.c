@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
 /*
- * Interrupt chips: LAPIC, IOAPIC, two PICs, PIT. They are engine/soft/irqchip's, the monitor's own; here is what ties
- * them to this hypervisor: a timer of the host for theirs, kicks, INIT and SIPI, and the ioctls' view.
+ * Interrupt chips: LAPIC, IOAPIC, two PICs, PIT. They are engine/soft/irqchip's, the monitor's own;
+ * here is what ties them to this hypervisor: a timer of the host for theirs, kicks, INIT and SIPI,
+ * and the ioctls' view.
  */
 #include <linux/hrtimer.h>
 #include <linux/ktime.h>
@@ -98,8 +99,8 @@ void chips_run_timers(struct vcpu *v)
 		hrtimer_start(&v->timer, ns_to_ktime(next), HRTIMER_MODE_ABS);
 }
 
-/* SDM 3A 10.4.7, 8.4: INIT puts the processor where RESET does, with an application processor waiting for a SIPI, which
- * starts it at the page that the vector names. The vCPU is loaded. */
+/* SDM 3A 10.4.7, 8.4: INIT puts the processor where RESET does, with an application processor
+ * waiting for a SIPI, which starts it at the page that the vector names. The vCPU is loaded. */
 static void take_init(struct vcpu *v)
 {
 	u64 apic_base = v->chip.msr.apic_base;
@@ -107,8 +108,8 @@ static void take_init(struct vcpu *v)
 	vcpu_reset(v);
 	v->chip.msr.apic_base = apic_base;
 	lapic_reset(v->chip.lapic, true);
-	v->mp_state = apic_base & MSR_IA32_APICBASE_BSP ? KVM_MP_STATE_RUNNABLE
-							: KVM_MP_STATE_INIT_RECEIVED;
+	v->mp_state =
+	    apic_base & MSR_IA32_APICBASE_BSP ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_INIT_RECEIVED;
 }
 
 static void take_sipi(struct vcpu *v, u8 vector)

@@ -2,10 +2,11 @@
 /*
  * Control registers, EFER and XCR0.
  *
- * A guest/host mask splits CR0 and CR4 (SDM 3C 24.6.6): bits that are the guest's it reads and writes without an exit;
- * of the host's bits it reads a shadow, and a write that would change one exits. With an unrestricted guest and EPT the
- * guest may have nearly all of them, paging included: the processor follows into and out of long mode by itself, and
- * notes it in the entry controls (SDM 3C 27.3.4).
+ * A guest/host mask splits CR0 and CR4 (SDM 3C 24.6.6): bits that are the guest's it reads and
+ * writes without an exit; of the host's bits it reads a shadow, and a write that would change one
+ * exits. With an unrestricted guest and EPT the guest may have nearly all of them, paging included:
+ * the processor follows into and out of long mode by itself, and notes it in the entry controls
+ * (SDM 3C 27.3.4).
  */
 #include <linux/kernel.h>
 #include <asm/fpu/xcr.h>
@@ -49,9 +50,9 @@ void control_update_masks(struct vcpu *v)
 		u32 function, word;
 		u32 feature;
 	} optional[] = {
-		{X86_CR4_UMIP, 7, 2, BIT(2)},	   {X86_CR4_FSGSBASE, 7, 1, BIT(0)},
-		{X86_CR4_SMEP, 7, 1, BIT(7)},	   {X86_CR4_SMAP, 7, 1, BIT(20)},
-		{X86_CR4_PCIDE, 1, 2, BIT(17)},	   {X86_CR4_OSXSAVE, 1, 2, BIT(26)},
+	    {X86_CR4_UMIP, 7, 2, BIT(2)},   {X86_CR4_FSGSBASE, 7, 1, BIT(0)},
+	    {X86_CR4_SMEP, 7, 1, BIT(7)},   {X86_CR4_SMAP, 7, 1, BIT(20)},
+	    {X86_CR4_PCIDE, 1, 2, BIT(17)}, {X86_CR4_OSXSAVE, 1, 2, BIT(26)},
 	};
 	u64 allowed = CR4_ALWAYS, cr4 = control_get_cr4(), host;
 
@@ -130,10 +131,11 @@ bool control_efer_valid(struct vcpu *v, u64 efer)
 u64 control_supported_xcr0(void)
 {
 	return boot_cpu_has(X86_FEATURE_XSAVE) ? xgetbv(XCR_XFEATURE_ENABLED_MASK) & XCR0_KNOWN
-						 : XFEATURE_MASK_FP;
+					       : XFEATURE_MASK_FP;
 }
 
-/* SDM 1 13.3: x87 always, AVX needs SSE, AVX-512 all of its parts and AVX. Others would fault in the host. */
+/* SDM 1 13.3: x87 always, AVX needs SSE, AVX-512 all of its parts and AVX. Others would fault in
+ * the host. */
 bool control_xcr0_valid(u64 xcr0)
 {
 	if ((xcr0 & ~control_supported_xcr0()) || !(xcr0 & XFEATURE_MASK_FP))
@@ -167,8 +169,8 @@ static int mov_to_cr0(struct vcpu *v, u64 value)
 	if (!control_cr0_valid(value & ~X86_CR0_ET) || (value >> 32))
 		goto fault;
 	if ((value ^ old) & X86_CR0_PG) {
-		/* SDM 3A 4.1.2: the way into long mode and out of it, which the processor takes by itself unless a
-		 * bit of the host's changes in the same MOV. */
+		/* SDM 3A 4.1.2: the way into long mode and out of it, which the processor takes by
+		 * itself unless a bit of the host's changes in the same MOV. */
 		if ((value & X86_CR0_PG) && (efer & EFER_LME)) {
 			if (!(control_get_cr4() & X86_CR4_PAE) ||
 			    (vmcs_read(GUEST_CS_AR_BYTES) & VMX_AR_L_MASK))
@@ -220,7 +222,8 @@ static int mov_to_cr8(struct vcpu *v, u64 value)
 		lapic_set_tpr(&v->chip, value);
 		return 1;
 	}
-	/* Without an APIC here the priority is the owner's; it is told of what may let an interrupt in. */
+	/* Without an APIC here the priority is the owner's; it is told of what may let an interrupt
+	 * in. */
 	if (value < v->chip.cr8) {
 		v->chip.cr8 = value;
 		v->run->exit_reason = KVM_EXIT_SET_TPR;

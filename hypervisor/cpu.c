@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
 /*
- * VMX operation: every processor enters it (VMXON) when the module is loaded or the processor comes up, and leaves it
- * (VMXOFF) when it goes down, sleeps, reboots, or the module is unloaded.
+ * VMX operation: every processor enters it (VMXON) when the module is loaded or the processor comes
+ * up, and leaves it (VMXOFF) when it goes down, sleeps, reboots, or the module is unloaded.
  *
  * Source: SDM 3C 23.6 to 23.8, 31.5.
  */
@@ -17,7 +17,8 @@
 #include "guise.h"
 #include "vmcs.h"
 
-/* The VMXON region of each processor: the processor's own scratch memory while it is in VMX operation. */
+/* The VMXON region of each processor: the processor's own scratch memory while it is in VMX
+ * operation. */
 static DEFINE_PER_CPU(struct vmcs *, vmxon_region);
 static DEFINE_PER_CPU(bool, enabled);
 static enum cpuhp_state hotplug_state;
@@ -25,12 +26,15 @@ static enum cpuhp_state hotplug_state;
 static int vmxon(phys_addr_t pa)
 {
 	/* VMXON faults where firmware has locked VMX out, though CPUID shows it. */
+	/* the formatter would tear %l[] apart: */
+	/* clang-format off */
 	asm volatile goto("1: vmxon %[pa]\n\t" _ASM_EXTABLE(1b, %l[fault])
 			  "jbe %l[refused]"
 			  :
 			  : [pa] "m"(pa)
 			  : "cc", "memory"
 			  : fault, refused);
+	/* clang-format on */
 	return 0;
 refused:
 	pr_err("guise: VMXON refused on processor %d\n", smp_processor_id());
@@ -50,7 +54,8 @@ static int enable_here(void)
 		return 0;
 	/* Whoever has set CR4.VMXE is another hypervisor, or will be. */
 	if (cr4_read_shadow() & X86_CR4_VMXE) {
-		pr_err("guise: another hypervisor uses VMX on this machine; unload it (rmmod kvm_intel)\n");
+		pr_err("guise: another hypervisor uses VMX on this machine; unload it (rmmod "
+		       "kvm_intel)\n");
 		return -EBUSY;
 	}
 	intel_pt_handle_vmx(1);
@@ -69,7 +74,8 @@ static void disable_here(void)
 {
 	if (!__this_cpu_read(enabled))
 		return;
-	/* What stays in the processor's cache of VMCSs would be written to memory some time later. */
+	/* What stays in the processor's cache of VMCSs would be written to memory some time later.
+	 */
 	vmcs_clear_all_here();
 	asm volatile("vmxoff" ::: "cc", "memory");
 	cr4_clear_bits(X86_CR4_VMXE);
@@ -103,7 +109,8 @@ static void disable_ipi(void *unused)
 	disable_here();
 }
 
-/* A processor in VMX operation does not take INIT (SDM 3C 23.8), by which firmware would reset it. */
+/* A processor in VMX operation does not take INIT (SDM 3C 23.8), by which firmware would reset it.
+ */
 static int on_reboot(struct notifier_block *block, unsigned long event, void *data)
 {
 	on_each_cpu(disable_ipi, NULL, 1);
@@ -130,7 +137,8 @@ static void free_regions(void)
 {
 	int cpu;
 
-	for_each_possible_cpu (cpu) {
+	for_each_possible_cpu(cpu)
+	{
 		free_page((unsigned long)per_cpu(vmxon_region, cpu));
 		per_cpu(vmxon_region, cpu) = NULL;
 	}
@@ -140,7 +148,8 @@ int cpu_enable_all(void)
 {
 	int cpu, ret;
 
-	for_each_possible_cpu (cpu) {
+	for_each_possible_cpu(cpu)
+	{
 		struct vmcs *region = vmcs_alloc(cpu_to_node(cpu));
 
 		if (!region) {
@@ -150,7 +159,8 @@ int cpu_enable_all(void)
 		per_cpu(vmxon_region, cpu) = region;
 		vmcs_cpu_init(cpu);
 	}
-	/* Calls processor_up() on every processor, now and whenever one comes; undoes it on failure. */
+	/* Calls processor_up() on every processor, now and whenever one comes; undoes it on
+	 * failure. */
 	ret = cpuhp_setup_state(CPUHP_AP_ONLINE_DYN, "guise:online", processor_up, processor_down);
 	if (ret < 0) {
 		free_regions();

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
 /*
- * CPUID: what this hypervisor can offer (KVM_GET_SUPPORTED_CPUID), and what the owner has told the guest.
+ * CPUID: what this hypervisor can offer (KVM_GET_SUPPORTED_CPUID), and what the owner has told the
+ * guest.
  *
- * A feature is offered if the host has it and its state is switched. What a guest must not see needs no line here.
+ * A feature is offered if the host has it and its state is switched. What a guest must not see
+ * needs no line here.
  *
  * Source: SDM 2A, CPUID.
  */
@@ -21,15 +23,15 @@
 	 BIT(30))
 #define LEAF_1_XSAVE BIT(26)
 #define LEAF_1_AVX   (BIT(12) | BIT(28) | BIT(29)) /* FMA, AVX, F16C */
-#define LEAF_1_PCID BIT(17)
-#define LEAF_1_APIC (BIT(21) | BIT(24))
+#define LEAF_1_PCID  BIT(17)
+#define LEAF_1_APIC  (BIT(21) | BIT(24))
 /* EDX: FPU to CX8, APIC, SEP to PSE36, CLFLUSH, MMX, FXSR, SSE, SSE2 */
 #define LEAF_1_EDX (0x1ff | BIT(9) | 0x3f800 | BIT(19) | BIT(23) | BIT(24) | BIT(25) | BIT(26))
 /* Leaf 7 EBX: FSGSBASE, BMI1, SMEP, BMI2, ERMS, RDSEED, ADX, SMAP, CLFLUSHOPT, CLWB, SHA */
 #define LEAF_7_EBX                                                                                 \
 	(BIT(0) | BIT(3) | BIT(7) | BIT(8) | BIT(9) | BIT(18) | BIT(19) | BIT(20) | BIT(23) |      \
 	 BIT(24) | BIT(29))
-#define LEAF_7_AVX2 BIT(5)
+#define LEAF_7_AVX2    BIT(5)
 #define LEAF_7_INVPCID BIT(10)
 /* AVX-512: F, DQ, IFMA, CD, BW, VL; ECX: VBMI, VBMI2, VNNI, BITALG, VPOPCNTDQ */
 #define LEAF_7_EBX_AVX512 (BIT(16) | BIT(17) | BIT(21) | BIT(28) | BIT(30) | BIT(31))
@@ -37,14 +39,14 @@
 /* ECX: UMIP, GFNI; VAES, VPCLMULQDQ; EDX: fast short REP MOV */
 #define LEAF_7_ECX     (BIT(2) | BIT(8))
 #define LEAF_7_ECX_AVX (BIT(9) | BIT(10))
-#define LEAF_7_EDX BIT(4)
+#define LEAF_7_EDX     BIT(4)
 /* Leaf D, 1: XSAVEOPT, XSAVEC, XGETBV with ECX 1; not XSAVES */
 #define LEAF_D_1 7u
 /* Extended leaf 1 ECX: LAHF, LZCNT, PREFETCHW; EDX: SYSCALL, NX, 1 GiB pages, RDTSCP, long mode */
-#define LEAF_X1_ECX (BIT(0) | BIT(5) | BIT(8))
-#define LEAF_X1_EDX (BIT(11) | BIT(20) | BIT(26) | BIT(29))
+#define LEAF_X1_ECX    (BIT(0) | BIT(5) | BIT(8))
+#define LEAF_X1_EDX    (BIT(11) | BIT(20) | BIT(26) | BIT(29))
 #define LEAF_X1_RDTSCP BIT(27)
-#define LEAF_X7_EDX BIT(8) /* invariant TSC */
+#define LEAF_X7_EDX    BIT(8) /* invariant TSC */
 
 /* The APIC's timer and the "crystal" of leaf 15H run at 1 GHz. */
 #define CRYSTAL_HZ 1000000000u
@@ -69,8 +71,8 @@ static struct kvm_cpuid_entry2 *add(struct table *t, u32 function, u32 index, u3
 	return e;
 }
 
-/* The TSC's frequency as a fraction of the crystal's. Linux multiplies the crystal's kHz by the numerator in 32 bits, so
- * that has to be small; of all that are, the nearest. */
+/* The TSC's frequency as a fraction of the crystal's. Linux multiplies the crystal's kHz by the
+ * numerator in 32 bits, so that has to be small; of all that are, the nearest. */
 static void tsc_ratio(u32 *numerator, u32 *denominator)
 {
 	const u32 crystal_khz = CRYSTAL_HZ / 1000;
@@ -123,7 +125,8 @@ static void add_basic(struct table *t)
 		e->eax = 0;
 		e->ebx &= LEAF_7_EBX | (avx ? LEAF_7_AVX2 : 0) | (avx512 ? LEAF_7_EBX_AVX512 : 0) |
 			  (invpcid && vmcs_controls.vpid ? LEAF_7_INVPCID : 0);
-		e->ecx &= LEAF_7_ECX | (avx ? LEAF_7_ECX_AVX : 0) | (avx512 ? LEAF_7_ECX_AVX512 : 0);
+		e->ecx &=
+		    LEAF_7_ECX | (avx ? LEAF_7_ECX_AVX : 0) | (avx512 ? LEAF_7_ECX_AVX512 : 0);
 		e->edx &= LEAF_7_EDX;
 	}
 	/* Topology: the owner's, who knows how many there are. */

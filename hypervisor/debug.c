@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
 /*
- * Debug registers. The VMCS switches DR7; the others are loaded only while the guest has a breakpoint enabled, and
- * every MOV to or from one exits.
+ * Debug registers. The VMCS switches DR7; the others are loaded only while the guest has a
+ * breakpoint enabled, and every MOV to or from one exits.
  *
  * Source: SDM 3B 17.2; SDM 3C table 27-4.
  */
@@ -77,7 +77,8 @@ int exit_dr(struct vcpu *v)
 		raise_error(v, X86_TRAP_GP, 0);
 		return 1;
 	}
-	/* ... DR4 and DR5 are #UD with CR4.DE and else the other names of DR6 and DR7 (SDM 3B 17.2.2) ... */
+	/* ... DR4 and DR5 are #UD with CR4.DE and else the other names of DR6 and DR7 (SDM
+	 * 3B 17.2.2) ... */
 	if (number == 4 || number == 5) {
 		if (control_get_cr4() & X86_CR4_DE) {
 			raise(v, X86_TRAP_UD);

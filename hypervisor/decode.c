@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
 /*
- * A decoder for instructions with a memory operand, as far as drivers use them on device memory: what an EPT violation
- * tells is an address, not what was to be done there.
+ * A decoder for instructions with a memory operand, as far as drivers use them on device memory:
+ * what an EPT violation tells is an address, not what was to be done there.
  *
  * Source: SDM 2A 2.1, 2.2, appendix A.
  */
@@ -33,9 +33,8 @@ static int fetch(struct vcpu *v, struct instruction *in)
 		return -EINVAL;
 	in->fetched = first;
 	/* The next page counts only if the instruction reaches it. */
-	if (first < sizeof(in->bytes) &&
-	    !linear_read(v, linear + first, in->bytes + first, sizeof(in->bytes) - first, access,
-			 &fault))
+	if (first < sizeof(in->bytes) && !linear_read(v, linear + first, in->bytes + first,
+						      sizeof(in->bytes) - first, access, &fault))
 		in->fetched = sizeof(in->bytes);
 	return 0;
 }
@@ -114,7 +113,8 @@ static void address_16(struct vcpu *v, struct instruction *in)
 	in->address = address;
 }
 
-/* SDM 2A tables 2-2 and 2-3; in 64-bit mode the RIP-relative form needs to know where the instruction ends. */
+/* SDM 2A tables 2-2 and 2-3; in 64-bit mode the RIP-relative form needs to know where the
+ * instruction ends. */
 static bool address_32(struct vcpu *v, struct instruction *in, bool code64)
 {
 	const unsigned long *r = v->registers.r;

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
 /*
- * Extended page tables: guest-physical to host-physical addresses, four levels, filled in as the guest touches pages.
+ * Extended page tables: guest-physical to host-physical addresses, four levels, filled in as the
+ * guest touches pages.
  *
- * A page is pinned when it is mapped and stays so until its slot goes. The alternative, MMU notifiers, lets the host
- * swap and move guest memory, at the price of a second way into these tables, from the memory management's locks, that
- * races with this one. Pinned memory is accounted as locked (RLIMIT_MEMLOCK). As with devices that do DMA, what the
- * owner maps over a slot's addresses later is not seen by the guest.
+ * A page is pinned when it is mapped and stays so until its slot goes. The alternative, MMU
+ * notifiers, lets the host swap and move guest memory, at the price of a second way into these
+ * tables, from the memory management's locks, that races with this one. Pinned memory is accounted
+ * as locked (RLIMIT_MEMLOCK). As with devices that do DMA, what the owner maps over a slot's
+ * addresses later is not seen by the guest.
  *
- * Every leaf that is present holds a pin on each of its pages, so the tables themselves are the list of what to unpin.
+ * Every leaf that is present holds a pin on each of its pages, so the tables themselves are the
+ * list of what to unpin.
  *
  * Source: SDM 3C 28.2, 28.3.
  */
@@ -25,7 +28,8 @@
 #define EPT_RWX	    VMX_EPT_RWX_MASK
 #define EPT_LARGE   BIT_ULL(7)
 #define EPT_ADDRESS GENMASK_ULL(51, 12)
-/* Write-back, whatever the guest's PAT says: RAM is coherent, and no device does DMA behind the caches' back. */
+/* Write-back, whatever the guest's PAT says: RAM is coherent, and no device does DMA behind the
+ * caches' back. */
 #define EPT_LEAF ((u64)VMX_EPTP_MT_WB << VMX_EPT_MT_EPTE_SHIFT | VMX_EPT_IPAT_BIT)
 
 static u64 rights(const struct memory_slot *slot)
@@ -63,8 +67,8 @@ int ept_create(struct vm *vm)
 	return 0;
 }
 
-/* The entry for @gpa at @level, its table made if missing; NULL: no memory. An entry above that is a leaf already is
- * returned in its place. */
+/* The entry for @gpa at @level, its table made if missing; NULL: no memory. An entry above that is
+ * a leaf already is returned in its place. */
 static u64 *make_entry(struct vm *vm, u64 gpa, int level)
 {
 	u64 *entry = slot_in(vm->ept_root, gpa, LEVELS);
@@ -115,8 +119,9 @@ static void unpin(struct vm *vm, u64 entry, int level)
 }
 
 /*
- * Maps the 2 MiB around @gpa in one leaf if the owner's memory there is so: 2 MiB of one slot, aligned alike in both
- * address spaces, in one piece of physical memory. The pin keeps it in one piece. 0: mapped; 1: it is not so.
+ * Maps the 2 MiB around @gpa in one leaf if the owner's memory there is so: 2 MiB of one slot,
+ * aligned alike in both address spaces, in one piece of physical memory. The pin keeps it in one
+ * piece. 0: mapped; 1: it is not so.
  */
 static int map_large(struct vm *vm, const struct memory_slot *slot, u64 gpa)
 {
@@ -188,8 +193,8 @@ int ept_map(struct vm *vm, const struct memory_slot *slot, u64 gpa)
 {
 	int ret;
 
-	/* From not present to present nothing needs flushing: processors do not cache what is not there
-	 * (SDM 3C 28.3.3.3). */
+	/* From not present to present nothing needs flushing: processors do not cache what is not
+	 * there (SDM 3C 28.3.3.3). */
 	if (mutex_lock_killable(&vm->ept_lock))
 		return -EINTR;
 	ret = map_large(vm, slot, gpa);
@@ -200,9 +205,9 @@ int ept_map(struct vm *vm, const struct memory_slot *slot, u64 gpa)
 }
 
 /*
- * Unmapping goes in two rounds, as pages may be given back only when no processor can reach them any more. The first
- * takes the rights away; then all processors drop what they have cached; the second unpins what the first left behind,
- * which is known by an address without rights.
+ * Unmapping goes in two rounds, as pages may be given back only when no processor can reach them
+ * any more. The first takes the rights away; then all processors drop what they have cached; the
+ * second unpins what the first left behind, which is known by an address without rights.
  */
 enum unmap_round { UNMAP_RIGHTS, UNMAP_PAGES };
 
@@ -229,7 +234,8 @@ static void unmap_range(struct vm *vm, u64 *table, int level, u64 table_gpa, u64
 	}
 }
 
-/* The IPI itself brings a vCPU out of the guest, so that none uses an old translation afterwards. */
+/* The IPI itself brings a vCPU out of the guest, so that none uses an old translation afterwards.
+ */
 static void flush_ipi(void *argument)
 {
 	const struct vm *vm = argument;

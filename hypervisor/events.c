@@ -2,9 +2,9 @@
 /*
  * Exceptions, interrupts and NMIs into the guest.
  *
- * One event is injected with an entry (SDM 3C 26.6). If an exit comes in the middle of its delivery, an EPT violation
- * on the guest's IDT or stack for instance, the processor tells so in the IDT-vectoring information (SDM 3C 27.2.4), and
- * the same event is injected once more.
+ * One event is injected with an entry (SDM 3C 26.6). If an exit comes in the middle of its
+ * delivery, an EPT violation on the guest's IDT or stack for instance, the processor tells so in
+ * the IDT-vectoring information (SDM 3C 27.2.4), and the same event is injected once more.
  */
 #include <linux/kernel.h>
 #include <asm/trapnr.h>
@@ -13,7 +13,7 @@
 #include "vmcs.h"
 #include "engine/soft/irqchip/irqchip.h"
 
-#define TYPE(info) ((info) & INTR_INFO_INTR_TYPE_MASK)
+#define TYPE(info) ((info)&INTR_INFO_INTR_TYPE_MASK)
 
 void events_init(struct vcpu *v)
 {
@@ -64,8 +64,8 @@ static void raise_exception(struct vcpu *v, u8 vector, bool has_error, u32 error
 			error = 0;
 		}
 	}
-	/* Otherwise the second one is delivered first, and the first is raised anew by its instruction. Interrupts
-	 * that were on their way are kept: they come afterwards. */
+	/* Otherwise the second one is delivered first, and the first is raised anew by its
+	 * instruction. Interrupts that were on their way are kept: they come afterwards. */
 	if (e->current_event.valid && e->current_event.type != INTR_TYPE_EXT_INTR >> 8 &&
 	    e->current_event.type != INTR_TYPE_NMI_INTR >> 8)
 		e->current_event.valid = false;
@@ -120,8 +120,8 @@ static void window(u32 control, bool open)
 		vmcs_write(CPU_BASED_VM_EXEC_CONTROL, wanted);
 }
 
-/* Whatever waits and may go in becomes the current event; for what may not, the processor is told to exit when it
- * may (SDM 3C 25.2, windows). */
+/* Whatever waits and may go in becomes the current event; for what may not, the processor is told
+ * to exit when it may (SDM 3C 25.2, windows). */
 static void choose(struct vcpu *v)
 {
 	struct events *e = &v->events;
@@ -165,7 +165,8 @@ int events_inject(struct vcpu *v)
 
 		if (third)
 			return shutdown(v);
-		/* An interrupt that was on its way is behind the exception now: it waits for the handler's IRET. */
+		/* An interrupt that was on its way is behind the exception now: it waits for the
+		 * handler's IRET. */
 		if (e->current_event.valid) {
 			if (e->current_event.type == INTR_TYPE_NMI_INTR >> 8)
 				v->chip.events.nmi = 1;
@@ -219,8 +220,8 @@ void events_take_back(struct vcpu *v)
 		e->current_event.length = vmcs_read(VM_EXIT_INSTRUCTION_LEN);
 		break;
 	case INTR_TYPE_NMI_INTR:
-		/* Its delivery has begun to block NMIs; injected once more it must not find them blocked
-		 * (SDM 3C 26.3.1.5). */
+		/* Its delivery has begun to block NMIs; injected once more it must not find them
+		 * blocked (SDM 3C 26.3.1.5). */
 		vmcs_clear_bits(GUEST_INTERRUPTIBILITY_INFO, GUEST_INTR_STATE_NMI);
 		fallthrough;
 	default:

@@ -45,7 +45,8 @@ static int exit_exception(struct vcpu *v)
 	if ((info & INTR_INFO_INTR_TYPE_MASK) == INTR_TYPE_NMI_INTR || vector == X86_TRAP_MC)
 		return 1;
 	if (vector == X86_TRAP_DB) {
-		/* The processor has set neither DR6 nor DR7.GD: the delivery does that (SDM 3C 27.1). */
+		/* The processor has set neither DR6 nor DR7.GD: the delivery does that (SDM
+		 * 3C 27.1). */
 		u64 hit = vmcs_read(EXIT_QUALIFICATION);
 
 		v->dr6 &= ~(unsigned long)DR_TRAP_BITS;
@@ -94,7 +95,8 @@ static int exit_hlt(struct vcpu *v)
 	return 0;
 }
 
-/* Caches are coherent, and the guest's memory is other programs' as well: the host decides when to flush. */
+/* Caches are coherent, and the guest's memory is other programs' as well: the host decides when to
+ * flush. */
 static int exit_skip(struct vcpu *v)
 {
 	vcpu_skip(v);
@@ -127,7 +129,8 @@ static int exit_ept_violation(struct vcpu *v)
 	const struct memory_slot *slot;
 	int ret;
 
-	/* SDM 3C 27.2.3: an IRET that faulted on its way has unblocked NMIs; it will be executed again. */
+	/* SDM 3C 27.2.3: an IRET that faulted on its way has unblocked NMIs; it will be executed
+	 * again. */
 	if ((qualification & INTR_INFO_UNBLOCK_NMI) && !v->events.current_event.valid)
 		vmcs_set_bits(GUEST_INTERRUPTIBILITY_INFO, GUEST_INTR_STATE_NMI);
 
@@ -162,39 +165,39 @@ static int exit_unknown(struct vcpu *v)
 }
 
 static exit_handler *const handlers[] = {
-	[EXIT_REASON_EXCEPTION_NMI] = exit_exception,
-	[EXIT_REASON_EXTERNAL_INTERRUPT] = exit_nothing,
-	[EXIT_REASON_TRIPLE_FAULT] = exit_triple_fault,
-	[EXIT_REASON_INTERRUPT_WINDOW] = exit_interrupt_window,
-	[EXIT_REASON_NMI_WINDOW] = exit_nmi_window,
-	[EXIT_REASON_CPUID] = exit_cpuid,
-	[EXIT_REASON_HLT] = exit_hlt,
-	[EXIT_REASON_INVD] = exit_skip,
-	[EXIT_REASON_WBINVD] = exit_skip,
-	[EXIT_REASON_RDPMC] = exit_general_protection,
-	[EXIT_REASON_VMCALL] = exit_vmcall,
-	/* The guest has no VMX, no MONITOR: CPUID says so. */
-	[EXIT_REASON_VMCLEAR] = exit_undefined,
-	[EXIT_REASON_VMLAUNCH] = exit_undefined,
-	[EXIT_REASON_VMPTRLD] = exit_undefined,
-	[EXIT_REASON_VMPTRST] = exit_undefined,
-	[EXIT_REASON_VMREAD] = exit_undefined,
-	[EXIT_REASON_VMRESUME] = exit_undefined,
-	[EXIT_REASON_VMWRITE] = exit_undefined,
-	[EXIT_REASON_VMOFF] = exit_undefined,
-	[EXIT_REASON_VMON] = exit_undefined,
-	[EXIT_REASON_INVEPT] = exit_undefined,
-	[EXIT_REASON_INVVPID] = exit_undefined,
-	[EXIT_REASON_MWAIT_INSTRUCTION] = exit_undefined,
-	[EXIT_REASON_MONITOR_INSTRUCTION] = exit_undefined,
-	[EXIT_REASON_CR_ACCESS] = exit_cr,
-	[EXIT_REASON_DR_ACCESS] = exit_dr,
-	[EXIT_REASON_IO_INSTRUCTION] = exit_io,
-	[EXIT_REASON_MSR_READ] = exit_rdmsr,
-	[EXIT_REASON_MSR_WRITE] = exit_wrmsr,
-	[EXIT_REASON_EPT_VIOLATION] = exit_ept_violation,
-	[EXIT_REASON_PREEMPTION_TIMER] = exit_nothing,
-	[EXIT_REASON_XSETBV] = exit_xsetbv,
+    [EXIT_REASON_EXCEPTION_NMI] = exit_exception,
+    [EXIT_REASON_EXTERNAL_INTERRUPT] = exit_nothing,
+    [EXIT_REASON_TRIPLE_FAULT] = exit_triple_fault,
+    [EXIT_REASON_INTERRUPT_WINDOW] = exit_interrupt_window,
+    [EXIT_REASON_NMI_WINDOW] = exit_nmi_window,
+    [EXIT_REASON_CPUID] = exit_cpuid,
+    [EXIT_REASON_HLT] = exit_hlt,
+    [EXIT_REASON_INVD] = exit_skip,
+    [EXIT_REASON_WBINVD] = exit_skip,
+    [EXIT_REASON_RDPMC] = exit_general_protection,
+    [EXIT_REASON_VMCALL] = exit_vmcall,
+    /* The guest has no VMX, no MONITOR: CPUID says so. */
+    [EXIT_REASON_VMCLEAR] = exit_undefined,
+    [EXIT_REASON_VMLAUNCH] = exit_undefined,
+    [EXIT_REASON_VMPTRLD] = exit_undefined,
+    [EXIT_REASON_VMPTRST] = exit_undefined,
+    [EXIT_REASON_VMREAD] = exit_undefined,
+    [EXIT_REASON_VMRESUME] = exit_undefined,
+    [EXIT_REASON_VMWRITE] = exit_undefined,
+    [EXIT_REASON_VMOFF] = exit_undefined,
+    [EXIT_REASON_VMON] = exit_undefined,
+    [EXIT_REASON_INVEPT] = exit_undefined,
+    [EXIT_REASON_INVVPID] = exit_undefined,
+    [EXIT_REASON_MWAIT_INSTRUCTION] = exit_undefined,
+    [EXIT_REASON_MONITOR_INSTRUCTION] = exit_undefined,
+    [EXIT_REASON_CR_ACCESS] = exit_cr,
+    [EXIT_REASON_DR_ACCESS] = exit_dr,
+    [EXIT_REASON_IO_INSTRUCTION] = exit_io,
+    [EXIT_REASON_MSR_READ] = exit_rdmsr,
+    [EXIT_REASON_MSR_WRITE] = exit_wrmsr,
+    [EXIT_REASON_EPT_VIOLATION] = exit_ept_violation,
+    [EXIT_REASON_PREEMPTION_TIMER] = exit_nothing,
+    [EXIT_REASON_XSETBV] = exit_xsetbv,
 };
 
 int exit_handle(struct vcpu *v)

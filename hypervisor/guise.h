@@ -2,26 +2,25 @@
 /*
  * Guise's hypervisor: what its files know of each other.
  *
- *	module.c   loading, unloading, /dev/guise	exits.c    why the guest was left, and what then
- *	cpu.c      VMXON and VMXOFF			events.c   exceptions, interrupts, NMIs into the guest
- *	vmcs.c     control structures and processors	io.c       ports
- *	vm.c       a VM: its life, memory slots		decode.c   instructions that touch devices' memory
- *	ept.c      guest-physical to host-physical	mmio.c     what they do
- *	chips.c    interrupt chips			control.c  control registers, EFER, XCR0
- *	memory.c   guest memory as the kernel reads it
- *	walk.c     the guest's own page tables		debug.c    debug registers
- *	vcpu.c     a vCPU's life, the run loop		msr.c, cpuid.c
- *	host.c     host state that VMX does not switch	state.c    registers for the owner
- *	switch.S   the world switch			api.c      ioctls
+ *	module.c   loading, unloading, /dev/guise	exits.c    why the guest was left, and what
+ *then
+ *	cpu.c      VMXON and VMXOFF			events.c   exceptions, interrupts, NMIs into
+ *the guest vmcs.c     control structures and processors	io.c       ports vm.c       a VM:
+ *its life, memory slots		decode.c   instructions that touch devices' memory ept.c
+ *guest-physical to host-physical	mmio.c     what they do chips.c    interrupt chips
+ *control.c  control registers, EFER, XCR0 memory.c   guest memory as the kernel reads it walk.c the
+ *guest's own page tables		debug.c    debug registers vcpu.c     a vCPU's life, the run
+ *loop		msr.c, cpuid.c host.c     host state that VMX does not switch	state.c    registers
+ *for the owner switch.S   the world switch			api.c      ioctls
  *
  * "SDM" is Intel's Software Developer's Manual, by volume and section; api.rst is
  * Documentation/virt/kvm/api.rst of the Linux kernel.
  *
  * Locks, in the order in which they are taken:
  *	vcpu->lock	(mutex) a vCPU's state; held through KVM_RUN
- *	vm->memory_lock	(rw_semaphore) memory slots; read by vCPUs, written by KVM_SET_USER_MEMORY_REGION
- *	vm->ept_lock	(mutex) EPT tables
- * vm->lock (mutex) guards the list of vCPUs and is taken alone or before the others.
+ *	vm->memory_lock	(rw_semaphore) memory slots; read by vCPUs, written by
+ *KVM_SET_USER_MEMORY_REGION vm->ept_lock	(mutex) EPT tables vm->lock (mutex) guards the list
+ *of vCPUs and is taken alone or before the others.
  */
 #ifndef GUISE_HYPERVISOR_H
 #define GUISE_HYPERVISOR_H
@@ -140,7 +139,8 @@ void ept_unmap(struct vm *vm, u64 gpa, u64 bytes);
 const struct memory_slot *memory_find(struct vm *vm, u64 gpa);
 /* Whether it is in a slot that may be written: writes to others are the owner's business. */
 bool memory_writable(struct vm *vm, u64 gpa);
-/* Guest-physical memory that lies in slots; -EFAULT if not all of it does. The owner's process only. */
+/* Guest-physical memory that lies in slots; -EFAULT if not all of it does. The owner's process
+ * only. */
 int memory_read(struct vm *vm, u64 gpa, void *data, u32 bytes);
 int memory_write(struct vm *vm, u64 gpa, const void *data, u32 bytes);
 /* Replaces an entry of the guest's page tables if it is still @old. -EAGAIN: it is not. */
@@ -161,7 +161,8 @@ struct walk_fault {
 
 /* Linear to guest-physical. 0, -EFAULT with @fault filled in, or another error of the host. */
 int walk(struct vcpu *v, u64 linear, u32 access, u64 *gpa, struct walk_fault *fault);
-/* Guest-linear memory, across pages. Errors as walk(); -ENXIO: no slot there (a device's memory). */
+/* Guest-linear memory, across pages. Errors as walk(); -ENXIO: no slot there (a device's memory).
+ */
 int linear_read(struct vcpu *v, u64 linear, void *data, u32 bytes, u32 access,
 		struct walk_fault *fault);
 int linear_write(struct vcpu *v, u64 linear, const void *data, u32 bytes, u32 access,
@@ -189,8 +190,8 @@ extern const char world_switch_exit[];
 
 /* ---- host.c ---- */
 
-/* MSRs that VMX does not switch and that the kernel does not need before it returns to user mode. They
- * change hands when the vCPU gets and loses the processor, not at each exit. */
+/* MSRs that VMX does not switch and that the kernel does not need before it returns to user mode.
+ * They change hands when the vCPU gets and loses the processor, not at each exit. */
 enum lazy_msr {
 	LAZY_KERNEL_GS_BASE,
 	LAZY_STAR,
@@ -220,8 +221,8 @@ void host_after_exit(struct vcpu *v);
 
 /* ---- events.c ---- */
 struct events {
-	/* One event is on its way into the guest: written to the VMCS at the next entry, and again if an
-	 * exit comes in the middle of its delivery. */
+	/* One event is on its way into the guest: written to the VMCS at the next entry, and again
+	 * if an exit comes in the middle of its delivery. */
 	struct {
 		bool valid;
 		u8 type; /* INTR_TYPE_... */
@@ -390,7 +391,8 @@ struct vcpu {
 
 struct vcpu *vcpu_create(struct vm *vm, u32 id);
 void vcpu_destroy(struct vcpu *v);
-/* Makes the vCPU's VMCS current on this thread's processor, wherever that goes, until vcpu_put(). */
+/* Makes the vCPU's VMCS current on this thread's processor, wherever that goes, until vcpu_put().
+ */
 void vcpu_load(struct vcpu *v);
 void vcpu_put(struct vcpu *v);
 int vcpu_run(struct vcpu *v);
@@ -401,8 +403,8 @@ void vcpu_reset(struct vcpu *v);
 /* RIP + the length of the instruction that has been carried out (SDM 3C 27.2.4). */
 void vcpu_skip(struct vcpu *v);
 void vcpu_skip_bytes(struct vcpu *v, u32 bytes);
-bool vcpu_long_mode(void);    /* EFER.LMA */
-bool vcpu_64bit_code(void);   /* and CS.L */
+bool vcpu_long_mode(void);  /* EFER.LMA */
+bool vcpu_64bit_code(void); /* and CS.L */
 unsigned int vcpu_cpl(void);
 unsigned long vcpu_get_register(struct vcpu *v, int number);
 void vcpu_set_register(struct vcpu *v, int number, unsigned long value);
@@ -414,7 +416,8 @@ int exit_internal_error(struct vcpu *v, u32 suberror, u64 detail);
 
 /* ---- state.c ---- */
 
-/* Segment registers as instructions (SDM 2A table 2-1) and the VMCS's fields (SDM 3D B) number them. */
+/* Segment registers as instructions (SDM 2A table 2-1) and the VMCS's fields (SDM 3D B) number
+ * them. */
 enum segment {
 	SEGMENT_ES,
 	SEGMENT_CS,

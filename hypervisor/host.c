@@ -2,9 +2,10 @@
 /*
  * The host's state that VMX does not switch, or that changes while a vCPU is loaded.
  *
- * Cheap things are deferred. What the kernel needs at once is in the VMCS's host-state area and loaded at each exit
- * (SDM 3C 27.5). What only user mode needs (lazy_msrs[], data segment selectors) changes hands when the thread gets and
- * loses the processor. Vector registers change hands once a KVM_RUN, by the kernel's own means.
+ * Cheap things are deferred. What the kernel needs at once is in the VMCS's host-state area and
+ * loaded at each exit (SDM 3C 27.5). What only user mode needs (lazy_msrs[], data segment
+ * selectors) changes hands when the thread gets and loses the processor. Vector registers change
+ * hands once a KVM_RUN, by the kernel's own means.
  */
 #include <asm/cpu_entry_area.h>
 #include <asm/cpufeature.h>
@@ -22,12 +23,12 @@
 #include "vmcs.h"
 
 const u32 lazy_msrs[LAZY_COUNT] = {
-	[LAZY_KERNEL_GS_BASE] = MSR_KERNEL_GS_BASE,
-	[LAZY_STAR] = MSR_STAR,
-	[LAZY_LSTAR] = MSR_LSTAR,
-	[LAZY_CSTAR] = MSR_CSTAR,
-	[LAZY_SYSCALL_MASK] = MSR_SYSCALL_MASK,
-	[LAZY_TSC_AUX] = MSR_TSC_AUX,
+    [LAZY_KERNEL_GS_BASE] = MSR_KERNEL_GS_BASE,
+    [LAZY_STAR] = MSR_STAR,
+    [LAZY_LSTAR] = MSR_LSTAR,
+    [LAZY_CSTAR] = MSR_CSTAR,
+    [LAZY_SYSCALL_MASK] = MSR_SYSCALL_MASK,
+    [LAZY_TSC_AUX] = MSR_TSC_AUX,
 };
 
 /* What is the same on every processor and at all times. */
@@ -40,7 +41,8 @@ void host_init_vmcs(void)
 	vmcs_write(HOST_RIP, (unsigned long)world_switch_exit);
 	store_idt(&idt);
 	vmcs_write(HOST_IDTR_BASE, idt.address);
-	/* RPL and TI have to be 0 (SDM 3C 26.2.3): host_from_guest() gives back what user mode had. */
+	/* RPL and TI have to be 0 (SDM 3C 26.2.3): host_from_guest() gives back what user mode had.
+	 */
 	vmcs_write(HOST_CS_SELECTOR, __KERNEL_CS);
 	vmcs_write(HOST_SS_SELECTOR, __KERNEL_DS);
 	vmcs_write(HOST_DS_SELECTOR, 0);
@@ -96,7 +98,8 @@ void host_to_guest(struct vcpu *v)
 	host->loaded = true;
 }
 
-/* It loses it: the thread goes to sleep, is preempted, or returns to user mode. Preemption is off. */
+/* It loses it: the thread goes to sleep, is preempted, or returns to user mode. Preemption is off.
+ */
 void host_from_guest(struct vcpu *v)
 {
 	struct host_state *host = &v->host;
@@ -111,7 +114,8 @@ void host_from_guest(struct vcpu *v)
 		if (i != LAZY_KERNEL_GS_BASE && host->msr[i] != v->lazy[i])
 			wrmsrl(lazy_msrs[i], host->msr[i]);
 	}
-	/* Loading a selector changes the base, too: bases come last. 64-bit programs have 0 in all four. */
+	/* Loading a selector changes the base, too: bases come last. 64-bit programs have 0 in all
+	 * four. */
 	if (host->ds | host->es) {
 		loadsegment(ds, host->ds);
 		loadsegment(es, host->es);
@@ -122,7 +126,8 @@ void host_from_guest(struct vcpu *v)
 		load_gs_index(host->gs);
 	wrmsrl(MSR_FS_BASE, host->fs_base);
 	wrmsrl(MSR_KERNEL_GS_BASE, host->msr[LAZY_KERNEL_GS_BASE]);
-	/* Exits leave a limit of 64 KiB in GDTR (SDM 3C 27.5.2); user mode could look behind the table. */
+	/* Exits leave a limit of 64 KiB in GDTR (SDM 3C 27.5.2); user mode could look behind the
+	 * table. */
 	load_fixmap_gdt(raw_smp_processor_id());
 	host->loaded = false;
 }
@@ -160,8 +165,8 @@ void host_before_entry(struct vcpu *v)
 	if (v->cr2 != native_read_cr2())
 		native_write_cr2(v->cr2);
 	debug_before_entry(v);
-	/* L1 terminal fault and MDS (Documentation/admin-guide/hw-vuln): nothing of the host's is left where a
-	 * guest's speculation could find it. */
+	/* L1 terminal fault and MDS (Documentation/admin-guide/hw-vuln): nothing of the host's is
+	 * left where a guest's speculation could find it. */
 	if (boot_cpu_has_bug(X86_BUG_L1TF) && boot_cpu_has(X86_FEATURE_FLUSH_L1D))
 		wrmsrl(MSR_IA32_FLUSH_CMD, L1D_FLUSH);
 	if (boot_cpu_has_bug(X86_BUG_MDS))

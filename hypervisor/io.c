@@ -2,8 +2,8 @@
 /*
  * Port I/O, single and strings. Every port exits; the owner does the access.
  *
- * OUT is over for the guest when the owner is asked; IN is completed by the next KVM_RUN. A string goes out up to the
- * end of a page at a time, one exit each.
+ * OUT is over for the guest when the owner is asked; IN is completed by the next KVM_RUN. A string
+ * goes out up to the end of a page at a time, one exit each.
  *
  * Source: SDM 3C table 27-5 (exit qualification), SDM 3C 25.1.3.
  */
@@ -91,8 +91,8 @@ static int string_io(struct vcpu *v, u64 qualification, struct io_request *io)
 		/* Faults come before the port is read. */
 		ret = walk(v, linear, access | ACCESS_WRITE, &gpa, &fault);
 		if (!ret)
-			ret = walk(v, linear + io->count * io->size - 1, access | ACCESS_WRITE, &gpa,
-				   &fault);
+			ret = walk(v, linear + io->count * io->size - 1, access | ACCESS_WRITE,
+				   &gpa, &fault);
 	} else {
 		ret = linear_read(v, linear, v->port_data, io->count * io->size, access, &fault);
 	}
@@ -137,9 +137,9 @@ int exit_io(struct vcpu *v)
 {
 	u64 qualification = vmcs_read(EXIT_QUALIFICATION);
 	struct io_request io = {
-		.size = (qualification & 7) + 1,
-		.port = qualification >> 16,
-		.count = 1,
+	    .size = (qualification & 7) + 1,
+	    .port = qualification >> 16,
+	    .count = 1,
 	};
 
 	if (qualification & QUALIFICATION_STRING) {

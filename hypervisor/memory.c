@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
-/* Guest-physical memory, read and written by the kernel at the owner's addresses: it may fault, sleep and fail. */
+/* Guest-physical memory, read and written by the kernel at the owner's addresses: it may fault,
+ * sleep and fail. */
 #include <linux/uaccess.h>
 
 #include "guise.h"
@@ -55,7 +56,7 @@ int memory_exchange(struct vm *vm, u64 gpa, u64 old, u64 new, bool wide)
 	if (wide)
 		done = unsafe_try_cmpxchg_user((u64 __user *)at, &expected, new, fault);
 	else
-		done = unsafe_try_cmpxchg_user((u32 __user *)at, &expected32, (u32)new, fault);
+		done = unsafe_try_cmpxchg_user((u32 __user *)at, &expected32, (u32) new, fault);
 	user_access_end();
 	return done ? 0 : -EAGAIN;
 

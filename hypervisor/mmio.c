@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
 /*
- * Accesses to guest-physical addresses that no slot has: a device's memory, the owner's business (KVM_EXIT_MMIO).
+ * Accesses to guest-physical addresses that no slot has: a device's memory, the owner's business
+ * (KVM_EXIT_MMIO).
  *
- * An instruction is carried out in one go once everything that it reads is there. If a read has to come from the owner,
- * it is asked, and the instruction is decoded once more when the answer has come. Registers and RIP change before a
- * write is handed out, so that nothing is left to do behind it.
+ * An instruction is carried out in one go once everything that it reads is there. If a read has to
+ * come from the owner, it is asked, and the instruction is decoded once more when the answer has
+ * come. Registers and RIP change before a write is handed out, so that nothing is left to do behind
+ * it.
  */
 #include <linux/kernel.h>
 #include <asm/processor-flags.h>
@@ -80,10 +82,10 @@ static u64 alu(enum alu_operation operation, u64 a, u64 b, u32 bytes, u64 *flags
 /* What one instruction does with its memory operand. */
 struct operation {
 	bool reads, writes;
-	u32 bytes;     /* of memory */
-	u64 value;     /* to be written */
+	u32 bytes; /* of memory */
+	u64 value; /* to be written */
 	bool to_register;
-	int reg;       /* that gets the value read, extended */
+	int reg; /* that gets the value read, extended */
 	u32 reg_bytes;
 	bool sign_extend;
 	bool alu, alu_to_register;
@@ -280,8 +282,8 @@ static void string_step(struct vcpu *v, const struct instruction *in, int reg, u
 	put_register(v, in, reg, in->address_bytes, v->registers.r[reg] + step);
 }
 
-/* One element of MOVS, STOS or LODS; REP comes back here for the next one. @memory: what a device's memory has answered,
- * if @answered. */
+/* One element of MOVS, STOS or LODS; REP comes back here for the next one. @memory: what a device's
+ * memory has answered, if @answered. */
 static int string_access(struct vcpu *v, const struct instruction *in, bool answered, u64 memory)
 {
 	u32 bytes = in->opcode & 1 ? in->operand_bytes : 1;

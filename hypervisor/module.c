@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
-/* Loading and unloading. Every open file of the module's holds it, so it cannot be unloaded while in use. */
+/* Loading and unloading. Every open file of the module's holds it, so it cannot be unloaded while
+ * in use. */
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <asm/cpufeature.h>
@@ -7,18 +8,19 @@
 #include "guise.h"
 
 /*
- * The host's timer interrupt ends a guest's turn, so nothing more is needed. Bochs 2.7 however does not deliver
- * interrupts while host and guest have IF off at the entry; there this bounds a turn.
+ * The host's timer interrupt ends a guest's turn, so nothing more is needed. Bochs 2.7 however does
+ * not deliver interrupts while host and guest have IF off at the entry; there this bounds a turn.
  */
 static unsigned int slice_us;
 module_param(slice_us, uint, 0444);
-MODULE_PARM_DESC(slice_us, "microseconds after which a guest is left at the latest; 0: when something happens");
+MODULE_PARM_DESC(
+    slice_us, "microseconds after which a guest is left at the latest; 0: when something happens");
 
 static struct miscdevice device = {
-	.minor = MISC_DYNAMIC_MINOR,
-	.name = "guise",
-	.fops = &system_operations,
-	.mode = 0600,
+    .minor = MISC_DYNAMIC_MINOR,
+    .name = "guise",
+    .fops = &system_operations,
+    .mode = 0600,
 };
 
 static int __init guise_init(void)

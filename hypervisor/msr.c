@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
 /*
- * Model-specific registers: where each one lives, and what may be written to it. The bitmap lets the guest at those
- * that are its own entirely; all others exit, and what is in no table here does not exist (#GP).
+ * Model-specific registers: where each one lives, and what may be written to it. The bitmap lets
+ * the guest at those that are its own entirely; all others exit, and what is in no table here does
+ * not exist (#GP).
  *
  * Source: SDM 4 chapter 2; SDM 3C 24.6.9 (bitmaps).
  */
@@ -16,7 +17,8 @@
 #include "vmcs.h"
 #include "engine/soft/irqchip/irqchip.h"
 
-/* What a value must be for the processor to take it: what it refuses would fault in the host or fail the entry. */
+/* What a value must be for the processor to take it: what it refuses would fault in the host or
+ * fail the entry. */
 enum rule {
 	RULE_ANY,
 	RULE_CANONICAL,
@@ -50,57 +52,68 @@ struct msr_row {
 #define MTRR_CAPABILITIES 0x508
 
 static const struct msr_row rows[] = {
-	{MSR_IA32_SYSENTER_CS, IN_VMCS, GUEST_SYSENTER_CS, RULE_32_BITS},
-	{MSR_IA32_SYSENTER_ESP, IN_VMCS, GUEST_SYSENTER_ESP, RULE_CANONICAL},
-	{MSR_IA32_SYSENTER_EIP, IN_VMCS, GUEST_SYSENTER_EIP, RULE_CANONICAL},
-	{MSR_FS_BASE, IN_VMCS, GUEST_FS_BASE, RULE_CANONICAL},
-	{MSR_GS_BASE, IN_VMCS, GUEST_GS_BASE, RULE_CANONICAL},
-	{MSR_IA32_CR_PAT, IN_VMCS, GUEST_IA32_PAT, RULE_PAT},
-	{MSR_IA32_DEBUGCTLMSR, IN_VMCS, GUEST_IA32_DEBUGCTL, RULE_ZERO},
-	{MSR_KERNEL_GS_BASE, IN_LAZY, LAZY_KERNEL_GS_BASE, RULE_CANONICAL},
-	{MSR_STAR, IN_LAZY, LAZY_STAR, RULE_ANY},
-	{MSR_LSTAR, IN_LAZY, LAZY_LSTAR, RULE_CANONICAL},
-	{MSR_CSTAR, IN_LAZY, LAZY_CSTAR, RULE_CANONICAL},
-	{MSR_SYSCALL_MASK, IN_LAZY, LAZY_SYSCALL_MASK, RULE_32_BITS},
-	{MSR_TSC_AUX, IN_LAZY, LAZY_TSC_AUX, RULE_32_BITS},
-	{MSR_EFER, IN_EFER, 0, RULE_ANY},
-	{MSR_IA32_TSC, IN_TSC, 0, RULE_ANY},
-	{MSR_IA32_APICBASE, IN_APIC_BASE, 0, RULE_ANY},
-	{MSR_IA32_MISC_ENABLE, VCPU(misc_enable), RULE_IGNORED},
-	{MSR_IA32_FEAT_CTL, VCPU(feature_control), RULE_READ_ONLY},
-	{MSR_MTRRdefType, VCPU(mtrr_default), RULE_32_BITS},
-	{MSR_MTRRfix64K_00000, VCPU(mtrr_fixed[0]), RULE_ANY},
-	{MSR_MTRRfix16K_80000, VCPU(mtrr_fixed[1]), RULE_ANY},
-	{MSR_MTRRfix16K_A0000, VCPU(mtrr_fixed[2]), RULE_ANY},
-	{MSR_MTRRfix4K_C0000, VCPU(mtrr_fixed[3]), RULE_ANY},
-	{MSR_MTRRfix4K_C8000, VCPU(mtrr_fixed[4]), RULE_ANY},
-	{MSR_MTRRfix4K_D0000, VCPU(mtrr_fixed[5]), RULE_ANY},
-	{MSR_MTRRfix4K_D8000, VCPU(mtrr_fixed[6]), RULE_ANY},
-	{MSR_MTRRfix4K_E0000, VCPU(mtrr_fixed[7]), RULE_ANY},
-	{MSR_MTRRfix4K_E8000, VCPU(mtrr_fixed[8]), RULE_ANY},
-	{MSR_MTRRfix4K_F0000, VCPU(mtrr_fixed[9]), RULE_ANY},
-	{MSR_MTRRfix4K_F8000, VCPU(mtrr_fixed[10]), RULE_ANY},
-	{MSR_MTRRcap, IN_CONSTANT, MTRR_CAPABILITIES, RULE_READ_ONLY},
-	/* No machine-check banks. */
-	{MSR_IA32_MCG_CAP, IN_CONSTANT, 0, RULE_READ_ONLY},
-	{MSR_IA32_MCG_STATUS, IN_CONSTANT, 0, RULE_ZERO},
-	{MSR_IA32_PLATFORM_ID, IN_CONSTANT, 0, RULE_READ_ONLY},
-	/* The microcode's revision, 1; written with 0 before it is read (SDM 3A 9.11.7). */
-	{MSR_IA32_UCODE_REV, IN_CONSTANT, 1ull << 32, RULE_IGNORED},
+    {MSR_IA32_SYSENTER_CS, IN_VMCS, GUEST_SYSENTER_CS, RULE_32_BITS},
+    {MSR_IA32_SYSENTER_ESP, IN_VMCS, GUEST_SYSENTER_ESP, RULE_CANONICAL},
+    {MSR_IA32_SYSENTER_EIP, IN_VMCS, GUEST_SYSENTER_EIP, RULE_CANONICAL},
+    {MSR_FS_BASE, IN_VMCS, GUEST_FS_BASE, RULE_CANONICAL},
+    {MSR_GS_BASE, IN_VMCS, GUEST_GS_BASE, RULE_CANONICAL},
+    {MSR_IA32_CR_PAT, IN_VMCS, GUEST_IA32_PAT, RULE_PAT},
+    {MSR_IA32_DEBUGCTLMSR, IN_VMCS, GUEST_IA32_DEBUGCTL, RULE_ZERO},
+    {MSR_KERNEL_GS_BASE, IN_LAZY, LAZY_KERNEL_GS_BASE, RULE_CANONICAL},
+    {MSR_STAR, IN_LAZY, LAZY_STAR, RULE_ANY},
+    {MSR_LSTAR, IN_LAZY, LAZY_LSTAR, RULE_CANONICAL},
+    {MSR_CSTAR, IN_LAZY, LAZY_CSTAR, RULE_CANONICAL},
+    {MSR_SYSCALL_MASK, IN_LAZY, LAZY_SYSCALL_MASK, RULE_32_BITS},
+    {MSR_TSC_AUX, IN_LAZY, LAZY_TSC_AUX, RULE_32_BITS},
+    {MSR_EFER, IN_EFER, 0, RULE_ANY},
+    {MSR_IA32_TSC, IN_TSC, 0, RULE_ANY},
+    {MSR_IA32_APICBASE, IN_APIC_BASE, 0, RULE_ANY},
+    {MSR_IA32_MISC_ENABLE, VCPU(misc_enable), RULE_IGNORED},
+    {MSR_IA32_FEAT_CTL, VCPU(feature_control), RULE_READ_ONLY},
+    {MSR_MTRRdefType, VCPU(mtrr_default), RULE_32_BITS},
+    {MSR_MTRRfix64K_00000, VCPU(mtrr_fixed[0]), RULE_ANY},
+    {MSR_MTRRfix16K_80000, VCPU(mtrr_fixed[1]), RULE_ANY},
+    {MSR_MTRRfix16K_A0000, VCPU(mtrr_fixed[2]), RULE_ANY},
+    {MSR_MTRRfix4K_C0000, VCPU(mtrr_fixed[3]), RULE_ANY},
+    {MSR_MTRRfix4K_C8000, VCPU(mtrr_fixed[4]), RULE_ANY},
+    {MSR_MTRRfix4K_D0000, VCPU(mtrr_fixed[5]), RULE_ANY},
+    {MSR_MTRRfix4K_D8000, VCPU(mtrr_fixed[6]), RULE_ANY},
+    {MSR_MTRRfix4K_E0000, VCPU(mtrr_fixed[7]), RULE_ANY},
+    {MSR_MTRRfix4K_E8000, VCPU(mtrr_fixed[8]), RULE_ANY},
+    {MSR_MTRRfix4K_F0000, VCPU(mtrr_fixed[9]), RULE_ANY},
+    {MSR_MTRRfix4K_F8000, VCPU(mtrr_fixed[10]), RULE_ANY},
+    {MSR_MTRRcap, IN_CONSTANT, MTRR_CAPABILITIES, RULE_READ_ONLY},
+    /* No machine-check banks. */
+    {MSR_IA32_MCG_CAP, IN_CONSTANT, 0, RULE_READ_ONLY},
+    {MSR_IA32_MCG_STATUS, IN_CONSTANT, 0, RULE_ZERO},
+    {MSR_IA32_PLATFORM_ID, IN_CONSTANT, 0, RULE_READ_ONLY},
+    /* The microcode's revision, 1; written with 0 before it is read (SDM 3A 9.11.7). */
+    {MSR_IA32_UCODE_REV, IN_CONSTANT, 1ull << 32, RULE_IGNORED},
 };
 
 /* What KVM_GET_MSR_INDEX_LIST tells: what makes up a vCPU's state. */
 const u32 msr_list[] = {
-	MSR_IA32_TSC,	      MSR_IA32_SYSENTER_CS, MSR_IA32_SYSENTER_ESP, MSR_IA32_SYSENTER_EIP,
-	MSR_STAR,	      MSR_LSTAR,	    MSR_CSTAR,		   MSR_SYSCALL_MASK,
-	MSR_KERNEL_GS_BASE,   MSR_TSC_AUX,	    MSR_IA32_CR_PAT,	   MSR_EFER,
-	MSR_IA32_MISC_ENABLE, MSR_MTRRdefType,
+    MSR_IA32_TSC,
+    MSR_IA32_SYSENTER_CS,
+    MSR_IA32_SYSENTER_ESP,
+    MSR_IA32_SYSENTER_EIP,
+    MSR_STAR,
+    MSR_LSTAR,
+    MSR_CSTAR,
+    MSR_SYSCALL_MASK,
+    MSR_KERNEL_GS_BASE,
+    MSR_TSC_AUX,
+    MSR_IA32_CR_PAT,
+    MSR_EFER,
+    MSR_IA32_MISC_ENABLE,
+    MSR_MTRRdefType,
 };
 const u32 msr_count = ARRAY_SIZE(msr_list);
 
 static unsigned long bitmap;
 
-/* SDM 3C 24.6.9: 1 KiB each for reads of low and of high MSRs, then for writes; a 0 bit lets the guest through. */
+/* SDM 3C 24.6.9: 1 KiB each for reads of low and of high MSRs, then for writes; a 0 bit lets the
+ * guest through. */
 static void pass_through(u32 index)
 {
 	u8 *bits = (u8 *)bitmap;
@@ -145,8 +158,8 @@ void msr_reset(struct vcpu *v)
 			vmcs_write(rows[i].where, 0);
 	vmcs_write(GUEST_IA32_PAT, 0x0007040600070406ull); /* SDM 3A 11.12.4 */
 	memset(v->lazy, 0, sizeof(v->lazy));
-	v->chip.msr.apic_base = APIC_DEFAULT_PHYS_BASE | MSR_IA32_APICBASE_ENABLE |
-		       (v->id ? 0 : MSR_IA32_APICBASE_BSP);
+	v->chip.msr.apic_base =
+	    APIC_DEFAULT_PHYS_BASE | MSR_IA32_APICBASE_ENABLE | (v->id ? 0 : MSR_IA32_APICBASE_BSP);
 	v->misc_enable = MSR_IA32_MISC_ENABLE_FAST_STRING | MSR_IA32_MISC_ENABLE_BTS_UNAVAIL |
 			 MSR_IA32_MISC_ENABLE_PEBS_UNAVAIL;
 	v->feature_control = FEAT_CTL_LOCKED;
@@ -200,7 +213,8 @@ static const struct msr_row *find(u32 index)
 	return NULL;
 }
 
-/* While the vCPU has the processor the register itself is the guest's; the guest changes KERNEL_GS_BASE by SWAPGS. */
+/* While the vCPU has the processor the register itself is the guest's; the guest changes
+ * KERNEL_GS_BASE by SWAPGS. */
 static u64 get_lazy(struct vcpu *v, enum lazy_msr which)
 {
 	preempt_disable();
@@ -222,9 +236,8 @@ static void set_lazy(struct vcpu *v, enum lazy_msr which, u64 value)
 /* Those of the LAPIC: x2APIC's, and its timer's deadline. */
 static bool is_lapic(const struct vcpu *v, u32 index)
 {
-	return v->chip.lapic &&
-	       ((index >= APIC_BASE_MSR && index <= APIC_BASE_MSR + 0xff) ||
-		index == MSR_IA32_TSC_DEADLINE);
+	return v->chip.lapic && ((index >= APIC_BASE_MSR && index <= APIC_BASE_MSR + 0xff) ||
+				 index == MSR_IA32_TSC_DEADLINE);
 }
 
 static int set_apic_base(struct vcpu *v, u64 value, bool from_guest)

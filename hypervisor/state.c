@@ -22,12 +22,24 @@ void state_get_regs(struct vcpu *v, struct kvm_regs *regs)
 	const unsigned long *r = v->registers.r;
 
 	*regs = (struct kvm_regs){
-		.rax = r[RAX], .rbx = r[RBX], .rcx = r[RCX], .rdx = r[RDX],
-		.rsi = r[RSI], .rdi = r[RDI], .rsp = r[RSP], .rbp = r[RBP],
-		.r8 = r[8],    .r9 = r[9],    .r10 = r[10],  .r11 = r[11],
-		.r12 = r[12],  .r13 = r[13],  .r14 = r[14],  .r15 = r[15],
-		.rip = vmcs_read(GUEST_RIP),
-		.rflags = vmcs_read(GUEST_RFLAGS),
+	    .rax = r[RAX],
+	    .rbx = r[RBX],
+	    .rcx = r[RCX],
+	    .rdx = r[RDX],
+	    .rsi = r[RSI],
+	    .rdi = r[RDI],
+	    .rsp = r[RSP],
+	    .rbp = r[RBP],
+	    .r8 = r[8],
+	    .r9 = r[9],
+	    .r10 = r[10],
+	    .r11 = r[11],
+	    .r12 = r[12],
+	    .r13 = r[13],
+	    .r14 = r[14],
+	    .r15 = r[15],
+	    .rip = vmcs_read(GUEST_RIP),
+	    .rflags = vmcs_read(GUEST_RFLAGS),
 	};
 }
 
@@ -69,24 +81,25 @@ void state_get_segment(enum segment segment, struct kvm_segment *s)
 	u32 ar = vmcs_read(field(GUEST_ES_AR_BYTES, segment));
 
 	*s = (struct kvm_segment){
-		.base = vmcs_read(field(GUEST_ES_BASE, segment)),
-		.limit = vmcs_read(field(GUEST_ES_LIMIT, segment)),
-		.selector = vmcs_read(field(GUEST_ES_SELECTOR, segment)),
-		.type = ar & VMX_AR_TYPE_MASK,
-		.s = !!(ar & VMX_AR_S_MASK),
-		.dpl = VMX_AR_DPL(ar),
-		.present = !!(ar & VMX_AR_P_MASK) && !(ar & VMX_AR_UNUSABLE_MASK),
-		.avl = (ar >> 12) & 1,
-		.l = !!(ar & VMX_AR_L_MASK),
-		.db = !!(ar & VMX_AR_DB_MASK),
-		.g = !!(ar & VMX_AR_G_MASK),
-		.unusable = !!(ar & VMX_AR_UNUSABLE_MASK),
+	    .base = vmcs_read(field(GUEST_ES_BASE, segment)),
+	    .limit = vmcs_read(field(GUEST_ES_LIMIT, segment)),
+	    .selector = vmcs_read(field(GUEST_ES_SELECTOR, segment)),
+	    .type = ar & VMX_AR_TYPE_MASK,
+	    .s = !!(ar & VMX_AR_S_MASK),
+	    .dpl = VMX_AR_DPL(ar),
+	    .present = !!(ar & VMX_AR_P_MASK) && !(ar & VMX_AR_UNUSABLE_MASK),
+	    .avl = (ar >> 12) & 1,
+	    .l = !!(ar & VMX_AR_L_MASK),
+	    .db = !!(ar & VMX_AR_DB_MASK),
+	    .g = !!(ar & VMX_AR_G_MASK),
+	    .unusable = !!(ar & VMX_AR_UNUSABLE_MASK),
 	};
 }
 
 /*
- * The processor checks at each entry that a segment is as loading it would have left it (SDM 3C 26.3.1.2). Owners do
- * not all know: a descriptor's accessed bit and the busy bit of TR are set for them.
+ * The processor checks at each entry that a segment is as loading it would have left it (SDM
+ * 3C 26.3.1.2). Owners do not all know: a descriptor's accessed bit and the busy bit of TR are set
+ * for them.
  */
 void state_set_segment(enum segment segment, const struct kvm_segment *s)
 {
@@ -141,7 +154,8 @@ static bool sregs_valid(struct vcpu *v, const struct kvm_sregs *s)
 	if (!control_cr0_valid(s->cr0) || !control_cr4_valid(v, s->cr4) ||
 	    !control_efer_valid(v, s->efer))
 		return false;
-	/* SDM 3A 2.2.1, 4.1.2: long mode is active if it is enabled and paging is on, and then PAE is, too. */
+	/* SDM 3A 2.2.1, 4.1.2: long mode is active if it is enabled and paging is on, and then PAE
+	 * is, too. */
 	if (lma != (lme && paging) || (lma && !(s->cr4 & X86_CR4_PAE)))
 		return false;
 	if ((s->cr4 & X86_CR4_PCIDE) && !lma)

@@ -1,5 +1,6 @@
 /*
- * Where the world switch (switch.S) finds what in struct guest_registers; included by assembly, too.
+ * Where the world switch (switch.S) finds what in struct guest_registers; included by assembly,
+ * too.
  */
 #ifndef GUISE_SWITCH_H
 #define GUISE_SWITCH_H

@@ -29,7 +29,8 @@ static void load_here(struct vcpu *v)
 	if (!vmcs_load(&v->place))
 		return;
 	host_moved(v);
-	/* What this processor has cached from the last time may be out of date: INVLPGs were elsewhere. */
+	/* What this processor has cached from the last time may be out of date: INVLPGs were
+	 * elsewhere. */
 	if (v->vpid)
 		invvpid_context(v->vpid);
 }
@@ -80,9 +81,9 @@ static void init_controls(struct vcpu *v)
 	vmcs_write(VMCS_LINK_POINTER, ~0ull);
 	vmcs_write(TSC_OFFSET, 0);
 	/*
-	 * #MC is the host's. #AC and #DB: a guest whose handlers for them raise them again would keep the processor
-	 * in their delivery for ever, where not even an NMI comes in; so they go through here. All others are the
-	 * guest's own.
+	 * #MC is the host's. #AC and #DB: a guest whose handlers for them raise them again would
+	 * keep the processor in their delivery for ever, where not even an NMI comes in; so they go
+	 * through here. All others are the guest's own.
 	 */
 	vmcs_write(EXCEPTION_BITMAP, BIT(X86_TRAP_MC) | BIT(X86_TRAP_AC) | BIT(X86_TRAP_DB));
 	vmcs_write(PAGE_FAULT_ERROR_CODE_MASK, 0);
@@ -98,8 +99,12 @@ static void init_controls(struct vcpu *v)
 void vcpu_reset(struct vcpu *v)
 {
 	struct kvm_segment data = {.limit = 0xffff, .type = 3, .present = 1, .s = 1};
-	struct kvm_segment code = {.base = 0xffff0000, .limit = 0xffff, .selector = 0xf000,
-				   .type = 11,	       .present = 1,	.s = 1};
+	struct kvm_segment code = {.base = 0xffff0000,
+				   .limit = 0xffff,
+				   .selector = 0xf000,
+				   .type = 11,
+				   .present = 1,
+				   .s = 1};
 	struct kvm_segment ldt = {.limit = 0xffff, .type = 2, .present = 1};
 	struct kvm_segment tss = {.limit = 0xffff, .type = 11, .present = 1};
 
@@ -206,8 +211,9 @@ void vcpu_request(struct vcpu *v, int request)
 }
 
 /*
- * Brings the vCPU to the start of its loop soon, from any context. Whoever calls it has stored what the vCPU shall
- * look at; vcpu_run() announces itself and looks then, so that one of the two sees the other.
+ * Brings the vCPU to the start of its loop soon, from any context. Whoever calls it has stored what
+ * the vCPU shall look at; vcpu_run() announces itself and looks then, so that one of the two sees
+ * the other.
  */
 void vcpu_kick(struct vcpu *v)
 {
@@ -247,8 +253,9 @@ static int entry_refused(struct vcpu *v)
 	return 0;
 }
 
-/* NMIs and machine checks that ended the guest's run are the host's: its handlers get them now, on this processor.
- * After an exit by an NMI others are blocked until the handler's IRET (SDM 3C 27.5.5). */
+/* NMIs and machine checks that ended the guest's run are the host's: its handlers get them now, on
+ * this processor. After an exit by an NMI others are blocked until the handler's IRET (SDM
+ * 3C 27.5.5). */
 static void pass_to_host(struct vcpu *v)
 {
 	u32 info;
@@ -303,7 +310,8 @@ static int enter_once(struct vcpu *v)
 			v->place.launched = true;
 		pass_to_host(v);
 	}
-	/* The external interrupt that ended the guest's run is still pending; the host takes it here. */
+	/* The external interrupt that ended the guest's run is still pending; the host takes it
+	 * here. */
 	local_irq_enable();
 	preempt_enable();
 	if (failed)
@@ -336,7 +344,8 @@ static bool wakes(struct vcpu *v)
 	       (irqchip_pending(&v->chip) && (vmcs_read(GUEST_RFLAGS) & X86_EFLAGS_IF));
 }
 
-/* Sleeps until the vCPU may run. The VMCS goes and comes with the thread (sched_out(), sched_in()). */
+/* Sleeps until the vCPU may run. The VMCS goes and comes with the thread (sched_out(), sched_in()).
+ */
 static int wait_until_runnable(struct vcpu *v)
 {
 	for (;;) {
@@ -402,7 +411,8 @@ void vcpu_skip_bytes(struct vcpu *v, u32 bytes)
 	if (blocked & (GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS))
 		vmcs_write(GUEST_INTERRUPTIBILITY_INFO,
 			   blocked & ~(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS));
-	/* Single step: the trap behind this instruction (SDM 3B 17.3.1.4), pending for the next entry. */
+	/* Single step: the trap behind this instruction (SDM 3B 17.3.1.4), pending for the next
+	 * entry. */
 	if (vmcs_read(GUEST_RFLAGS) & X86_EFLAGS_TF)
 		vmcs_write(GUEST_PENDING_DBG_EXCEPTIONS,
 			   vmcs_read(GUEST_PENDING_DBG_EXCEPTIONS) | DR_STEP);
@@ -423,7 +433,8 @@ bool vcpu_64bit_code(void)
 	return vcpu_long_mode() && (vmcs_read(GUEST_CS_AR_BYTES) & VMX_AR_L_MASK);
 }
 
-/* SS.DPL is the CPL (SDM 3C 24.4.1), but in real mode, where the field holds what was loaded there. */
+/* SS.DPL is the CPL (SDM 3C 24.4.1), but in real mode, where the field holds what was loaded there.
+ */
 unsigned int vcpu_cpl(void)
 {
 	if (!(control_get_cr0() & X86_CR0_PE))

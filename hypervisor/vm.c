@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
-/* A VM: memory slots and the vCPUs' list. Its life ends with the last file descriptor, its own or a vCPU's. */
+/* A VM: memory slots and the vCPUs' list. Its life ends with the last file descriptor, its own or a
+ * vCPU's. */
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
@@ -26,7 +27,8 @@ struct vm *vm_create(void)
 		kfree(vm);
 		return ERR_PTR(-ENOMEM);
 	}
-	/* Only the structure is held, for comparison and accounting; the address space may die first. */
+	/* Only the structure is held, for comparison and accounting; the address space may die
+	 * first. */
 	vm->mm = current->mm;
 	mmgrab(vm->mm);
 	vm->clock_offset = -(s64)clock_now();
@@ -99,11 +101,11 @@ static int set_slot(struct vm *vm, const struct memory_slot *wanted)
 int vm_set_memory(struct vm *vm, const struct kvm_userspace_memory_region *region)
 {
 	struct memory_slot wanted = {
-		.id = region->slot,
-		.flags = region->flags,
-		.gpa = region->guest_phys_addr,
-		.bytes = region->memory_size,
-		.hva = region->userspace_addr,
+	    .id = region->slot,
+	    .flags = region->flags,
+	    .gpa = region->guest_phys_addr,
+	    .bytes = region->memory_size,
+	    .hva = region->userspace_addr,
 	};
 	int ret;
 

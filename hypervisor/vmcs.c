@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
 /*
- * Virtual-machine control structures: the controls that this hypervisor wants, and on which processor each VMCS is.
+ * Virtual-machine control structures: the controls that this hypervisor wants, and on which
+ * processor each VMCS is.
  *
  * Source: SDM 3C 24, appendix A.
  */
@@ -20,8 +21,8 @@ static DEFINE_PER_CPU(struct list_head, active);
 static DEFINE_PER_CPU(struct vmcs_place *, current_place);
 
 /*
- * SDM 3C A.3 to A.5: a capability MSR's low half has the bits that must be 1, its high half those that may be.
- * Returns the controls, or 0 with a message if one of @needed may not be 1.
+ * SDM 3C A.3 to A.5: a capability MSR's low half has the bits that must be 1, its high half those
+ * that may be. Returns the controls, or 0 with a message if one of @needed may not be 1.
  */
 static u32 __init choose(const char *name, u32 msr, u32 needed, u32 wanted)
 {
@@ -76,7 +77,7 @@ static void __init setup_preemption_timer(unsigned int slice_us)
 		return;
 	rdmsrl(MSR_IA32_VMX_MISC, misc);
 	vmcs_controls.preemption_timer =
-		clamp_t(u64, ((u64)slice_us * tsc_khz / 1000) >> (misc & 0x1f), 1, U32_MAX);
+	    clamp_t(u64, ((u64)slice_us * tsc_khz / 1000) >> (misc & 0x1f), 1, U32_MAX);
 	vmcs_controls.pin |= PIN_BASED_VMX_PREEMPTION_TIMER;
 }
 
@@ -104,7 +105,8 @@ int __init vmcs_setup_controls(unsigned int slice_us)
 
 	rdmsrl(MSR_IA32_VMX_PROCBASED_CTLS2, secondary);
 	if (!((secondary >> 32) & SECONDARY_EXEC_UNRESTRICTED_GUEST)) {
-		pr_err("guise: this processor lacks \"unrestricted guest\" (Intel Westmere and later have it): "
+		pr_err("guise: this processor lacks \"unrestricted guest\" (Intel Westmere and "
+		       "later have it): "
 		       "real mode cannot run\n");
 		return -EOPNOTSUPP;
 	}
@@ -112,17 +114,17 @@ int __init vmcs_setup_controls(unsigned int slice_us)
 			      SECONDARY_EXEC_ENABLE_EPT | SECONDARY_EXEC_UNRESTRICTED_GUEST,
 			      SECONDARY_EXEC_ENABLE_VPID | SECONDARY_EXEC_ENABLE_RDTSCP |
 				  SECONDARY_EXEC_ENABLE_INVPCID | SECONDARY_EXEC_WBINVD_EXITING);
-	c->pin = choose("pin-based", MSR_IA32_VMX_TRUE_PINBASED_CTLS,
-			PIN_BASED_EXT_INTR_MASK | PIN_BASED_NMI_EXITING | PIN_BASED_VIRTUAL_NMIS, 0);
-	c->exit = choose("exit", MSR_IA32_VMX_TRUE_EXIT_CTLS,
-			 VM_EXIT_HOST_ADDR_SPACE_SIZE | VM_EXIT_SAVE_IA32_EFER |
-			     VM_EXIT_LOAD_IA32_EFER | VM_EXIT_SAVE_IA32_PAT | VM_EXIT_LOAD_IA32_PAT |
-			     VM_EXIT_SAVE_DEBUG_CONTROLS,
-			 0);
-	c->entry = choose("entry", MSR_IA32_VMX_TRUE_ENTRY_CTLS,
-			  VM_ENTRY_LOAD_IA32_EFER | VM_ENTRY_LOAD_IA32_PAT |
-			      VM_ENTRY_LOAD_DEBUG_CONTROLS,
-			  0);
+	c->pin =
+	    choose("pin-based", MSR_IA32_VMX_TRUE_PINBASED_CTLS,
+		   PIN_BASED_EXT_INTR_MASK | PIN_BASED_NMI_EXITING | PIN_BASED_VIRTUAL_NMIS, 0);
+	c->exit =
+	    choose("exit", MSR_IA32_VMX_TRUE_EXIT_CTLS,
+		   VM_EXIT_HOST_ADDR_SPACE_SIZE | VM_EXIT_SAVE_IA32_EFER | VM_EXIT_LOAD_IA32_EFER |
+		       VM_EXIT_SAVE_IA32_PAT | VM_EXIT_LOAD_IA32_PAT | VM_EXIT_SAVE_DEBUG_CONTROLS,
+		   0);
+	c->entry = choose(
+	    "entry", MSR_IA32_VMX_TRUE_ENTRY_CTLS,
+	    VM_ENTRY_LOAD_IA32_EFER | VM_ENTRY_LOAD_IA32_PAT | VM_ENTRY_LOAD_DEBUG_CONTROLS, 0);
 	if (!c->secondary || !c->pin || !c->exit || !c->entry)
 		return -EOPNOTSUPP;
 	setup_preemption_timer(slice_us);
@@ -161,7 +163,8 @@ static void clear_here(void *argument)
 	smp_store_release(&place->cpu, -1);
 }
 
-/* The data of a VMCS is in the processor where it is active, and only VMCLEAR there writes it to memory. */
+/* The data of a VMCS is in the processor where it is active, and only VMCLEAR there writes it to
+ * memory. */
 static void clear_anywhere(struct vmcs_place *place)
 {
 	int cpu = smp_load_acquire(&place->cpu);
@@ -174,8 +177,7 @@ void vmcs_clear_all_here(void)
 {
 	struct vmcs_place *place, *next;
 
-	list_for_each_entry_safe (place, next, this_cpu_ptr(&active), active_on)
-		clear_here(place);
+	list_for_each_entry_safe(place, next, this_cpu_ptr(&active), active_on) clear_here(place);
 }
 
 int vmcs_place_init(struct vmcs_place *place)
@@ -205,7 +207,8 @@ bool vmcs_load(struct vmcs_place *place)
 	if (moved) {
 		clear_anywhere(place);
 		local_irq_save(flags);
-		/* A fresh region has to be cleared once before it may be loaded (SDM 3C 24.11.3). */
+		/* A fresh region has to be cleared once before it may be loaded (SDM 3C 24.11.3).
+		 */
 		WARN_ON_ONCE(!vmcs_clear(__pa(place->vmcs)));
 		list_add(&place->active_on, this_cpu_ptr(&active));
 		place->launched = false;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
 /*
- * The guest's own page tables, walked where the hypervisor needs a guest-linear address: instruction bytes and strings.
- * The processor walks them for everything else.
+ * The guest's own page tables, walked where the hypervisor needs a guest-linear address:
+ * instruction bytes and strings. The processor walks them for everything else.
  *
  * Source: SDM 3A 4.
  */
@@ -130,7 +130,8 @@ static int walk_once(struct vcpu *v, u64 linear, u32 access, u64 *gpa, struct wa
 			u64 mask = (1ull << shift) - 1;
 			u64 base = entry & (p->wide ? PTE_ADDRESS : GENMASK_ULL(31, 12));
 
-			/* PSE-36: bits 39:32 of the address are in bits 20:13 (SDM 3A table 4-4). */
+			/* PSE-36: bits 39:32 of the address are in bits 20:13 (SDM 3A table 4-4).
+			 */
 			if (large && p == &paging_32)
 				base = (entry & GENMASK_ULL(31, 22)) | ((entry >> 13) & 0xff) << 32;
 			*gpa = (base & ~mask) | (linear & mask);
@@ -144,7 +145,8 @@ int walk(struct vcpu *v, u64 linear, u32 access, u64 *gpa, struct walk_fault *fa
 {
 	int ret;
 
-	/* Another vCPU may change an entry between the reading and the marking, but not for ever. */
+	/* Another vCPU may change an entry between the reading and the marking, but not for ever.
+	 */
 	for (int tries = 0; tries < 16; tries++) {
 		ret = walk_once(v, linear, access, gpa, fault);
 		if (ret != -EAGAIN)

@@ -27,7 +27,7 @@ struct vm_engine_option {
 struct vm_config {
 	const struct engine *engine;
 	const char *engine_device; /* for engine->vm_create(), NULL: its usual one */
-	u64 memory_size; /* bytes, see guest_memory_create() */
+	u64 memory_size;	   /* bytes, see guest_memory_create() */
 	struct boot_image_request boot;
 	struct loop *loop;
 	struct output *console;	   /* text from the debug ports */

@@ -1,4 +1,5 @@
-/* The device, /dev/kvm or another of its kind: whether it is there, may be opened, and can do what the engine needs. */
+/* The device, /dev/kvm or another of its kind: whether it is there, may be opened, and can do what
+ * the engine needs. */
 #include "engine/kvm/kvm.h"
 
 #include <cpuid.h>

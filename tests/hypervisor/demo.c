@@ -1,6 +1,7 @@
 /*
- * The classic demonstration of KVM's interface, with nothing of Guise's around it: a real-mode guest of a few bytes adds
- * two numbers, prints the sum through a port and halts. A hypervisor with KVM's interface runs it by its own device.
+ * The classic demonstration of KVM's interface, with nothing of Guise's around it: a real-mode
+ * guest of a few bytes adds two numbers, prints the sum through a port and halts. A hypervisor with
+ * KVM's interface runs it by its own device.
  *
  * Usage: demo DEVICE
  */

@@ -1,7 +1,8 @@
 /*
- * Random ioctls against a device with KVM's interface: in any order, with structures that are random, nearly right or
- * right, unreadable addresses, on VMs and vCPUs that come and go. Whatever they return, the kernel has to outlive them;
- * who started this program looks at the kernel's log afterwards.
+ * Random ioctls against a device with KVM's interface: in any order, with structures that are
+ * random, nearly right or right, unreadable addresses, on VMs and vCPUs that come and go. Whatever
+ * they return, the kernel has to outlive them; who started this program looks at the kernel's log
+ * afterwards.
  *
  * Usage: fuzz DEVICE [COUNT [SEED]]
  */
@@ -19,11 +20,11 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#define VMS	    2
-#define VCPUS	    3
-#define RAM_BYTES   (4ul << 20)
-#define ARG_BYTES   8192
-#define RUN_MAX_US  1000 /* a guest is left to itself for no longer */
+#define VMS	   2
+#define VCPUS	   3
+#define RAM_BYTES  (4ul << 20)
+#define ARG_BYTES  8192
+#define RUN_MAX_US 1000 /* a guest is left to itself for no longer */
 
 struct vm {
 	int fd;
@@ -59,13 +60,27 @@ static uint32_t below(uint32_t limit)
 static uint64_t interesting(void)
 {
 	static const uint64_t values[] = {
-	    0,		  1,		      2,
-	    0x7f,	  0xff,		      0x1000,
-	    0xfff,	  0x7fffffff,	      0x80000000,
-	    0xffffffff,	  0x100000000,	      0x7fffffffffffffff,
-	    ~0ull,	  0x8000000000000000, 0x800000000000,
-	    0x7ffffffff000, 0xffff800000000000, 0xfee00000,
-	    0x80000011,	  0xc0000080,	      0x500,
+	    0,
+	    1,
+	    2,
+	    0x7f,
+	    0xff,
+	    0x1000,
+	    0xfff,
+	    0x7fffffff,
+	    0x80000000,
+	    0xffffffff,
+	    0x100000000,
+	    0x7fffffffffffffff,
+	    ~0ull,
+	    0x8000000000000000,
+	    0x800000000000,
+	    0x7ffffffff000,
+	    0xffff800000000000,
+	    0xfee00000,
+	    0x80000011,
+	    0xc0000080,
+	    0x500,
 	};
 	switch (below(3)) {
 	case 0:
@@ -185,8 +200,8 @@ static void run_guest(struct vm *vm, int i)
 
 	for (uint32_t n = below(64); n; n--) {
 		uint32_t at = below(0x2000);
-		uint16_t piece = below(2) ? pieces[below(sizeof(pieces) / sizeof(pieces[0]))]
-					  : (uint16_t)next();
+		uint16_t piece =
+		    below(2) ? pieces[below(sizeof(pieces) / sizeof(pieces[0]))] : (uint16_t)next();
 		memcpy(f.ram + at, &piece, 2);
 	}
 	if (vm->runs[i]) {
@@ -202,8 +217,8 @@ static void run_guest(struct vm *vm, int i)
 static void msrs(int fd)
 {
 	struct kvm_msrs *m = (void *)f.arg;
-	static const uint32_t bases[] = {0x10, 0x1b, 0x3a, 0x174, 0x1a0, 0x1d9, 0x200, 0x250,
-					 0x277, 0x2ff, 0x6e0, 0x800, 0xc0000080, 0xc0000100};
+	static const uint32_t bases[] = {0x10,	0x1b,  0x3a,  0x174, 0x1a0, 0x1d9,	0x200,
+					 0x250, 0x277, 0x2ff, 0x6e0, 0x800, 0xc0000080, 0xc0000100};
 
 	m->nmsrs = below(8) ? below(8) : (uint32_t)interesting();
 	for (uint32_t i = 0; i < 8; i++) {
@@ -226,9 +241,13 @@ static void cpuid(int fd)
 
 static void vcpu_other(int fd)
 {
-	static const unsigned long requests[] = {KVM_INTERRUPT, KVM_NMI, KVM_TRANSLATE,
-						 KVM_SET_SIGNAL_MASK, KVM_SET_GUEST_DEBUG,
-						 KVM_TPR_ACCESS_REPORTING, KVM_SMI};
+	static const unsigned long requests[] = {KVM_INTERRUPT,
+						 KVM_NMI,
+						 KVM_TRANSLATE,
+						 KVM_SET_SIGNAL_MASK,
+						 KVM_SET_GUEST_DEBUG,
+						 KVM_TPR_ACCESS_REPORTING,
+						 KVM_SMI};
 	randomize(64);
 	if (below(2))
 		*(uint32_t *)f.arg = below(300);
@@ -243,9 +262,9 @@ static void vcpu_other(int fd)
 static void vm_other(struct vm *vm)
 {
 	static const unsigned long requests[] = {
-	    KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2, KVM_IRQ_LINE, KVM_SIGNAL_MSI, KVM_GET_IRQCHIP,
-	    KVM_SET_IRQCHIP,	KVM_GET_PIT2,	 KVM_SET_PIT2, KVM_GET_CLOCK,  KVM_SET_CLOCK,
-	    KVM_CHECK_EXTENSION};
+	    KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2, KVM_IRQ_LINE,	     KVM_SIGNAL_MSI,
+	    KVM_GET_IRQCHIP,	KVM_SET_IRQCHIP, KVM_GET_PIT2,	     KVM_SET_PIT2,
+	    KVM_GET_CLOCK,	KVM_SET_CLOCK,	 KVM_CHECK_EXTENSION};
 
 	if (below(2))
 		randomize(1024);

@@ -90,7 +90,6 @@ static void close_bench(struct bench *b)
 	munmap(b->ram, RAM_BYTES);
 }
 
-
 static int setup(void **state)
 {
 	struct bench *b = calloc(1, sizeof(*b));

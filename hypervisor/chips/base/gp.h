@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0 */
-/* For the interrupt chips (engine/soft/irqchip): what base/gp.h gives them in the monitor, as the kernel has it. */
+/* For the interrupt chips (engine/soft/irqchip): what base/gp.h gives them in the monitor, as the
+ * kernel has it. */
 #ifndef GUISE_CHIPS_GP_H
 #define GUISE_CHIPS_GP_H
 
@@ -10,10 +11,10 @@
 #define UINT64_MAX U64_MAX
 #undef current /* the running thread in the kernel, a count in the chips */
 
-#define atomic_load(object)			 __atomic_load_n(object, __ATOMIC_SEQ_CST)
-#define atomic_load_explicit(object, order)	 __atomic_load_n(object, __ATOMIC_ACQUIRE)
-#define atomic_store(object, value)		 __atomic_store_n(object, value, __ATOMIC_SEQ_CST)
-#define atomic_exchange(object, value)		 __atomic_exchange_n(object, value, __ATOMIC_SEQ_CST)
+#define atomic_load(object)		    __atomic_load_n(object, __ATOMIC_SEQ_CST)
+#define atomic_load_explicit(object, order) __atomic_load_n(object, __ATOMIC_ACQUIRE)
+#define atomic_store(object, value)	    __atomic_store_n(object, value, __ATOMIC_SEQ_CST)
+#define atomic_exchange(object, value)	    __atomic_exchange_n(object, value, __ATOMIC_SEQ_CST)
 #define atomic_compare_exchange_weak(object, expected, value)                                      \
 	__atomic_compare_exchange_n(object, expected, value, true, __ATOMIC_SEQ_CST,               \
 				    __ATOMIC_SEQ_CST)

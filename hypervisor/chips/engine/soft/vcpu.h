@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0 */
 /*
- * The interrupt chips of Guise's soft engine (engine/soft/irqchip) serve this hypervisor, too: the same files, compiled
- * for the kernel. This header is what they know of a VM and a vCPU, under the names that they use, and is all that
- * they need: who has which LAPIC, the MSR that places it, NMIs that wait, and the functions below (chips.c).
+ * The interrupt chips of Guise's soft engine (engine/soft/irqchip) serve this hypervisor, too: the
+ * same files, compiled for the kernel. This header is what they know of a VM and a vCPU, under the
+ * names that they use, and is all that they need: who has which LAPIC, the MSR that places it, NMIs
+ * that wait, and the functions below (chips.c).
  */
 #ifndef GUISE_CHIPS_VCPU_H
 #define GUISE_CHIPS_VCPU_H
