@@ -8,6 +8,7 @@
  */
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/mmu/mmu.h"
+#include "engine/soft/mmu/shadow.h"
 #include "engine/soft/system/debug.h"
 #include "engine/soft/system/exception.h"
 #include "engine/soft/system/state.h"
@@ -154,13 +155,6 @@ bool soft_commit_leave(struct soft_vcpu *v, const void *pc)
 	return true;
 }
 
-void soft_kicked(struct soft_vcpu *v, u32 jump_offset)
-{
-	const struct jump_entry *entry =
-	    &v->jump[v->mmu_index][jump_offset / sizeof(struct jump_entry)];
-	v->rip = entry->rip - code_base(v, v->mode);
-}
-
 /* ---- where to go on ---- */
 
 static void take_timers(struct soft_vcpu *v)
@@ -253,6 +247,9 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 			return true;
 		}
 	}
+	if ((attention & (ATTENTION_TIMER | ATTENTION_IRQ)) && v->cpl == 3 &&
+	    (v->mode & 3) == MODE_CODE64)
+		shadow_tick(v);
 	if (attention & ATTENTION_TIMER)
 		take_timers(v);
 	atomic_fetch_and(&v->attention, ~(u32)(ATTENTION_IRQ | ATTENTION_QUEUE));
@@ -294,8 +291,10 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 static u32 next_mode(struct soft_vcpu *v)
 {
 	u32 mode = v->mode;
-	if (v->int_shadow || v->replay)
+	if (v->int_shadow || v->replay || v->alone)
 		mode |= MODE_ONE;
+	if (mode & MODE_ONE)
+		mode &= ~(u32)MODE_SHADOW;
 	if (mode & MODE_STEP) {
 		v->step_tf = (v->rflags_sys & RFLAGS_TF) != 0;
 	} else if (v->rflags_sys & RFLAGS_RF) {
@@ -313,7 +312,7 @@ static void check_branch_target(struct soft_vcpu *v)
 	if (likely(is_canonical(v->rip)) || !pc)
 		return;
 	v->fault_pc = (u64)pc - 1;
-	v->regs[RSP] += v->branch_undo;
+	v->regs[RSP] += block_branch_undo(v, pc);
 	raise_gp(v, 0);
 }
 
@@ -424,7 +423,8 @@ static u64 known_way(const struct soft_vcpu *v, u32 mode, u64 linear)
 }
 
 /* Linked blocks follow each other unasked, whatever the page tables say then: so they lie in one
- * physical page, which the first one was found by. The guest may have remapped it on the way here.
+ * physical page, which the first one was found by, or the link is cut in time. The guest may have
+ * remapped it on the way here.
  */
 static bool may_link(struct soft_vcpu *v, const struct block_exit *link, const struct block *b)
 {
@@ -432,7 +432,8 @@ static bool may_link(struct soft_vcpu *v, const struct block_exit *link, const s
 		return false;
 	const struct block *from = link->from;
 	return from->valid && ((from->mode ^ b->mode) & ~MODE_PLAIN) == 0 &&
-	       from->cs_base == b->cs_base && ((from->gpa ^ b->gpa) & PAGE_MASK) == 0 &&
+	       from->cs_base == b->cs_base &&
+	       ((from->mode & MODE_SHADOW) || ((from->gpa ^ b->gpa) & PAGE_MASK) == 0) &&
 	       link->target + b->cs_base == b->linear;
 }
 
@@ -445,7 +446,8 @@ u64 soft_dispatch(struct soft_vcpu *v)
 	v->stats.dispatches_indirect += v->branch_pc != 0;
 	v->pending_link = 0;
 	v->running = 0;
-	jump_caches_unpoke(v);
+	if (unlikely(v->cache->poked))
+		block_unpoke(v);
 	if (v->branch_pc)
 		check_branch_target(v);
 	v->heeded = ~0u;
@@ -458,6 +460,8 @@ u64 soft_dispatch(struct soft_vcpu *v)
 		else if (v->int_shadow)
 			v->heeded = ~(u32)ATTENTION_IRQ;
 	}
+	if (unlikely(v->shadow_check) && v->cpl == 3)
+		shadow_enter(v);
 	u32 mode = next_mode(v);
 	bool plain = link && link->plain;
 	u64 linear = next_linear(v, mode);
@@ -476,6 +480,7 @@ u64 soft_dispatch(struct soft_vcpu *v)
 		v->pending_link = (u64)link;
 		return request_translation(v, linear, gpa, host, mode);
 	}
+	v->alone = false;
 	v->running = mode & (MODE_ONE | MODE_STEP);
 	if (likely(!v->running)) {
 		if (link && may_link(v, link, b))

@@ -27,6 +27,7 @@
 struct block_cache;
 struct irqchip;
 struct lapic;
+struct shadow;
 struct soft_vm;
 
 /* Segment register with its hidden part. @access: bits as in the VMCS (SDM 3C 24.4.1): 3:0 type, 4
@@ -94,7 +95,7 @@ struct page_filter {
 #define INSN_BYTES_MAX 15
 
 /* Where to go on for a linear address: filled by the dispatcher, looked up by translated code. */
-#define JUMP_CACHE_BITS 15
+#define JUMP_CACHE_BITS 16
 #define JUMP_CACHE_SIZE (1u << JUMP_CACHE_BITS)
 
 struct jump_entry {
@@ -103,10 +104,10 @@ struct jump_entry {
 };
 
 /** The slot of @linear. Calls lead to addresses that are multiples of 16, so the offset in the page
- * alone would leave most slots unused. */
+ * alone would leave most slots unused; it is what takes the fewest instructions to compute. */
 static inline u32 jump_slot(u64 linear)
 {
-	return (u32)(linear ^ linear >> 12) & (JUMP_CACHE_SIZE - 1);
+	return ((u32)((linear >> 8) + linear * 8) >> 4) & (JUMP_CACHE_SIZE - 1);
 }
 
 /* The entry of an address that is not in its own slot may be in another of the same JUMP_WAYS: a
@@ -116,7 +117,7 @@ static inline u32 jump_slot(u64 linear)
 /** An address that does not belong to the JUMP_WAYS slots around @slot. */
 static inline u64 jump_empty(u32 slot)
 {
-	return slot < JUMP_WAYS ? JUMP_WAYS : 0;
+	return slot < JUMP_WAYS ? 8 * JUMP_WAYS : 0;
 }
 
 /* Code addresses: the page's translation for instruction fetch. */
@@ -265,10 +266,9 @@ struct soft_vcpu {
 	u16 running; /* MODE_ONE, MODE_STEP of the block that runs */
 	u32 host_mxcsr;
 	struct soft_vcpu *self;
-	u64 branch_pc;	 /* host address behind the near branch that led to v->rip; 0: none */
-	u64 branch_undo; /* to be added to RSP to undo it */
-	u64 fault_pc; /* host address inside the instruction that called C without setting rip; 0:
-			 rip is right */
+	u64 branch_pc; /* host address behind the near branch that led to v->rip; 0: none */
+	u64 fault_pc;  /* host address inside the instruction that called C without setting rip; 0:
+			  rip is right */
 	_Atomic u32 attention;
 	u32 heeded; /* attention bits that send the dispatcher's stub back: all but those that wait
 		     * for a lone instruction's end */
@@ -334,9 +334,6 @@ struct soft_vcpu {
 	/* mmu/jump.c */
 	u16 jump_log[MMU_COUNT][JUMP_CACHE_SIZE]; /* slots of jump[] with .code */
 	u32 jump_logged[MMU_COUNT];
-	u64 jump_code[MMU_COUNT][JUMP_CACHE_SIZE]; /* .code of the first jump_poked entries that
-						      jump_log[] lists, while a kick hides it */
-	u32 jump_poked[MMU_COUNT];
 	u32 jump_turn;				  /* which of JUMP_WAYS slots is given up next */
 	struct page_filter code_pages[MMU_COUNT]; /* pages fetched from since jump[] was cleared */
 	u32 jump_nonglobal[MMU_COUNT];		  /* entries of jump[] whose page is not global: the
@@ -347,6 +344,15 @@ struct soft_vcpu {
 	u64 protect_epoch; /* counts what may make write entries invalid */
 	u64 jump_epoch;	   /* counts what may make entries of jump[MMU_USER] invalid */
 	struct mmu_context contexts[CONTEXTS_MAX];
+
+	/* mmu/shadow.c */
+	struct shadow *shadow; /* NULL: not needed so far */
+	u64 shadow_span;       /* bytes of address space behind this structure */
+	bool shadow_on;	       /* user code finds its memory through the shadow table */
+	bool shadow_check;     /* shadow_enter() is due before user code goes on */
+	bool code_stale;       /* shadow_compare_code() is due before user code goes on */
+	bool shadow_refused;   /* the host has no room for it */
+	bool alone;	       /* the next instruction runs by itself and without it */
 
 	/* MMIO and port reads already answered for the instruction being replayed; writes on their
 	 * way */
@@ -402,6 +408,9 @@ struct memslot {
 	u8 *page_flags; /* a byte per page: PAGE_HAS_CODE */
 	u16 *writers;	/* a word per page: where in the TLB it may be entered for writing, see
 			   mmu/tlb.c. One vCPU only; NULL: not known */
+	int fd;		/* the memory is a shared mapping of this file, or -1 */
+	u64 fd_offset;	/* from there on, bytes */
+	u64 *views;	/* a word per page with fd: where a shadow space has it, see mmu/shadow.c */
 	u64 *dirty;	/* bitmap when KVM_MEM_LOG_DIRTY_PAGES */
 };
 

@@ -12,6 +12,7 @@
  * Everything else that makes entries invalid (tlb_flush()) drops what was put away.
  */
 #include "engine/soft/mmu/internal.h"
+#include "engine/soft/mmu/shadow.h"
 
 static struct mmu_context *context_find(struct soft_vcpu *v, u64 pcid)
 {
@@ -60,7 +61,6 @@ static void save_jumps(struct soft_vcpu *v, struct mmu_context *c)
 {
 	u32 n = 0;
 
-	jump_caches_unpoke(v);
 	for (u32 k = v->jump_logged[MMU_USER]; k-- > 0 && n < CONTEXT_JUMPS_MAX;) {
 		u32 slot = v->jump_log[MMU_USER][k];
 		const struct jump_entry *entry = &v->jump[MMU_USER][slot];
@@ -141,16 +141,18 @@ void context_switch(struct soft_vcpu *v, u64 cr3, bool keep)
 	if (keep && cr3 == v->cr3)
 		return;
 	if (!v->vm->tune.contexts) {
-		tlb_flush_context(v);
+		tlb_flush_context(v, cr3 == v->cr3);
 		return;
 	}
+	if (cr3 != v->cr3)
+		shadow_compare_code(v);
 	if ((v->cr3 ^ cr3) & CR3_PCID) {
 		/* The incoming one's room is not to be taken. */
 		if (c)
 			c->left = ++v->context_clock;
 		context_save(v, context_take(v));
 	}
-	tlb_flush_context(v);
+	tlb_flush_context(v, cr3 == v->cr3);
 	if (!c)
 		return;
 	/* The same PCID for other tables, without a flush: nothing that is kept would be wrong
@@ -165,8 +167,9 @@ void context_flush(struct soft_vcpu *v, u64 pcid)
 	u64 current = v->cr4 & CR4_PCIDE ? v->cr3 & CR3_PCID : 0;
 	struct mmu_context *c = context_find(v, pcid);
 
+	shadow_flush_pcid(v, pcid);
 	if (c)
 		c->left = 0;
 	if (pcid == current)
-		tlb_flush_context(v);
+		tlb_flush_context(v, true);
 }

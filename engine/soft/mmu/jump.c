@@ -3,37 +3,11 @@
  * translations of the pages its block lies in, so what forgets those comes here too. Inside.
  */
 #include "engine/soft/mmu/internal.h"
+#include "engine/soft/mmu/shadow.h"
 
 static void make_empty(struct soft_vcpu *v, enum mmu_index index, u32 slot)
 {
 	v->jump[index][slot].rip = jump_empty(slot);
-}
-
-void jump_cache_poke(struct soft_vcpu *v, enum mmu_index index, const u8 *code)
-{
-	if (v->jump_poked[index])
-		return;
-	for (u32 k = 0; k < v->jump_logged[index]; k++) {
-		struct jump_entry *entry = &v->jump[index][v->jump_log[index][k]];
-
-		v->jump_code[index][k] = entry->code;
-		entry->code = (u64)code;
-	}
-	v->jump_poked[index] = v->jump_logged[index];
-}
-
-static void unpoke(struct soft_vcpu *v, enum mmu_index index)
-{
-	for (u32 k = 0; k < v->jump_poked[index]; k++)
-		v->jump[index][v->jump_log[index][k]].code = v->jump_code[index][k];
-	v->jump_poked[index] = 0;
-}
-
-void jump_caches_unpoke(struct soft_vcpu *v)
-{
-	for (enum mmu_index index = 0; index < MMU_COUNT; index++)
-		if (unlikely(v->jump_poked[index]))
-			unpoke(v, index);
 }
 
 void jump_cache_enter(struct soft_vcpu *v, enum mmu_index index, u32 slot, struct jump_entry entry)
@@ -65,9 +39,6 @@ static u32 other_slot(struct soft_vcpu *v, enum mmu_index index, u32 slot)
 void jump_cache_put(struct soft_vcpu *v, enum mmu_index index, u64 linear, const u8 *code)
 {
 	u32 slot = jump_slot(linear);
-
-	jump_caches_unpoke(v);
-
 	struct jump_entry before = v->jump[index][slot];
 
 	drop(v, index, linear);
@@ -102,8 +73,15 @@ void jump_caches_forget(struct soft_vcpu *v)
 	v->jump_epoch++;
 }
 
+static void cut_links(struct soft_vcpu *v, enum mmu_index index)
+{
+	if (index == MMU_USER)
+		shadow_links_cut(v, blocks_cut_far(v));
+}
+
 void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index)
 {
+	cut_links(v, index);
 	for (u32 k = 0; k < v->jump_logged[index]; k++) {
 		u32 slot = v->jump_log[index][k];
 
@@ -113,7 +91,6 @@ void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index)
 	for (u32 slot = 0; slot < JUMP_WAYS; slot++) /* of a new vCPU, which is all zeroes */
 		make_empty(v, index, slot);
 	v->jump_logged[index] = 0;
-	v->jump_poked[index] = 0;
 	v->jump_nonglobal[index] = 0;
 	filter_clear(&v->code_pages[index]);
 }
@@ -131,6 +108,7 @@ static bool may_touch(u64 linear, u64 base, u64 size)
 
 void jump_cache_flush(struct soft_vcpu *v, enum mmu_index index, u64 base, u64 size)
 {
+	cut_links(v, index);
 	for (u32 k = 0; k < v->jump_logged[index]; k++) {
 		u32 slot = v->jump_log[index][k];
 

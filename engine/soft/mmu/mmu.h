@@ -36,6 +36,10 @@ struct walk {
 int mmu_walk(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index,
 	     bool set_ad);
 
+/** What @access, no write, at w->linear would find in the tables of 4-level paging, with nothing to
+ * set and nothing to fault; else false. */
+bool mmu_peek(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index);
+
 /** Reloads the PAE page-directory pointers from CR3; false if a reserved bit is set (#GP is the
  * caller's). */
 bool mmu_load_pdptrs(struct soft_vcpu *v, u64 cr3);
@@ -62,8 +66,9 @@ void tlb_init(struct soft_vcpu *v);
 /** Empties every TLB of this vCPU and the jump caches, for all PCIDs. @keep_global: entries of
  * global pages stay. */
 void tlb_flush(struct soft_vcpu *v, bool keep_global);
-/** Drops the entries of the current PCID that are not of global pages. */
-void tlb_flush_context(struct soft_vcpu *v);
+/** Drops the entries of the current PCID that are not of global pages. @same: its tables stay the
+ * current ones. */
+void tlb_flush_context(struct soft_vcpu *v, bool same);
 /** CR0.WP has become 1: drops write entries that it forbids. */
 void tlb_flush_wp(struct soft_vcpu *v);
 /** INVLPG: drops the page of @linear (all of a large page), global or not. */
@@ -113,10 +118,6 @@ const struct jump_entry *jump_cache_find(const struct soft_vcpu *v, enum mmu_ind
 					 u64 linear);
 /** Drops the entry of @linear. */
 void jump_cache_drop(struct soft_vcpu *v, enum mmu_index index, u64 linear);
-/** Makes every entry of the jump cache of @index lead to @code, until jump_caches_unpoke() or the
- * next entry. Async-signal-safe on the vCPU's own thread while it runs translated code. */
-void jump_cache_poke(struct soft_vcpu *v, enum mmu_index index, const u8 *code);
-void jump_caches_unpoke(struct soft_vcpu *v);
 /** All blocks are gone: empties all jump caches, those of other PCIDs too. */
 void jump_caches_forget(struct soft_vcpu *v);
 /** Empties the jump cache of @index and v->jump_nonglobal[@index]. */
@@ -186,5 +187,9 @@ void sys_write(struct soft_vcpu *v, u64 linear, u32 size, u64 value);
  * left.
  */
 void blocks_invalidate(struct soft_vcpu *v, u64 gpa, u32 size);
+
+/** Cuts the links between user blocks of different pages, which entries of the jump cache have
+ * been. Returns how many. */
+u32 blocks_cut_far(struct soft_vcpu *v);
 
 #endif

@@ -5,6 +5,7 @@
 #include "debug/trace.h"
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/mmu/mmu.h"
+#include "engine/soft/mmu/shadow.h"
 #include "engine/soft/system/features.h"
 #include "engine/soft/system/priv.h"
 #include "engine/soft/translate/ops.h"
@@ -126,10 +127,11 @@ bool set_cr3(struct soft_vcpu *v, u64 value)
 	if (pae_paging(v->cr0, v->cr4, v->msr.efer) && !mmu_load_pdptrs(v, value))
 		return false;
 
+	shadow_switch(v, value, keep);
 	if (v->cr4 & CR4_PCIDE)
 		context_switch(v, value, keep);
 	else
-		tlb_flush_context(v);
+		tlb_flush_context(v, value == v->cr3);
 	v->cr3 = value;
 	return true;
 }

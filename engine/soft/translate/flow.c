@@ -52,24 +52,35 @@ static s32 undo_of(const struct decoded *d)
 }
 
 /* The jump at @site is taken with the target in r14, flags parked: not in the jump cache. */
-static void add_miss(struct translator *t, u8 *site, u32 insn, const u8 *stub)
+static void add_miss(struct translator *t, u8 *site, u32 insn, const u8 *stub, bool compared)
 {
 	u32 n = t->miss_count++;
+	t->miss[n].compared = compared;
 	t->miss[n].site = site;
 	t->miss[n].stub = stub;
 	t->miss[n].insn = insn;
-	t->miss[n].undo = undo_of(&t->insns[insn]);
 }
 
-/* Out of line. The stub finds the branch by its return address, and what to undo in r15. */
+/* Out of line. Whoever needs to know finds the branch by the call's return address. */
 static void emit_misses(struct translator *t)
 {
 	struct emitter *e = &t->e;
+	struct block *b = t->block;
+	const u8 *start = t->v->cache->rw + b->code;
+	b->ways = cache_alloc(t->v->cache, t->miss_count * sizeof(*b->ways));
+	if (!b->ways) {
+		t->no_memory = true;
+		return;
+	}
 	for (u32 n = 0; n < t->miss_count; n++) {
+		struct cached_way *way = &b->ways[b->way_count++];
+		if (t->miss[n].compared) /* the displacement stands behind two bytes of JNE */
+			way->branch = (u16)(t->miss[n].site - 2 - start);
+		way->undo = undo_of(&t->insns[t->miss[n].insn]);
 		e_patch(e, t->miss[n].site, e->p);
 		map_here(t, t->miss[n].insn, true);
-		e_mov_imm(e, S1, (u64)(s64)t->miss[n].undo);
 		e_call_to(e, t->miss[n].stub - e->to_rx);
+		way->back = (u16)(e->p - start);
 	}
 }
 
@@ -83,17 +94,21 @@ static void emit_jump_cache(struct translator *t, u64 known, u32 insn)
 	if (t->mode != t->block->mode) {
 		e_gs(e, W32, 0x81, ALU_CMP, GS(jump_mode) + 4 * (s32)t->index);
 		e32(e, t->mode & ~(u32)MODE_PLAIN);
-		add_miss(t, e_jcc(e, CC_NE), insn, stubs->indirect);
+		add_miss(t, e_jcc(e, CC_NE), insn, stubs->indirect, false);
 	}
 	if (known != ~0ull) {
-		e_mov_imm(e, S1, (u64)jump_slot(known) * sizeof(struct jump_entry));
+		table += (s32)(jump_slot(known) * sizeof(struct jump_entry));
+		e_gs(e, W64, 0x3b, S0, table); /* cmp r14, gs:[rip] */
 	} else {
-		e_jump_slot(e);
+		e_jump_slot(e, t->v->cache->has_rorx);
+		e_gs_base(e, W64, 0x3b, S0, S1, table);
 	}
-	e_gs_base(e, W64, 0x3b, S0, S1, table);
 	add_miss(t, e_jcc(e, CC_NE), insn,
-		 t->v->vm->tune.ways ? stubs->second[t->index] : stubs->indirect);
-	e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
+		 t->v->vm->tune.ways ? stubs->second[t->index] : stubs->indirect, true);
+	if (known != ~0ull)
+		e_gs(e, W32, 0xff, 4, table + 8); /* jmp gs:[code] */
+	else
+		e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
 }
 
 /* Goes on at the address in the low @size bytes of r14, CS-relative. */
@@ -107,7 +122,7 @@ static void emit_goto_r14(struct translator *t, u32 size)
 		e_store_gs(e, W64, S0, GS(tmp[3]));
 		emit_single_end(t);
 		e_load_gs(e, W64, S0, GS(tmp[3]));
-		add_miss(t, e_jmp(e), t->count - 1, t->v->cache->stubs.indirect);
+		add_miss(t, e_jmp(e), t->count - 1, t->v->cache->stubs.indirect, false);
 		return;
 	}
 	emit_jump_cache(t, ~0ull, t->count - 1);
@@ -121,8 +136,10 @@ static bool chainable(const struct translator *t, u64 target)
 	if (t->v->vm->tune.crossings && (t->mode & MODE_FLAT) &&
 	    (linear & ~PAGE_MASK) > PAGE_SIZE - INSN_BYTES_MAX)
 		return false;
-	return !single(t) && t->mode == t->block->mode && t->block->gpa2 == ~0ull &&
-	       (linear & PAGE_MASK) == t->page;
+	if (single(t) || t->mode != t->block->mode || t->block->gpa2 != ~0ull)
+		return false;
+	return (linear & PAGE_MASK) == t->page ||
+	       ((t->mode & MODE_SHADOW) && t->v->vm->tune.far && is_canonical(linear));
 }
 
 struct side_exit *add_side_exit(struct translator *t, u8 *site, u64 target, u32 insn,
@@ -200,8 +217,7 @@ static void emit_exit_stub(struct translator *t, const struct side_exit *side)
 	exit->site = (u32)(side->site - t->v->cache->rw);
 	exit->stub = (u32)(e->p - t->v->cache->rw);
 	r14_changes(t);
-	e_store_gs_imm(e, GS(rip), exit->target, S0);
-	e_mov_imm(e, S1, (u64)exit);
+	e_mov_imm(e, S1, (u64)((u8 *)exit - t->v->cache->arena));
 	e_jmp_to(e, (side->parked ? stubs->exit_parked : stubs->exit) - e->to_rx);
 }
 
@@ -241,6 +257,11 @@ static void emit_two_ways(struct translator *t, const struct decoded *d, u8 *tak
 static void emit_jcc(struct translator *t, const struct decoded *d)
 {
 	flags_to_host(t, S0);
+	if (t->looping && t->current + 1 == t->count && (t->mode & MODE_SHADOW)) {
+		add_side_exit(t, e_jcc(&t->e, d->cond), d->target, t->current, true)->inner = true;
+		emit_goto(t, d->next_rip);
+		return;
+	}
 	if (t->looping && t->current + 1 == t->count) {
 		u8 *out = e_jcc(&t->e, d->cond ^ 1);
 		add_side_exit(t, out, d->next_rip, t->current, false);
@@ -312,33 +333,44 @@ static void stack_move(struct translator *t, s32 delta)
 	e_lea(&t->e, (t->mode & 3) == MODE_CODE64, HOST_RSP, HOST_RSP, REG_NONE, 1, delta);
 }
 
+/* op reg, the memory operand */
+static void e_operand(struct translator *t, int w, u32 opcode, int reg)
+{
+	e_mem(&t->e, w, opcode, reg, t->mem_base, t->mem_index, t->mem_scale, t->disp);
+}
+
 static void e_store_size(struct translator *t, u32 size, int reg)
 {
-	struct emitter *e = &t->e;
 	if (size == 2)
-		e8(e, 0x66);
-	e_mem(e, size == 8, 0x89, reg, S0, REG_NONE, 1, t->disp);
+		e8(&t->e, 0x66);
+	e_operand(t, size == 8, 0x89, reg);
 }
 
 static void e_load_size(struct translator *t, u32 size, int reg)
 {
-	struct emitter *e = &t->e;
 	if (size == 2)
-		e8(e, 0x66);
-	e_mem(e, size == 8, 0x8b, reg, S0, REG_NONE, 1, t->disp);
+		e8(&t->e, 0x66);
+	e_operand(t, size == 8, 0x8b, reg);
+}
+
+/* The register that a body may use. */
+static int take_spare(struct translator *t)
+{
+	spare_changes(t);
+	return t->spare;
 }
 
 static void store_immediate(struct translator *t, u32 size, u64 value)
 {
 	struct emitter *e = &t->e;
 	if (size == 8 && (s64)value != (s32)value) {
-		e_mov_imm(e, S1, value);
-		e_store_size(t, 8, S1);
+		e_mov_imm(e, take_spare(t), value);
+		e_store_size(t, 8, t->spare);
 		return;
 	}
 	if (size == 2)
 		e8(e, 0x66);
-	e_mem(e, size == 8, 0xc7, 0, S0, REG_NONE, 1, t->disp);
+	e_operand(t, size == 8, 0xc7, 0);
 	if (size == 2)
 		e16(e, (u32)value);
 	else
@@ -350,13 +382,13 @@ static void push_body(struct translator *t, const struct decoded *d)
 	struct emitter *e = &t->e;
 	u32 size = push_size(d);
 	if (d->mem) {
-		e_load_gs(e, W64, S1, GS(tmp[0]));
-		e_store_size(t, size, S1);
+		e_load_gs(e, W64, take_spare(t), GS(tmp[0]));
+		e_store_size(t, size, t->spare);
 	} else if (d->gpr_count) {
 		int host = host_reg(d->gpr[0].guest);
 		if (host == REG_NONE) {
-			e_load_gs(e, W64, S1, GS_REG(d->gpr[0].guest));
-			host = S1;
+			host = take_spare(t);
+			e_load_gs(e, W64, host, GS_REG(d->gpr[0].guest));
 		}
 		e_store_size(t, size, host);
 	} else {
@@ -369,8 +401,8 @@ static void push_body(struct translator *t, const struct decoded *d)
  */
 static void load_to_tmp(struct translator *t, const struct decoded *d)
 {
-	e_load_size(t, push_size(d), S1);
-	e_store_gs(&t->e, W64, S1, GS(tmp[0]));
+	e_load_size(t, push_size(d), take_spare(t));
+	e_store_gs(&t->e, W64, t->spare, GS(tmp[0]));
 }
 
 void emit_push(struct translator *t, const struct decoded *d)
@@ -393,9 +425,9 @@ static void pop_register(struct translator *t, const struct decoded *d)
 	}
 	if (host == REG_NONE) {
 		if (size == 2)
-			e_load_gs(e, W64, S1, GS_REG(guest));
-		e_load_size(t, size, S1);
-		e_store_gs(e, W64, S1, GS_REG(guest));
+			e_load_gs(e, W64, take_spare(t), GS_REG(guest));
+		e_load_size(t, size, take_spare(t));
+		e_store_gs(e, W64, t->spare, GS_REG(guest));
 	} else {
 		e_load_size(t, size, host);
 	}
@@ -404,8 +436,8 @@ static void pop_register(struct translator *t, const struct decoded *d)
 
 static void pop_memory(struct translator *t, const struct decoded *d)
 {
-	e_load_gs(&t->e, W64, S1, GS(tmp[0]));
-	e_store_size(t, push_size(d), S1);
+	e_load_gs(&t->e, W64, take_spare(t), GS(tmp[0]));
+	e_store_size(t, push_size(d), t->spare);
 	stack_move(t, (s32)push_size(d));
 }
 
@@ -419,8 +451,13 @@ void emit_pop(struct translator *t, const struct decoded *d)
 static void leave_body(struct translator *t, const struct decoded *d)
 {
 	bool w = (t->mode & 3) == MODE_CODE64;
+	/* Nothing has changed yet if the load faults. */
+	int value = take_spare(t);
+	if (push_size(d) == 2)
+		e_mov(&t->e, W64, value, RBP);
+	e_load_size(t, push_size(d), value);
 	e_lea(&t->e, w, HOST_RSP, RBP, REG_NONE, 1, (s32)push_size(d));
-	e_load_size(t, push_size(d), RBP);
+	e_mov(&t->e, W64, RBP, value);
 }
 
 void emit_leave(struct translator *t, const struct decoded *d)
@@ -435,6 +472,8 @@ static int lea_register(struct translator *t, int guest, int scratch)
 		return guest == REG_NONE ? REG_NONE : host_reg(guest);
 	if (scratch == S0)
 		r14_changes(t);
+	else
+		s1_changes(t);
 	e_load_gs(&t->e, W64, scratch, GS_REG(guest));
 	return scratch;
 }
@@ -501,9 +540,9 @@ static void e_cut_target(struct emitter *e, u32 size, int reg)
 
 static void target_to_tmp(struct translator *t, const struct decoded *d)
 {
-	e_load_size(t, push_size(d), S1);
-	e_cut_target(&t->e, push_size(d), S1);
-	e_store_gs(&t->e, W64, S1, GS(tmp[0]));
+	e_load_size(t, push_size(d), take_spare(t));
+	e_cut_target(&t->e, push_size(d), t->spare);
+	e_store_gs(&t->e, W64, t->spare, GS(tmp[0]));
 }
 
 /* Target of an indirect branch to v->tmp[0], truncated to the operand size. */
@@ -514,6 +553,7 @@ static void emit_target_to_tmp(struct translator *t, const struct decoded *d)
 		emit_access(t, d, 0, target_to_tmp);
 		return;
 	}
+	s1_changes(t);
 	e_get_guest(e, push_size(d) == 8, S1, d->gpr[0].guest);
 	e_cut_target(e, push_size(d), S1);
 	e_store_gs(e, W64, S1, GS(tmp[0]));

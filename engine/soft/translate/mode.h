@@ -29,5 +29,6 @@
 #define MODE_PLAIN	  BIT(17) /* this block only: every access checked by itself (groups.c) */
 #define MODE_RING0	  BIT(18) /* CPL 0 */
 #define MODE_NO_AVX512	  BIT(19) /* EVEX and opmasks raise #UD (as AVX, or XCR0[7:5]) */
+#define MODE_SHADOW	  BIT(20) /* memory is found through the shadow table (mmu/shadow.h) */
 
 #endif

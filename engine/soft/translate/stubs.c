@@ -8,6 +8,7 @@
  */
 #include "engine/soft/translate/stubs.h"
 
+#include "engine/soft/mmu/shadow.h"
 #include "engine/soft/system/xstate.h"
 #include "engine/soft/translate/emit.h"
 
@@ -26,6 +27,11 @@ static void e_pop(struct emitter *e, int reg)
 	e8(e, 0x58 | (reg & 7));
 }
 
+static void e_pop_gs(struct emitter *e, s32 disp)
+{
+	e_gs(e, W32, 0x8f, 0, disp);
+}
+
 static void e_ret(struct emitter *e)
 {
 	e8(e, 0xc3);
@@ -40,23 +46,33 @@ static void e_call_c(struct emitter *e, const void *function)
 
 static void save_guest(struct emitter *e)
 {
-	for (int g = RAX; g <= R12; g++)
-		e_store_gs(e, W64, g == RSP ? HOST_RSP : g, GS_REG(g));
+	for (int g = RAX; g <= R15; g++)
+		if (host_reg(g) != REG_NONE)
+			e_store_gs(e, W64, host_reg(g), GS_REG(g));
 }
 
 static void load_guest(struct emitter *e)
 {
-	for (int g = RAX; g <= R12; g++)
-		e_load_gs(e, W64, g == RSP ? HOST_RSP : g, GS_REG(g));
+	for (int g = RAX; g <= R15; g++)
+		if (host_reg(g) != REG_NONE)
+			e_load_gs(e, W64, host_reg(g), GS_REG(g));
 }
 
-/* As load_guest(), behind C that changes no guest register: those that it preserves are still there
- * (System V ABI). */
+static bool is_callee_saved(int host)
+{
+	for (u32 n = 0; n < sizeof(callee_saved); n++)
+		if (callee_saved[n] == host)
+			return true;
+	return false;
+}
+
+/* As load_guest(), behind C that changes no guest register: those that it preserves are still
+ * there. */
 static void load_clobbered(struct emitter *e)
 {
-	static const u8 clobbered[] = {RAX, RCX, RDX, RSI, RDI, R8, R9, R10, R11};
-	for (u32 n = 0; n < sizeof(clobbered); n++)
-		e_load_gs(e, W64, clobbered[n], GS_REG(clobbered[n]));
+	for (int g = RAX; g <= R15; g++)
+		if (host_reg(g) != REG_NONE && !is_callee_saved(host_reg(g)))
+			e_load_gs(e, W64, host_reg(g), GS_REG(g));
 }
 
 /* cmp dword gs:[attention], 0; jne */
@@ -129,7 +145,12 @@ static void emit_enter(struct emitter *e, struct stubs *s, struct saving saving)
 	s->enter = here(e);
 	for (u32 n = 0; n < sizeof(callee_saved); n++)
 		e_push(e, callee_saved[n]);
-	e_alu_imm(e, W64, ALU_SUB, RSP, 8); /* 16-byte alignment for calls */
+	/* The stack pointer of translated code: its low bits are a shift count (mmu/shadow.h). What
+	 * it was lies above it. */
+	e_mov(e, W64, S0, RSP);
+	e_alu_imm(e, W64, ALU_AND, RSP, -64);
+	e_alu_imm(e, W64, ALU_SUB, RSP, 64 - SHADOW_SHIFT);
+	e_mem(e, W64, 0x89, S0, RSP, REG_NONE, 1, 8);
 	e_store_gs(e, W64, RSP, GS(host_rsp));
 	e_xstate(e, saving.mask, XRSTOR);
 }
@@ -183,26 +204,30 @@ static void emit_dispatch(struct emitter *e, struct stubs *s, struct saving savi
 	e_self(e);
 	e_xstate(e, saving.mask, saving.extension);
 	e_host_fpu(e);
-	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
+	e_mem(e, W64, 0x8b, RSP, RSP, REG_NONE, 1, 8);
 	for (u32 n = sizeof(callee_saved); n-- > 0;)
 		e_pop(e, callee_saved[n]);
 	e_ret(e);
 }
 
-static void emit_exits(struct emitter *e, struct stubs *s)
+static void emit_exits(struct emitter *e, struct stubs *s, const u8 *arena)
 {
 	const u8 *dispatch = s->dispatch - e->to_rx;
 
 	s->exit = here(e);
 	save_guest(e);
 	e_save_flags(e);
+	const u8 *exit = e->p;
+	e_mov_imm(e, S0, (u64)arena);
+	e_lea(e, W64, S1, S1, S0, 1, 0);
 	e_store_gs(e, W64, S1, GS(pending_link));
+	e_mem(e, W64, 0x8b, S0, S1, REG_NONE, 1, (s32)offsetof(struct block_exit, target));
+	e_store_gs(e, W64, S0, GS(rip));
 	e_jmp_to(e, dispatch);
 
 	s->exit_parked = here(e);
 	save_guest(e);
-	e_store_gs(e, W64, S1, GS(pending_link));
-	e_jmp_to(e, dispatch);
+	e_jmp_to(e, exit);
 
 	s->plain_parked = here(e);
 	save_guest(e);
@@ -214,10 +239,10 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 	e_jmp_to(e, dispatch);
 
 	s->indirect = here(e);
-	e_store_gs(e, W64, S1, GS(branch_undo));
+	e_pop_gs(e, GS(tmp[3]));
 	const u8 *indirect = e->p;
 	e_store_gs(e, W64, S0, GS(rip));
-	e_mem(e, W64, 0x8b, S0, RSP, REG_NONE, 1, 0);
+	e_load_gs(e, W64, S0, GS(tmp[3]));
 	e_store_gs(e, W64, S0, GS(branch_pc));
 	save_guest(e);
 	e_jmp_to(e, dispatch);
@@ -225,8 +250,10 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 	for (enum mmu_index index = 0; index < MMU_COUNT; index++) {
 		s32 table = GS(jump) + (s32)sizeof(((struct soft_vcpu *)0)->jump[0]) * (s32)index;
 		s->second[index] = here(e);
-		e_store_gs(e, W64, S1, GS(branch_undo));
-		e_jump_slot(e);
+		e_pop_gs(e, GS(tmp[3]));
+		s->check_begin[CHECK_SECOND + index] = here(e);
+		u8 *attention = e_check_attention(e);
+		e_jump_slot(e, false);
 		u8 *found[JUMP_WAYS];
 		for (u32 k = 1; k < JUMP_WAYS; k++) {
 			e_alu_imm(e, W32, ALU_XOR, S1,
@@ -234,20 +261,13 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 			e_gs_base(e, W64, 0x3b, S0, S1, table);
 			found[k] = e_jcc(e, CC_E);
 		}
+		e_patch(e, attention, e->p);
 		e_jmp_to(e, indirect);
 		for (u32 k = 1; k < JUMP_WAYS; k++)
 			e_patch(e, found[k], e->p);
-		e_alu_imm(e, W64, ALU_ADD, RSP, 8);
 		e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
-		s->second_end[index] = here(e);
+		s->check_end[CHECK_SECOND + index] = here(e);
 	}
-
-	s->kicked = here(e);
-	save_guest(e);
-	e_self(e);
-	e_mov(e, W32, RSI, S1);
-	e_call_c(e, (void *)soft_kicked);
-	e_jmp_to(e, dispatch);
 }
 
 static void emit_op_stubs(struct emitter *e, struct stubs *s)
@@ -350,7 +370,7 @@ void stubs_emit(struct soft_vcpu *v)
 		saving.extension = XSAVEOPT;
 	emit_enter(&e, &cache->stubs, saving);
 	emit_dispatch(&e, &cache->stubs, saving);
-	emit_exits(&e, &cache->stubs);
+	emit_exits(&e, &cache->stubs, cache->arena);
 	emit_op_stubs(&e, &cache->stubs);
 	emit_memory_stubs(&e, &cache->stubs);
 	syscall_stubs_emit(&e, &cache->stubs);
