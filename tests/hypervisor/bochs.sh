@@ -70,7 +70,7 @@ list_libraries()
 "$root/tools/mkcpio.py" "$tmp/initrd" <"$tmp/list"
 
 # Those that pass on Bochs's processor: others find how it sees code that is rewritten, IRET with bad frames, timing.
-guests=basic,canonical,control,exceptions,gates,modes,near16,paging,popf,segments,syscall,undefined,v86,xsave
+guests=basic,canonical,control,exceptions,gates,interrupts,modes,near16,paging,popf,segments,syscall,tlb,undefined,v86,xsave
 fuzz=100000
 [ -z "${GUISE_QUICK:-}" ] || fuzz=5000
 "$here/disk.py" $grub "$tmp/disk" "$guest/vmlinuz" "$tmp/initrd" \
