@@ -368,11 +368,12 @@ static int access(struct vcpu *v, u64 gpa, bool answered, u64 memory)
 		return carry_out(v, &in, &op, gpa, memory);
 	}
 
-	/* The owner gets the bytes, and may know more. */
-	exit_internal_error(v, KVM_INTERNAL_ERROR_EMULATION, gpa);
-	v->run->emulation_failure.flags = 0;
-	v->run->internal.ndata = 2 + DIV_ROUND_UP(sizeof(in.bytes), sizeof(u64));
-	memcpy(&v->run->internal.data[2], in.bytes, sizeof(in.bytes));
+	/* The owner gets the bytes, and may know more (api.rst 5, KVM_EXIT_INTERNAL_ERROR). */
+	exit_internal_error(v, KVM_INTERNAL_ERROR_EMULATION, 0);
+	v->run->emulation_failure.ndata = 3; /* flags, and 16 bytes */
+	v->run->emulation_failure.flags = KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES;
+	v->run->emulation_failure.insn_size = in.fetched;
+	memcpy(v->run->emulation_failure.insn_bytes, in.bytes, sizeof(in.bytes));
 	return 0;
 }
 
