@@ -99,7 +99,7 @@ info: action=report
 END
 printf 'c\nr\nq\n' >"$tmp/commands"
 : >"$tmp/console"
-limit=900
+limit=1500
 (cd "$tmp" && exec timeout -s INT -k 10 $limit bochs -q -f bochsrc -rc commands </dev/null >debugger 2>&1) &
 bochs=$!
 wait "$bochs" || true
