@@ -93,16 +93,18 @@ struct engine {
 
 	/**
 	 * Finds out whether the engine works here. Cheap (microseconds), no side effects.
+	 * @device: as for vm_create().
 	 */
-	void (*probe)(struct engine_probe *out);
+	void (*probe)(const char *device, struct engine_probe *out);
 
 	/**
-	 * Creates an empty VM: no memory, no interrupt chips, no vCPUs.
+	 * Creates an empty VM: no memory, no interrupt chips, no vCPUs. @device: the file of a
+	 * driver with KVM's interface, which stays valid, or NULL for /dev/kvm (soft has none).
 	 * Returns 0 and *out, or a negative errno with @err (-ENOENT/-EACCES: no engine here).
 	 * kvm: includes KVM_SET_TSS_ADDR and the identity map, as VMX without unrestricted guest
 	 * needs them (api.rst 4.40, 4.41).
 	 */
-	int (*vm_create)(struct engine_vm **out, struct error *err);
+	int (*vm_create)(const char *device, struct engine_vm **out, struct error *err);
 
 	/**
 	 * Sets something that is the engine's own, by name, before the first vCPU:

@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 
-int kvm_vm_create(struct engine_vm **out, struct error *err)
+int kvm_vm_create(const char *device, struct engine_vm **out, struct error *err)
 {
 	int ret;
 	struct kvm_vm *vm = calloc(1, sizeof(*vm));
@@ -20,7 +20,7 @@ int kvm_vm_create(struct engine_vm **out, struct error *err)
 		error_errno(err, -ret, "signal handler for vCPU kicks");
 		goto fail_open;
 	}
-	vm->system_fd = ret = kvm_open(err);
+	vm->system_fd = ret = kvm_open(device, err);
 	if (ret < 0)
 		goto fail_open;
 	do

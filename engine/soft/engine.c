@@ -42,7 +42,7 @@ static struct soft_vcpu *soft_vcpu_of(struct engine_vcpu *vcpu)
 
 /* ---- probing ---- */
 
-static void soft_probe(struct engine_probe *out)
+static void soft_probe(const char *device, struct engine_probe *out)
 {
 	u32 a, b, c, d, xcr0_low = 0, xcr0_high;
 	__cpuid(1, a, b, c, d);
@@ -74,10 +74,10 @@ static int set_code_cache(struct soft_vm *vm, const char *value, struct error *e
 	return 0;
 }
 
-static int soft_vm_create(struct engine_vm **out, struct error *err)
+static int soft_vm_create(const char *device, struct engine_vm **out, struct error *err)
 {
 	struct engine_probe probe;
-	soft_probe(&probe);
+	soft_probe(NULL, &probe);
 	if (!probe.usable)
 		return error_set(err, ENODEV, "soft engine: %s", probe.reason);
 	int r = signals_install(err);

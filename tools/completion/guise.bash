@@ -28,7 +28,7 @@ _guise_trace()
 _guise_value()
 {
 	case $1 in
-	-k | --kernel | -i | --initrd | --flat) _guise_files ;;
+	-k | --kernel | -i | --initrd | --flat | --kvm-device) _guise_files ;;
 	-e | --engine) _guise_words 'auto kvm soft' ;;
 	-m | --memory) _guise_words '256M 512M 1G 2G 4G' ;;
 	-c | --cpus) _guise_words '1' ;;
@@ -66,7 +66,7 @@ _guise()
 	_guise_value "$previous" && return
 	if [[ $current == -* ]]; then
 		_guise_words '-k --kernel -i --initrd -a --append -m --memory -c --cpus -e --engine --serial
-			--flat --flat-mode --stats --trace --no-reboot --test-device --code-cache --gdb --perf --tune --help'
+			--flat --flat-mode --stats --trace --no-reboot --test-device --code-cache --gdb --kvm-device --perf --tune --help'
 	else
 		_guise_files
 	fi
