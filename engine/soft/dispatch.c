@@ -157,7 +157,7 @@ bool soft_commit_leave(struct soft_vcpu *v, const void *pc)
 void soft_kicked(struct soft_vcpu *v, u32 jump_offset)
 {
 	const struct jump_entry *entry =
-	    &v->jump[v->mmu_index][jump_offset / sizeof(struct jump_entry)];
+	    &v->mmu->jump[v->mmu_index][jump_offset / sizeof(struct jump_entry)];
 	v->rip = entry->rip - code_base(v, v->mode);
 }
 
@@ -396,10 +396,10 @@ static u64 request_translation(struct soft_vcpu *v, u64 linear, u64 gpa, const u
 static void use_jump_cache(struct soft_vcpu *v, u32 mode)
 {
 	enum mmu_index index = v->mmu_index;
-	if (!(mode & MODE_FLAT) || v->jump_mode[index] == mode)
+	if (!(mode & MODE_FLAT) || v->mmu->jump_mode[index] == mode)
 		return;
 	jump_cache_clear(v, index);
-	v->jump_mode[index] = mode;
+	v->mmu->jump_mode[index] = mode;
 }
 
 /* Makes the way shorter for next time. */
@@ -412,7 +412,7 @@ static void remember(struct soft_vcpu *v, struct block *b)
 	jump_cache_put(v, index, b->linear, block_code(v->cache, b));
 	if (!mmu_fetch_global(v, b->linear) ||
 	    (crosses && !mmu_fetch_global(v, next_page(b->linear, b->mode))))
-		v->jump_nonglobal[index]++;
+		v->mmu->jump_nonglobal[index]++;
 }
 
 /* What translated code would have found by itself; it got here from an op or an event. 0: nothing.
@@ -420,7 +420,7 @@ static void remember(struct soft_vcpu *v, struct block *b)
 static u64 known_way(const struct soft_vcpu *v, u32 mode, u64 linear)
 {
 	const struct jump_entry *entry = jump_cache_find(v, v->mmu_index, linear);
-	return entry && v->jump_mode[v->mmu_index] == mode ? entry->code : 0;
+	return entry && v->mmu->jump_mode[v->mmu_index] == mode ? entry->code : 0;
 }
 
 /* Linked blocks follow each other unasked, whatever the page tables say then: so they lie in one

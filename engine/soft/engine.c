@@ -195,7 +195,7 @@ static void forget_translations(struct soft_vm *vm)
 		struct soft_vcpu *v = vm->vcpus[n];
 		if (!v)
 			continue;
-		tlb_flush(v, false);
+		tlb_forget(v);
 		cache_reset(v);
 	}
 }

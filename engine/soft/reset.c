@@ -92,7 +92,7 @@ void vcpu_reset(struct soft_vcpu *v, bool init)
 	else
 		v->mp_state = init ? KVM_MP_STATE_INIT_RECEIVED : KVM_MP_STATE_UNINITIALIZED;
 
-	tlb_flush(v, false);
+	tlb_forget(v);
 	vcpu_segment_changed(v);
 	vcpu_update_mode(v);
 }

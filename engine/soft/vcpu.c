@@ -83,11 +83,14 @@ void vcpu_update_mode(struct soft_vcpu *v)
 		index = MMU_USER;
 	else if ((v->cr4 & CR4_SMAP) && !(v->rflags_sys & RFLAGS_AC))
 		index = MMU_KERNEL;
-	u32 fpu = fpu_mode(v), mode64 = MODE_CODE64 | MODE_FLAT | MODE_PE | fpu;
+	u32 common = fpu_mode(v), mode64 = MODE_CODE64 | MODE_FLAT | MODE_PE;
+	if (v->mmu == &v->mmus[MMU_NONROOT])
+		common |= MODE_NONROOT;
+	mode64 |= common;
 	v->mode_kernel64 =
 	    mode64 | MODE_RING0 | mmu_mode(v->cr4 & CR4_SMAP ? MMU_KERNEL : MMU_KERNEL_AC);
 	v->mode_user64 = mode64 | mmu_mode(MMU_USER);
-	u32 mode = segment_mode(v) | fpu | mmu_mode(index);
+	u32 mode = segment_mode(v) | common | mmu_mode(index);
 	if ((v->rflags_sys & RFLAGS_TF) || (v->dr7 & 0xff))
 		mode |= MODE_STEP;
 	if ((v->cr0 & CR0_AM) && (v->rflags_sys & RFLAGS_AC) && v->cpl == 3)

@@ -71,10 +71,10 @@ struct tlb {
 	struct tlb_entry write[TLB_SIZE];
 };
 
-/* All entries of all tables, in the order of soft_vcpu.tlb seen as one array. */
+/* All entries of all tables, in the order of struct mmu's tlb[] seen as one array. */
 #define TLB_ENTRIES (MMU_COUNT * 2 * TLB_SIZE)
 
-/* soft_vcpu.tlb_state[] */
+/* mmu.tlb_state[] */
 #define TLB_STATE_GLOBAL	1 /* the entry is of a global page */
 #define TLB_STATE_LOGGED	2 /* the entry's number is in tlb_log[] */
 #define TLB_STATE_GLOBAL_LOGGED 4 /* the entry's number is in tlb_global_log[] */
@@ -126,7 +126,7 @@ struct itlb_entry {
 	u64 tag;    /* linear page | 1 valid */
 	u64 gpa;    /* guest-physical page */
 	u8 *host;   /* hva of the page, NULL if not RAM */
-	u64 epoch;  /* valid while this is v->itlb_epoch, or v->itlb_global_epoch if global */
+	u64 epoch;  /* valid while this is mmu.itlb_epoch, or mmu.itlb_global_epoch if global */
 	u32 global; /* survives a CR3 write */
 };
 
@@ -140,17 +140,60 @@ struct itlb_entry {
 
 struct mmu_context {
 	u64 cr3;	   /* when it was left */
-	u64 left;	   /* v->context_clock then; 0: nothing is kept here */
+	u64 left;	   /* mmu.context_clock then; 0: nothing is kept here */
 	u64 protect_epoch; /* v->protect_epoch then */
-	u64 jump_epoch;	   /* v->jump_epoch then */
-	u64 itlb_epoch;	   /* of its entries in v->itlb[] */
+	u64 jump_epoch;	   /* mmu.jump_epoch then */
+	u64 itlb_epoch;	   /* of its entries in mmu.itlb[] */
 	u32 entries, jumps;
-	u32 jump_mode; /* v->jump_mode[MMU_USER] */
+	u32 jump_mode; /* mmu.jump_mode[MMU_USER] */
 	struct page_filter large_2m, large_1g, code_pages;
-	u16 number[CONTEXT_ENTRIES_MAX]; /* of entry[] in soft_vcpu.tlb seen as one array */
+	u16 number[CONTEXT_ENTRIES_MAX]; /* of entry[] in mmu.tlb seen as one array */
 	struct tlb_entry entry[CONTEXT_ENTRIES_MAX];
-	u16 jump_slot[CONTEXT_JUMPS_MAX]; /* of jump[] in soft_vcpu.jump[MMU_USER] */
+	u16 jump_slot[CONTEXT_JUMPS_MAX]; /* of jump[] in mmu.jump[MMU_USER] */
 	struct jump_entry jump[CONTEXT_JUMPS_MAX];
+};
+
+/*
+ * All that is known of translations. VMX root and non-root operation (SDM 3C 23.3) have one each,
+ * so that VM entries and exits leave everything where it is; a block uses those of its mode.
+ */
+enum mmu_set { MMU_ROOT, MMU_NONROOT, MMU_SETS };
+
+struct mmu {
+	/* Reached by translated code through GS */
+	struct tlb tlb[MMU_COUNT];
+	struct jump_entry jump[MMU_COUNT][JUMP_CACHE_SIZE];
+	u32 jump_mode[MMU_COUNT]; /* mode that the jump cache's blocks have */
+
+	bool used; /* anything may be in here */
+
+	/* mmu/tlb.c */
+	struct itlb_entry itlb[MMU_COUNT][ITLB_SIZE];
+	u64 itlb_epoch, itlb_global_epoch;
+	u64 itlb_epochs; /* how many values itlb_epoch has had */
+	u8 tlb_state[TLB_ENTRIES];
+	u16 tlb_log[TLB_ENTRIES]; /* entries filled from pages that are not global since the last
+				     flush */
+	u16 tlb_global_log[TLB_ENTRIES]; /* entries filled from global pages since the last flush
+					    that spared none */
+	u32 tlb_logged, tlb_global_logged;
+	bool wp_ignored; /* supervisor write entries were made that CR0.WP would forbid */
+	struct page_filter large_2m[2], large_1g[2]; /* regions of large-page fills; [1]: global */
+
+	/* mmu/jump.c */
+	u16 jump_log[MMU_COUNT][JUMP_CACHE_SIZE]; /* slots of jump[] with .code */
+	u32 jump_logged[MMU_COUNT];
+	u64 jump_code[MMU_COUNT][JUMP_CACHE_SIZE]; /* .code of the first jump_poked entries that
+						      jump_log[] lists, while a kick hides it */
+	u32 jump_poked[MMU_COUNT];
+	struct page_filter code_pages[MMU_COUNT]; /* pages fetched from since jump[] was cleared */
+	u32 jump_nonglobal[MMU_COUNT];		  /* entries of jump[] whose page is not global: the
+						     dispatcher's */
+
+	/* mmu/context.c */
+	u64 context_clock;
+	u64 jump_epoch; /* counts what may make entries of jump[MMU_USER] invalid */
+	struct mmu_context contexts[CONTEXTS_MAX];
 };
 
 /* A host address in translated code and the guest's RIP there, while the code cache's .oldest and
@@ -285,12 +328,12 @@ struct soft_vcpu {
 	_Alignas(64) u8
 	    bounce[128]; /* stands in for memory that is not plain RAM, at the address's offset */
 
-	struct tlb tlb[MMU_COUNT];
-	struct jump_entry jump[MMU_COUNT][JUMP_CACHE_SIZE];
+	struct mmu mmus[MMU_SETS];
 
 	/* ---- C only ---- */
 	struct engine_vcpu base;
 	struct soft_vm *vm;
+	struct mmu *mmu; /* of mmus[], the one in use */
 
 	u32 mode; /* translation mode, see translate/mode.h; kept by vcpu_update_mode() */
 	u8 cpl;
@@ -318,35 +361,8 @@ struct soft_vcpu {
 	struct lapic *lapic; /* NULL without irqchip */
 	u32 mp_state;	     /* KVM_MP_STATE_* */
 
-	/* mmu/tlb.c */
-	struct itlb_entry itlb[MMU_COUNT][ITLB_SIZE];
-	u64 itlb_epoch, itlb_global_epoch;
-	u64 itlb_epochs; /* how many values itlb_epoch has had */
-	u8 tlb_state[TLB_ENTRIES];
-	u16 tlb_log[TLB_ENTRIES]; /* entries filled from pages that are not global since the last
-				     flush */
-	u16 tlb_global_log[TLB_ENTRIES]; /* entries filled from global pages since the last flush
-					    that spared none */
-	u32 tlb_logged, tlb_global_logged;
-	bool wp_ignored; /* supervisor write entries were made that CR0.WP would forbid */
-	struct page_filter large_2m[2], large_1g[2]; /* regions of large-page fills; [1]: global */
-
-	/* mmu/jump.c */
-	u16 jump_log[MMU_COUNT][JUMP_CACHE_SIZE]; /* slots of jump[] with .code */
-	u32 jump_logged[MMU_COUNT];
-	u64 jump_code[MMU_COUNT][JUMP_CACHE_SIZE]; /* .code of the first jump_poked entries that
-						      jump_log[] lists, while a kick hides it */
-	u32 jump_poked[MMU_COUNT];
-	u32 jump_turn;				  /* which of JUMP_WAYS slots is given up next */
-	struct page_filter code_pages[MMU_COUNT]; /* pages fetched from since jump[] was cleared */
-	u32 jump_nonglobal[MMU_COUNT];		  /* entries of jump[] whose page is not global: the
-						     dispatcher's */
-
-	/* mmu/context.c */
-	u64 context_clock;
-	u64 protect_epoch; /* counts what may make write entries invalid */
-	u64 jump_epoch;	   /* counts what may make entries of jump[MMU_USER] invalid */
-	struct mmu_context contexts[CONTEXTS_MAX];
+	u32 jump_turn;	   /* which of JUMP_WAYS slots of a jump cache is given up next */
+	u64 protect_epoch; /* counts what may make write entries of the TLBs invalid */
 
 	/* MMIO and port reads already answered for the instruction being replayed; writes on their
 	 * way */
@@ -356,7 +372,6 @@ struct soft_vcpu {
 
 	struct block_cache *cache; /* translated code; private to this vCPU */
 	struct written written;
-	u32 jump_mode[MMU_COUNT]; /* mode that the jump cache's blocks have */
 	struct fault_site fault_sites[FAULT_SITES];
 	u64 commit_linear; /* where the bounce buffer goes, see soft_miss() */
 	u32 commit_description;

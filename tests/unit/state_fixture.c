@@ -122,6 +122,11 @@ void tlb_flush(struct soft_vcpu *v, bool keep_global)
 		world.flushes_all++;
 }
 
+void tlb_forget(struct soft_vcpu *v)
+{
+	tlb_flush(v, false);
+}
+
 void tlb_flush_context(struct soft_vcpu *v)
 {
 	world.flushes++;

@@ -34,7 +34,7 @@ static inline void ram_copy(void *dst, const void *src, u32 size)
 /** All entries of all tables. Number of one: (index * 2 + write) * TLB_SIZE + slot. */
 static inline struct tlb_entry *all_entries(struct soft_vcpu *v)
 {
-	return &v->tlb[0].read[0];
+	return &v->mmu->tlb[0].read[0];
 }
 
 /** Whether entry @number allows writes. */

@@ -94,7 +94,7 @@ bool set_dr(struct soft_vcpu *v, u32 number, u64 value)
 	else
 		v->dr7 = (value & DR7_WRITABLE) | DR7_FIXED1;
 	if (number != 6 && (was_armed || debug_armed(v))) {
-		tlb_flush(v, false);
+		tlb_forget(v); /* DR0 to DR3 are those of a nested guest, too */
 		vcpu_update_mode(v);
 	}
 	return true;

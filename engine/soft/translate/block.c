@@ -224,7 +224,7 @@ static void remove_block(struct soft_vcpu *v, struct block *b)
 		unlink_outgoing(cache, &b->exits[n]);
 	b->valid = false;
 
-	jump_cache_drop(v, MODE_MMU(b->mode), b->linear);
+	jump_cache_drop(v, b->mode, b->linear);
 }
 
 /* No block is of the page at @gpa. There may be some of the same memory at another address. */
@@ -430,9 +430,10 @@ void block_poke(struct soft_vcpu *v, const void *pc)
 {
 	const struct stubs *stubs = &v->cache->stubs;
 	struct block *b = block_of_host(v, pc);
+	u32 set = (u32)(v->mmu - v->mmus);
 	for (enum mmu_index index = 0; index < MMU_COUNT; index++)
-		if ((const u8 *)pc >= stubs->second[index] &&
-		    (const u8 *)pc < stubs->second_end[index])
+		if ((const u8 *)pc >= stubs->second[set][index] &&
+		    (const u8 *)pc < stubs->second_end[set][index])
 			jump_cache_poke(v, index, stubs->kicked);
 	if (!b)
 		return;

@@ -213,7 +213,9 @@ static bool inline_string(struct translator *t, const struct decoded *d)
 	u32 shift = (u32)__builtin_ctz(d->insn.opsize);
 	if (!is_short_string(t, d))
 		return false;
-	emit_op_by(t, d, (d->insn.op == OP_ID_movs ? stubs->movs : stubs->stos)[t->index][shift],
+	emit_op_by(t, d,
+		   (d->insn.op == OP_ID_movs ? stubs->movs
+					     : stubs->stos)[MODE_SET(t->mode)][t->index][shift],
 		   true);
 	return true;
 }
@@ -388,7 +390,7 @@ static bool inline_syscall(struct translator *t, const struct decoded *d)
 	if (ret && (!(t->mode & MODE_RING0) || d->insn.opsize != 8))
 		return false;
 	e_store_gs_imm(&t->e, GS(next_rip), d->next_rip, S0);
-	emit_op_by(t, d, ret ? stubs->sysret : stubs->syscall, false);
+	emit_op_by(t, d, (ret ? stubs->sysret : stubs->syscall)[MODE_SET(t->mode)], false);
 	return true;
 }
 

@@ -189,6 +189,24 @@ static void emit_dispatch(struct emitter *e, struct stubs *s, struct saving savi
 	e_ret(e);
 }
 
+/* An entry of the jump cache at @table beside the target's own slot, or on to @indirect. */
+static void emit_second(struct emitter *e, s32 table, const u8 *indirect)
+{
+	u8 *found[JUMP_WAYS];
+	e_store_gs(e, W64, S1, GS(branch_undo));
+	e_jump_slot(e);
+	for (u32 k = 1; k < JUMP_WAYS; k++) {
+		e_alu_imm(e, W32, ALU_XOR, S1, (s32)((k ^ (k - 1)) * sizeof(struct jump_entry)));
+		e_gs_base(e, W64, 0x3b, S0, S1, table);
+		found[k] = e_jcc(e, CC_E);
+	}
+	e_jmp_to(e, indirect);
+	for (u32 k = 1; k < JUMP_WAYS; k++)
+		e_patch(e, found[k], e->p);
+	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
+	e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
+}
+
 static void emit_exits(struct emitter *e, struct stubs *s)
 {
 	const u8 *dispatch = s->dispatch - e->to_rx;
@@ -222,25 +240,12 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 	save_guest(e);
 	e_jmp_to(e, dispatch);
 
-	for (enum mmu_index index = 0; index < MMU_COUNT; index++) {
-		s32 table = GS(jump) + (s32)sizeof(((struct soft_vcpu *)0)->jump[0]) * (s32)index;
-		s->second[index] = here(e);
-		e_store_gs(e, W64, S1, GS(branch_undo));
-		e_jump_slot(e);
-		u8 *found[JUMP_WAYS];
-		for (u32 k = 1; k < JUMP_WAYS; k++) {
-			e_alu_imm(e, W32, ALU_XOR, S1,
-				  (s32)((k ^ (k - 1)) * sizeof(struct jump_entry)));
-			e_gs_base(e, W64, 0x3b, S0, S1, table);
-			found[k] = e_jcc(e, CC_E);
+	for (u32 set = 0; set < MMU_SETS; set++)
+		for (u32 index = 0; index < MMU_COUNT; index++) {
+			s->second[set][index] = here(e);
+			emit_second(e, GS_JUMP(set, index), indirect);
+			s->second_end[set][index] = here(e);
 		}
-		e_jmp_to(e, indirect);
-		for (u32 k = 1; k < JUMP_WAYS; k++)
-			e_patch(e, found[k], e->p);
-		e_alu_imm(e, W64, ALU_ADD, RSP, 8);
-		e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
-		s->second_end[index] = here(e);
-	}
 
 	s->kicked = here(e);
 	save_guest(e);
