@@ -35,7 +35,8 @@ struct error;
 	X(walks, "page walks that set nothing and meet no fault done apart")                       \
 	X(writers, "where a page is entered for writing known, for when it gets code")             \
 	X(ways, "four slots of the jump caches for each address, not one")                         \
-	X(contexts, "TLBs and jump caches kept for each PCID")
+	X(contexts, "TLBs and jump caches kept for each PCID")                                     \
+	X(operations, "TLBs and jump caches of a nested guest kept between VM exit and entry")
 
 struct soft_tuning {
 #define X(name, what) bool name;

@@ -130,27 +130,56 @@ struct itlb_entry {
 	u32 global; /* survives a CR3 write */
 };
 
+/* What translations depend on, besides tables. */
+struct mmu_controls {
+	u64 cr0, cr3, cr4, efer;
+	u64 dr[4], dr7;
+	u64 pdptr[4];
+};
+
 /*
  * What a PCID that is not the current one had in the TLBs and jump caches from pages that are not
  * global (SDM 3A 4.10.1): mmu/context.c. Linux turns over six PCIDs.
  */
-#define CONTEXTS_MAX	    8
+#define CONTEXTS_MAX	    16
 #define CONTEXT_ENTRIES_MAX 2048
 #define CONTEXT_JUMPS_MAX   1024
 
 struct mmu_context {
-	u64 cr3;	   /* when it was left */
-	u64 left;	   /* mmu.context_clock then; 0: nothing is kept here */
-	u64 protect_epoch; /* v->protect_epoch then */
-	u64 jump_epoch;	   /* mmu.jump_epoch then */
-	u64 itlb_epoch;	   /* of its entries in mmu.itlb[] */
+	u64 eptp; /* what its pages were translated by besides */
+	u16 vpid;
+	bool mbec;
+	bool globals;		      /* of global pages, for a VPID as a whole */
+	struct mmu_controls controls; /* of a VPID when it was left */
+	u64 cr3;		      /* when it was left */
+	u64 left;		      /* mmu.context_clock then; 0: nothing is kept here */
+	u64 protect_epoch;	      /* v->protect_epoch then */
+	u64 jump_epoch;		      /* mmu.jump_epoch then */
+	u64 itlb_epoch;		      /* of its entries in mmu.itlb[] */
 	u32 entries, jumps;
-	u32 jump_mode; /* mmu.jump_mode[MMU_USER] */
-	struct page_filter large_2m, large_1g, code_pages;
+	u32 jump_mode[MMU_COUNT], jump_nonglobal[MMU_COUNT];
+	struct page_filter large_2m, large_1g, code_pages[MMU_COUNT];
 	u16 number[CONTEXT_ENTRIES_MAX]; /* of entry[] in mmu.tlb seen as one array */
 	struct tlb_entry entry[CONTEXT_ENTRIES_MAX];
-	u16 jump_slot[CONTEXT_JUMPS_MAX]; /* of jump[] in mmu.jump[MMU_USER] */
+	u16 jump_slot[CONTEXT_JUMPS_MAX]; /* of jump[] in mmu.jump[MMU_USER], or a supervisor's */
 	struct jump_entry jump[CONTEXT_JUMPS_MAX];
+};
+
+/* A guest-physical page of a nested guest, by EPT. */
+#define EPT_CACHE_SIZE 1024
+
+struct ept_entry {
+	u64 gpa, physical; /* pages */
+	u64 rights; /* EPT_READ to EPT_EXEC_USER of all entries, EPT_DIRTY: see ept_walk.dirty */
+	u64 epoch;  /* valid while this is mmu.ept_epoch */
+};
+
+/* Why a nested guest's access to a guest-physical address was refused (SDM 3C 28.2.1). */
+struct ept_fault {
+	bool misconfigured; /* an EPT misconfiguration, otherwise an EPT violation */
+	u64 gpa;
+	u64 linear;	   /* valid if bit 7 of: */
+	u64 qualification; /* as in table 28-7, without NMI unblocking; 0 for a misconfiguration */
 };
 
 /*
@@ -166,6 +195,14 @@ struct mmu {
 	u32 jump_mode[MMU_COUNT]; /* mode that the jump cache's blocks have */
 
 	bool used; /* anything may be in here */
+
+	/* mmu/ept.c, mmu/nested.c */
+	u64 eptp; /* what guest-physical addresses are translated by; 0: they are this VM's */
+	u16 vpid;
+	bool mbec;     /* mode-based execute control for EPT */
+	u64 ept_epoch; /* of the valid ones of: */
+	struct ept_entry ept[EPT_CACHE_SIZE];
+	struct mmu_controls left; /* by mmu_leave() */
 
 	/* mmu/tlb.c */
 	struct itlb_entry itlb[MMU_COUNT][ITLB_SIZE];
@@ -192,7 +229,8 @@ struct mmu {
 
 	/* mmu/context.c */
 	u64 context_clock;
-	u64 jump_epoch; /* counts what may make entries of jump[MMU_USER] invalid */
+	u64 jump_epoch;	   /* counts what may make jumps that were put away invalid */
+	u32 context_count; /* of contexts[], in use or once used */
 	struct mmu_context contexts[CONTEXTS_MAX];
 };
 
@@ -334,6 +372,7 @@ struct soft_vcpu {
 	struct engine_vcpu base;
 	struct soft_vm *vm;
 	struct mmu *mmu; /* of mmus[], the one in use */
+	struct ept_fault ept_fault;
 
 	u32 mode; /* translation mode, see translate/mode.h; kept by vcpu_update_mode() */
 	u8 cpl;

@@ -6,7 +6,7 @@
 
 #include "base/gp.h"
 #include "engine/soft/irqchip/irqchip.h"
-#include "engine/soft/mmu/mmu.h"
+#include "engine/soft/mmu/ept.h"
 #include "engine/soft/system/exception.h"
 #include "engine/soft/system/xstate.h"
 #include "engine/soft/translate/mode.h"
@@ -155,10 +155,17 @@ void tlb_flush_page(struct soft_vcpu *v, u64 linear)
 	world.flushed_page = linear;
 }
 
-bool mmu_load_pdptrs(struct soft_vcpu *v, u64 cr3)
+int mmu_load_pdptrs(struct soft_vcpu *v, u64 cr3)
 {
 	world.pdptr_loads++;
-	return world.pdptrs_valid;
+	if (world.pdptrs_refused)
+		return -EFAULT;
+	return world.pdptrs_valid ? 0 : -EINVAL;
+}
+
+void ept_raise(struct soft_vcpu *v)
+{
+	longjmp(fault, EPT_RAISED + 1);
 }
 
 int mmu_walk(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index,

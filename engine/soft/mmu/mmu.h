@@ -23,22 +23,24 @@ struct walk {
 	bool writable; /* R/W of every level */
 	bool global;
 	bool nx;
-	bool dirty; /* D of the leaf, after this walk */
-	u32 error;  /* on failure: #PF error code */
+	bool dirty; /* D of the leaf, after this walk; with EPT: and that lets it be written */
+	u32 error;  /* on failure: #PF error code, unless */
+	bool ept;   /* v->ept_fault says why */
 };
 
 /**
  * Translates w->linear for @access under the rules of @index (U/S, SMAP), with CR0.WP, SMEP, NXE,
  * reserved bits.
  * @set_ad: set accessed, and for writes dirty, bits (atomically). Returns 0, or -EFAULT with
- * w->error. Does not raise. Handles no paging, 2-level (PSE, PSE-36), PAE, 4-level.
+ * w->error or w->ept. Does not raise. Handles no paging, 2-level (PSE, PSE-36), PAE, 4-level, each
+ * through EPT if v->mmu->eptp is not 0.
  */
 int mmu_walk(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index,
 	     bool set_ad);
 
-/** Reloads the PAE page-directory pointers from CR3; false if a reserved bit is set (#GP is the
- * caller's). */
-bool mmu_load_pdptrs(struct soft_vcpu *v, u64 cr3);
+/** Reloads the PAE page-directory pointers from CR3. Returns 0; -EINVAL: a reserved bit is set,
+ * #GP; -EFAULT: ept_raise(). Those are the caller's. */
+int mmu_load_pdptrs(struct soft_vcpu *v, u64 cr3);
 
 /* ---- TLB (mmu/tlb.c) ---- */
 

@@ -5,6 +5,7 @@
  * The code TLB is emptied by giving it another epoch.
  */
 #include "debug/trace.h"
+#include "engine/soft/mmu/ept.h"
 #include "engine/soft/mmu/internal.h"
 #include "engine/soft/system/debug.h"
 #include "engine/soft/system/exception.h"
@@ -82,12 +83,11 @@ void tlb_flush_context(struct soft_vcpu *v)
 			jump_cache_clear(v, index);
 }
 
-/** The current context's entries, and global ones. */
-static void flush_live(struct soft_vcpu *v)
+void tlb_flush_live(struct soft_vcpu *v)
 {
 	tlb_flush_context(v);
 	flush_global_entries(v);
-	v->mmu->itlb_global_epoch++;
+	v->mmu->itlb_global_epoch = ++v->mmu->itlb_epochs;
 	filter_clear(&v->mmu->large_2m[true]);
 	filter_clear(&v->mmu->large_1g[true]);
 	for (enum mmu_index index = MMU_KERNEL; index < MMU_COUNT; index++)
@@ -96,12 +96,12 @@ static void flush_live(struct soft_vcpu *v)
 
 void tlb_flush(struct soft_vcpu *v, bool keep_global)
 {
-	contexts_drop(v);
+	contexts_drop(v->mmu, v->mmu->vpid);
 	if (keep_global) {
 		tlb_flush_context(v);
 		return;
 	}
-	flush_live(v);
+	tlb_flush_live(v);
 	v->mmu->wp_ignored = false;
 	if (!v->vm->tune.flushes)
 		flush_all_entries(v);
@@ -123,8 +123,12 @@ void tlb_forget(struct soft_vcpu *v)
 
 	for (u32 set = 0; set < MMU_SETS; set++) {
 		v->mmu = &v->mmus[set];
-		if (v->mmu->used)
-			tlb_flush(v, false);
+		if (!v->mmu->used)
+			continue;
+		tlb_flush(v, false);
+		v->mmu->ept_epoch++;
+		for (u32 n = 0; n < v->mmu->context_count; n++)
+			v->mmu->contexts[n].left = 0;
 	}
 	v->mmu = current;
 }
@@ -138,7 +142,7 @@ void tlb_flush_wp(struct soft_vcpu *v)
 	if (!v->mmu->wp_ignored)
 		return;
 	v->mmu->wp_ignored = false;
-	contexts_drop(v);
+	contexts_drop(v->mmu, v->mmu->vpid);
 	for (enum mmu_index index = MMU_KERNEL; index < MMU_COUNT; index++)
 		for (u32 slot = 0; slot < TLB_SIZE; slot++)
 			v->mmu->tlb[index].write[slot].tag = empty_tag(slot);
@@ -176,7 +180,7 @@ static void flush_large(struct soft_vcpu *v, u64 linear, bool in_1g)
 	if (v->vm->tune.flushes)
 		flush_region(v, linear & ~(size - 1), size);
 	else
-		flush_live(v);
+		tlb_flush_live(v);
 }
 
 void tlb_flush_page(struct soft_vcpu *v, u64 linear)
@@ -283,21 +287,10 @@ static void enter(struct soft_vcpu *v, const struct walk *w, u8 *host, bool writ
 	u32 slot = tlb_slot(w->linear);
 	u32 number = entry_number(index, write, slot);
 	struct tlb_entry *entry = &all_entries(v)[number];
-	struct mmu *m = v->mmu;
-	u8 state = m->tlb_state[number];
 
 	entry->tag = w->linear & PAGE_MASK;
 	entry->host = (u64)host;
-	if (w->global) {
-		if (!(state & TLB_STATE_GLOBAL_LOGGED))
-			m->tlb_global_log[m->tlb_global_logged++] = (u16)number;
-		state |= TLB_STATE_GLOBAL | TLB_STATE_GLOBAL_LOGGED;
-	} else {
-		if (!(state & TLB_STATE_LOGGED))
-			m->tlb_log[m->tlb_logged++] = (u16)number;
-		state = (state & TLB_STATE_GLOBAL_LOGGED) | TLB_STATE_LOGGED;
-	}
-	m->tlb_state[number] = state;
+	entry_log(v->mmu, number, w->global);
 }
 
 /* Enters the page of a walk, for writing too if nothing stands against it. The hva of its address;
@@ -326,6 +319,14 @@ static void *enter_walked(struct soft_vcpu *v, const struct walk *w, bool write,
 	return write && !enter_write ? NULL : host + in_page;
 }
 
+/** What a walk for an access failed with. */
+static _Noreturn void raise_walk(struct soft_vcpu *v, const struct walk *w)
+{
+	if (unlikely(w->ept))
+		ept_raise(v);
+	raise_pf(v, w->linear, w->error);
+}
+
 void *tlb_fill_page(struct soft_vcpu *v, u64 linear, enum access access, enum mmu_index index,
 		    bool stack, u64 *gpa)
 {
@@ -338,7 +339,7 @@ void *tlb_fill_page(struct soft_vcpu *v, u64 linear, enum access access, enum mm
 	check_canonical(v, linear, stack);
 	w.linear = linear;
 	if (unlikely(mmu_walk(v, &w, access, index, true)))
-		raise_pf(v, linear, w.error);
+		raise_walk(v, &w);
 	*gpa = w.gpa;
 	return enter_walked(v, &w, write, index);
 }
@@ -391,7 +392,7 @@ const u8 *mmu_fetch(struct soft_vcpu *v, u64 linear, u64 *gpa)
 
 		check_canonical(v, linear, false);
 		if (mmu_walk(v, &w, ACCESS_EXEC, index, true))
-			raise_pf(v, linear, w.error);
+			raise_walk(v, &w);
 		if (w.page_size != PAGE_SIZE)
 			note_large(v, &w);
 		entry->tag = (linear & PAGE_MASK) | 1;

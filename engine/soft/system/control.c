@@ -2,9 +2,11 @@
  * Control registers: what may be written to them, what that changes, and the instructions that do
  * it. SDM 3A 2.5, 4.4.1, 4.10.4, 9.8.5; 2B MOV (control registers), SMSW, LMSW, CLTS.
  */
+#include <errno.h>
+
 #include "debug/trace.h"
 #include "engine/soft/irqchip/irqchip.h"
-#include "engine/soft/mmu/mmu.h"
+#include "engine/soft/mmu/ept.h"
 #include "engine/soft/system/features.h"
 #include "engine/soft/system/priv.h"
 #include "engine/soft/translate/ops.h"
@@ -64,6 +66,16 @@ static bool may_activate_ia32e(const struct soft_vcpu *v)
 	return tss_type != 1 && tss_type != 3; /* a 16-bit TSS, available or busy */
 }
 
+/** false: #GP. What EPT refuses becomes a VM exit here. */
+static bool load_pdptrs(struct soft_vcpu *v, u64 cr3)
+{
+	int r = mmu_load_pdptrs(v, cr3);
+
+	if (unlikely(r == -EFAULT))
+		ept_raise(v);
+	return !r;
+}
+
 bool set_cr0(struct soft_vcpu *v, u64 value)
 {
 	u64 old = v->cr0;
@@ -93,7 +105,7 @@ bool set_cr0(struct soft_vcpu *v, u64 value)
 	}
 	/* SDM 3A 4.4.1: PAE paging, and CD, NW or PG change. */
 	if (pae_paging(value, v->cr4, efer) && (changed & (CR0_CD | CR0_NW | CR0_PG)) &&
-	    !mmu_load_pdptrs(v, v->cr3))
+	    !load_pdptrs(v, v->cr3))
 		return false;
 
 	v->cr0 = value;
@@ -123,7 +135,7 @@ bool set_cr3(struct soft_vcpu *v, u64 value)
 		keep = value & CR3_NOFLUSH;
 		value &= ~CR3_NOFLUSH;
 	}
-	if (pae_paging(v->cr0, v->cr4, v->msr.efer) && !mmu_load_pdptrs(v, value))
+	if (pae_paging(v->cr0, v->cr4, v->msr.efer) && !load_pdptrs(v, value))
 		return false;
 
 	if (v->cr4 & CR4_PCIDE)
@@ -152,7 +164,7 @@ bool set_cr4(struct soft_vcpu *v, u64 value)
 		return false;
 	/* SDM 3A 4.4.1: PAE paging, and PAE, PGE, PSE or SMEP change. */
 	if (pae_paging(v->cr0, value, v->msr.efer) &&
-	    (changed & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP)) && !mmu_load_pdptrs(v, v->cr3))
+	    (changed & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP)) && !load_pdptrs(v, v->cr3))
 		return false;
 
 	v->cr4 = value;
