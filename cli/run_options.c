@@ -32,6 +32,7 @@ enum {
 	OPT_TUNE,
 	OPT_CODE_CACHE,
 	OPT_PERF,
+	OPT_CPU,
 };
 
 static const struct option long_options[] = {
@@ -51,6 +52,7 @@ static const struct option long_options[] = {
     {"tune", required_argument, NULL, OPT_TUNE},
     {"code-cache", required_argument, NULL, OPT_CODE_CACHE},
     {"perf", required_argument, NULL, OPT_PERF},
+    {"cpu", required_argument, NULL, OPT_CPU},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
@@ -72,6 +74,8 @@ static const char help_text[] =
     "less\n"
     "  -c, --cpus=N               default: 1\n"
     "  -e, --engine=auto|kvm|soft what runs the guest; auto: kvm where it is fast, else soft\n"
+    "  --cpu=host|host,+vmx       the processor; +vmx: with Intel's VMX, for hypervisors in the\n"
+    "                             guest (engine soft); default: host\n"
     "  --serial=stdio|file:PATH|none\n"
     "                             where the first serial port leads; default: stdio\n"
     "  --no-reboot                a guest's reset ends the run\n"
@@ -291,6 +295,8 @@ static int take_option(struct parse *p, int option, char **argv, struct error *e
 	case OPT_TEST_DEVICE:
 		options->test_device = true;
 		return 0;
+	case OPT_CPU:
+		return add_engine_option(options, "cpu", optarg, err);
 	case OPT_TUNE:
 		return add_engine_option(options, "tune", optarg, err);
 	case OPT_CODE_CACHE:

@@ -18,6 +18,7 @@
 #include "engine/soft/translate/translator.h"
 #include "engine/soft/translate/written.h"
 #include "engine/soft/timer.h"
+#include "engine/soft/vmx/vmx.h"
 
 /* ---- instructions done in C ---- */
 
@@ -166,14 +167,13 @@ void soft_kicked(struct soft_vcpu *v, u32 jump_offset)
 static void take_timers(struct soft_vcpu *v)
 {
 	atomic_fetch_and(&v->attention, ~(u32)ATTENTION_TIMER);
-	if (v->vm->irqchip)
-		timer_arm(v, irqchip_run_timers(v));
+	timer_arm_next(v);
 }
 
 /* INIT and SIPI, SDM 3A 8.4.4 and table 9-1. */
 static void take_startup(struct soft_vcpu *v)
 {
-	if (!v->lapic)
+	if (!v->lapic || !vmx_takes_startup(v))
 		return;
 	if (lapic_take_init(v)) {
 		vcpu_reset(v, true);
@@ -200,6 +200,8 @@ static void finish_step(struct soft_vcpu *v)
 	/* SDM 3B 17.3.1.4; but MOV SS and POP SS give none, not even a belated one (3A 6.8.3). */
 	if (v->step_tf && v->int_shadow != 2)
 		v->events.debug |= DR6_BS;
+	if (vmx_nonroot(v))
+		vmx_stepped(v);
 }
 
 static u64 leave(struct soft_vcpu *v, enum leave_reason reason)
@@ -236,6 +238,8 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 	/* A fault ends a shadow and a replay: before the look at kicks, which wait for the replay's
 	 * end and would else wait until the handler comes here by chance. */
 	if (ev->exception || ev->soft_interrupt) {
+		if (vmx_nonroot(v) && ev->exception)
+			vmx_on_exception(v);
 		v->int_shadow = 0;
 		v->replay = 0;
 		v->io_logged = 0;
@@ -274,6 +278,8 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 		events_deliver(v);
 	}
 	if (ev->triple_fault) {
+		if (vmx_nonroot(v))
+			vmx_triple_fault(v);
 		*result = leave(v, LEAVE_SHUTDOWN);
 		return true;
 	}

@@ -71,6 +71,7 @@ static void reset_kept_by_init(struct soft_vcpu *v)
 static void reset_events(struct soft_vcpu *v)
 {
 	gp_fill(&v->events, 0, sizeof(v->events));
+	v->vmx = (struct vmx){.current = VMCS_NONE};
 	v->int_shadow = 0;
 	v->io_logged = v->io_cursor = 0;
 }

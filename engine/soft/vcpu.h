@@ -22,6 +22,7 @@
 #include "engine/engine.h"
 #include "engine/soft/translate/perf_map.h"
 #include "engine/soft/tune.h"
+#include "engine/soft/vmx/state.h"
 #include "engine/soft/x86.h"
 
 struct block_cache;
@@ -397,6 +398,7 @@ struct soft_vcpu {
 	u64 reserved_pa; /* bits from MAXPHYADDR to 51 */
 
 	struct pending_events events;
+	struct vmx vmx;
 	struct lapic *lapic; /* NULL without irqchip */
 	u32 mp_state;	     /* KVM_MP_STATE_* */
 
@@ -473,6 +475,7 @@ struct soft_vm {
 	struct soft_vcpu *vcpus[VCPUS_MAX];
 	_Atomic u32 vcpu_count;
 	struct soft_tuning tune;
+	bool vmx; /* vCPUs may be told of VMX: "cpu" of vm_set_option() */
 	u64 code_cache; /* bytes of translated code for each vCPU */
 	enum perf_format perf;
 	s64 clock_offset; /* kvmclock = CLOCK_MONOTONIC + clock_offset, ns */
@@ -552,6 +555,9 @@ _Noreturn void vcpu_exit(struct soft_vcpu *v);
 /** Abandons the current instruction and goes on at v->rip through the dispatcher, where v->events
  * are looked at. Inside. */
 _Noreturn void vcpu_resume(struct soft_vcpu *v);
+
+/** A helper that was called in the middle of an instruction: finds v->rip by v->fault_pc. Inside. */
+void vcpu_settle(struct soft_vcpu *v);
 
 /** Resets to the state after RESET or INIT (SDM 3A table 9-1; engine/soft/reset.c). RESET: outside
  * only, since it writes v->fpu; v->base.id and v->vm are set. INIT: inside too. */

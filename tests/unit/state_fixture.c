@@ -33,7 +33,7 @@ struct soft_vcpu *vcpu_new(void)
 	atomic_store(&vm.vcpu_count, 1);
 	cpuid->nent = CPUID_MAX;
 	xstate_probe(&v->layout, true);
-	assert_int_equal(cpuid_supported(cpuid, clock_tsc_khz(), &v->layout), 0);
+	assert_int_equal(cpuid_supported(cpuid, clock_tsc_khz(), &v->layout, false), 0);
 	assert_int_equal(soft_set_cpuid(&v->base, cpuid), 0);
 	free(cpuid);
 	vcpu_reset(v, false);

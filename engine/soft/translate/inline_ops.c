@@ -396,6 +396,12 @@ static bool inline_syscall(struct translator *t, const struct decoded *d)
 
 /* ---- which ---- */
 
+/* What VMX controls of non-root operation are about (SDM 3C 25.1.3, 25.3). */
+static bool may_leave(u32 op)
+{
+	return op == OP_ID_mov_from_cr || op == OP_ID_rdtsc || op == OP_ID_rdtscp;
+}
+
 bool emit_inline_op(struct translator *t, const struct decoded *d)
 {
 	bool ring0 = t->mode & MODE_RING0;
@@ -407,6 +413,8 @@ bool emit_inline_op(struct translator *t, const struct decoded *d)
 	if (d->insn.op == OP_ID_movs || d->insn.op == OP_ID_stos)
 		return inline_string(t, d);
 	if (!t->v->vm->tune.inline_ops)
+		return false;
+	if ((t->mode & MODE_NONROOT) && may_leave(d->insn.op))
 		return false;
 	switch (d->insn.op) {
 	case OP_ID_cli:
