@@ -267,8 +267,6 @@ guest_main:
 text_no_vmx: .asciz "no VMX\n"
 	.data
 	.p2align 3
-region_pointer:	.quad region
-vmcs_pointer:	.quad vmcs
 vmcs2_pointer:	.quad vmcs2
 unaligned_pointer: .quad vmcs + 8
 wide_pointer:	.quad 1 << 52
@@ -276,6 +274,4 @@ stored:		.quad 0
 descriptor:	.quad 0, 0
 	.bss
 	.balign 4096
-region:	.skip 4096
-vmcs:	.skip 4096
 vmcs2:	.skip 4096

@@ -221,4 +221,56 @@
 #define R_VMFUNC 59
 #define R_RDSEED 61
 
+/* ---- a hypervisor's words; its routines are in vmx.inc ---- */
+
+	.macro put field, value
+	mov	rax, \field
+	mov	rbx, \value
+	vmwrite	rax, rbx
+	.endm
+
+	/* put for values of registers other than rax, rbx, and memory: clobbers the same. */
+	.macro put_register field, register
+	mov	rbx, \register
+	mov	rax, \field
+	vmwrite	rax, rbx
+	.endm
+
+	/* Minimum of a set of controls with bits added: the low half of the TRUE MSR. */
+	.macro put_controls field, msr, bits
+	read_msr \msr
+	mov	ebx, eax
+	or	ebx, \bits
+	mov	rax, \field
+	vmwrite	rax, rbx
+	.endm
+
+/* Runs the instructions in non-root operation. */
+#define l2(...)                                                                                    \
+	.pushsection .text, 1; 7: __VA_ARGS__; vmcall; hlt; .popsection;                           \
+	mov	qword ptr [l2_rip], offset 7b;                                                     \
+	call	run
+
+/* The first instruction leaves. */
+#define expect_exit(reason, qualification, length, information, ...)                               \
+	EXPECT_EXIT_(reason, qualification, length, information, __VA_ARGS__)
+#define EXPECT_EXIT_(reason, qualification, length, information, ...)                              \
+	l2(__VA_ARGS__);                                                                           \
+	check_equal "[x_reason]", #reason, __LINE__;                                               \
+	check_equal "[x_qualification]", #qualification, __LINE__;                                 \
+	check_equal "[x_length]", #length, __LINE__;                                               \
+	check_equal "[x_information]", #information, __LINE__;                                     \
+	check_equal "[x_rip]", "offset 7b", __LINE__
+
+/* Nothing leaves before the VMCALL behind. */
+#define runs(...)                                                                                  \
+	l2(__VA_ARGS__);                                                                           \
+	check_equal "[x_reason]", "R_VMCALL_NUMBER", __LINE__
+	.set	R_VMCALL_NUMBER, R_VMCALL
+
+/* Which controls are on, beyond those that must be. Clobbers RAX to RDX. */
+#define controls(cpu, cpu2)                                                                        \
+	put_controls CPU_CONTROLS, MSR_VMX_TRUE_CPU, (cpu);                                        \
+	put	CPU2_CONTROLS, (cpu2)
+
 #endif
