@@ -232,6 +232,7 @@ static void test_rights(void **state)
 				u64 *entry;
 
 				ept_fixture_reset();
+				*guest_entry(LINEAR, 1) |= A | D;
 				entry = ept_entry(PAGE, level);
 				*entry = (*entry & ~(u64)RWX) | rights[k];
 				if (rights[k] & needed[access])
@@ -539,6 +540,32 @@ static void test_accessed_dirty(void **state)
 	assert_int_equal(marks(PAGE, 4), EPT_ACCESSED);
 }
 
+/* A table that was read as data is known, and clean: using it as a table is a write all the same.
+ */
+static void test_table_as_data(void **state)
+{
+	u64 table = LINEAR + BIT(21), page = table + PAGE_SIZE; /* by another table */
+	u8 value;
+
+	ept_fixture_enter(EPTP_AD);
+	*guest_entry(table, 1) = G4 | P | W | U;
+	*guest_entry(page, 1) = PAGE | P | W | U;
+	for (u64 missing = EPT_DIRTY;; missing = EPT_WRITE) {
+		assert_int_equal(touch(RD), ENDED);
+		*ept_entry(G4, 1) &= ~missing;
+		forget();
+		mem_read_linear(vcpu(), table, &value, 1, MMU_KERNEL_AC, false);
+		mem_read_linear(vcpu(), page, &value, 1, MMU_KERNEL_AC, false);
+		if (missing == EPT_WRITE)
+			break;
+		assert_int_equal(marks(G4, 1), EPT_ACCESSED);
+		assert_int_equal(touch(RD), ENDED);
+		assert_int_equal(marks(G4, 1), EPT_ACCESSED | EPT_DIRTY);
+	}
+	expect_violation(RD, G4 + (LINEAR >> 12 & 511) * 8,
+			 EPT_QUAL_LINEAR | RW | (EPT_READ | EPT_EXEC) << 3);
+}
+
 static void test_accessed_dirty_off(void **state)
 {
 	assert_int_equal(touch(WR), ENDED);
@@ -566,13 +593,19 @@ static void test_quiet_walks(void **state)
 {
 	struct soft_vcpu *v = vcpu();
 	struct walk w = {.linear = LINEAR};
+	u8 value;
 
 	ept_fixture_enter(EPTP_AD);
 	assert_int_equal(mmu_walk(v, &w, RD, MMU_KERNEL_AC, false), 0);
 	assert_int_equal(w.gpa, PAGE_PHYS);
 	assert_int_equal(marks(PAGE, 4) | marks(PAGE, 1) | marks(G1, 1), 0);
 	assert_int_equal(*guest_entry(LINEAR, 1) & (A | D), 0);
-	/* What such a walk saw is not taken for marked. */
+	/* What such a walk saw is not taken for marked, even if nothing else is left to mark. */
+	*guest_entry(LINEAR + PAGE_SIZE, 1) = 0x8000 | P | W | U;
+	mem_read_linear(v, LINEAR + PAGE_SIZE, &value, 1, MMU_KERNEL_AC, false);
+	*guest_entry(LINEAR, 1) |= A;
+	assert_int_equal(mmu_walk(v, &w, RD, MMU_KERNEL_AC, false), 0);
+	assert_int_equal(marks(PAGE, 1), 0);
 	assert_int_equal(touch(RD), ENDED);
 	assert_int_equal(marks(PAGE, 1), EPT_ACCESSED);
 	*ept_entry(PAGE, 1) = 0;
@@ -643,6 +676,7 @@ int main(void)
 	    T(test_guest_tables),
 	    T(test_priorities),
 	    T(test_accessed_dirty),
+	    T(test_table_as_data),
 	    T(test_accessed_dirty_off),
 	    T(test_marks_are_writes),
 	    T(test_quiet_walks),

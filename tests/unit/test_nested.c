@@ -85,31 +85,36 @@ static void fill_all(void)
 	}
 }
 
-#define READS	      1u
-#define WRITES	      2u
-#define GLOBALS	      4u
-#define GLOBAL_WRITES 8u
-#define USER_JUMPS    16u
-#define KERNEL_JUMPS  32u
-#define FETCHES	      64u
-#define ALL	      127u
+#define READS	       1u
+#define WRITES	       2u
+#define GLOBALS	       4u
+#define GLOBAL_WRITES  8u
+#define USER_JUMPS     16u
+#define KERNEL_JUMPS   32u
+#define FETCHES	       64u
+#define GLOBAL_FETCHES 128u
+#define ALL	       255u
+#define ALL_GLOBALS    (GLOBALS | GLOBAL_WRITES | GLOBAL_FETCHES | KERNEL_JUMPS)
 
 /* What is still known of what fill_all() made. */
 static u32 known(void)
 {
 	struct soft_vcpu *v = fixture->v;
-	u64 gpa, *pte = guest_entry(LINEAR, 1), saved = *pte;
-	bool fetches;
+	u64 *pml4e = (u64 *)(fixture->ram + PHYS(v->cr3 & PAGE_MASK)) + (LINEAR >> 39);
+	u64 gpa, saved = *pml4e;
+	bool fetches, global_fetches;
 
-	*pte = 0; /* nothing is walked for */
+	*pml4e = 0; /* nothing is walked for */
 	v->mmu_index = MMU_USER;
 	fetches = RUN(mmu_fetch(v, LINEAR, &gpa)) == ENDED;
-	*pte = saved;
+	v->mmu_index = MMU_KERNEL;
+	global_fetches = RUN(mmu_fetch(v, GLOBAL, &gpa)) == ENDED;
+	*pml4e = saved;
 	return (has(LINEAR, false) ? READS : 0) | (has(LINEAR, true) ? WRITES : 0) |
 	       (has(GLOBAL, false) ? GLOBALS : 0) | (has(GLOBAL, true) ? GLOBAL_WRITES : 0) |
 	       (jumps(LINEAR, MMU_USER) ? USER_JUMPS : 0) |
 	       (jumps(GLOBAL, MMU_KERNEL) && jumps(GLOBAL, MMU_KERNEL_AC) ? KERNEL_JUMPS : 0) |
-	       (fetches ? FETCHES : 0);
+	       (fetches ? FETCHES : 0) | (global_fetches ? GLOBAL_FETCHES : 0);
 }
 
 /* In root operation, with tables of its own. */
@@ -187,7 +192,7 @@ static void test_without_vpids(void **state)
 	fill_all();
 	leave();
 	enter(0);
-	assert_int_equal(known() & ~FETCHES, 0);
+	assert_int_equal(known(), 0);
 	fill_all();
 	leave();
 	assert_false(has(ROOT_LINEAR, false));
@@ -196,8 +201,8 @@ static void test_without_vpids(void **state)
 	assert_int_equal(known(), 0);
 	leave();
 	assert_false(has(ROOT_LINEAR, false));
-	enter(1); /* has its own, but for the fetch, whose place has been taken */
-	assert_int_equal(known(), ALL & ~FETCHES);
+	enter(1); /* has its own, but for fetches, whose place has been taken */
+	assert_int_equal(known(), ALL & ~(FETCHES | GLOBAL_FETCHES));
 }
 
 /* ---- each invalidation ---- */
@@ -271,6 +276,11 @@ static void drop_block(struct soft_vcpu *v)
 	jump_cache_drop(v, CODE64 | MODE_NONROOT | MMU_USER << MODE_MMU_SHIFT, LINEAR);
 }
 
+static void drop_kernel_block(struct soft_vcpu *v)
+{
+	jump_cache_drop(v, CODE64 | MODE_NONROOT | MMU_KERNEL << MODE_MMU_SHIFT, GLOBAL);
+}
+
 static void drop_block_of_root(struct soft_vcpu *v)
 {
 	jump_cache_drop(v, CODE64 | MMU_USER << MODE_MMU_SHIFT, LINEAR);
@@ -330,9 +340,9 @@ static const struct {
     {"nothing", nothing, ALL, ALL},
     {"INVVPID", invvpid_1, 0, 0},
     {"INVVPID, another", invvpid_2, ALL, ALL},
-    {"INVVPID, globals stay", invvpid_1_but_globals, GLOBALS | GLOBAL_WRITES | KERNEL_JUMPS, 0},
+    {"INVVPID, globals stay", invvpid_1_but_globals, ALL_GLOBALS, 0},
     {"INVVPID, all", invvpid_all, 0, 0},
-    {"INVVPID, a page", invvpid_page, GLOBALS | GLOBAL_WRITES | KERNEL_JUMPS, 0},
+    {"INVVPID, a page", invvpid_page, ALL_GLOBALS, 0},
     {"INVVPID, the global page", invvpid_global_page, READS | WRITES | USER_JUMPS | FETCHES, 0},
     {"INVEPT, all", invept_all, 0, 0},
     {"INVEPT", invept_this, 0, 0},
@@ -342,6 +352,8 @@ static const struct {
     {"all blocks gone", forget_blocks, ALL & ~(USER_JUMPS | KERNEL_JUMPS),
      ALL & ~(USER_JUMPS | KERNEL_JUMPS)},
     {"a block gone", drop_block, ALL & ~USER_JUMPS, ALL & ~(USER_JUMPS | KERNEL_JUMPS)},
+    {"a kernel's block gone", drop_kernel_block, ALL & ~KERNEL_JUMPS,
+     ALL & ~(USER_JUMPS | KERNEL_JUMPS)},
     {"a block of root gone", drop_block_of_root, ALL, ALL},
     {"a page got code", protect, ALL & ~WRITES, ALL & ~WRITES},
     {"the global page got code", protect_global, ALL & ~GLOBAL_WRITES, ALL & ~GLOBAL_WRITES},
@@ -349,8 +361,7 @@ static const struct {
     {"EFER", no_execute, 0, 0},
     {"CR0", write_protect, 0, 0},
     {"flags that mean nothing", other_flags, ALL, ALL},
-    {"CR3", other_tables, GLOBALS | GLOBAL_WRITES | KERNEL_JUMPS,
-     GLOBALS | GLOBAL_WRITES | KERNEL_JUMPS},
+    {"CR3", other_tables, ALL_GLOBALS, ALL_GLOBALS},
     {"breakpoints", watch, 0, 0},
 };
 
@@ -397,34 +408,58 @@ static void test_back(void **state)
 	enter(1);
 	assert_int_equal(known(), ALL);
 	tlb_flush(v, true);
-	assert_int_equal(known(), GLOBALS | GLOBAL_WRITES | KERNEL_JUMPS);
+	assert_int_equal(known(), ALL_GLOBALS);
 	leave();
 	enter(2);
 	leave();
 	enter(1);
-	assert_int_equal(known(), GLOBALS | GLOBAL_WRITES | KERNEL_JUMPS);
+	assert_int_equal(known(), ALL_GLOBALS);
 	tlb_flush(v, false);
 	assert_int_equal(known(), 0);
 }
 
-/* Epochs are given out once: no VPID's fetches are good for another. */
+/* Epochs are given out once: no VPID's fetches are good for another, whatever was flushed. */
 static void test_global_fetches(void **state)
 {
 	struct soft_vcpu *v = fixture->v;
 	u64 gpa;
 
-	for (u16 vpid = 1; vpid < 4; vpid++) {
-		*guest_entry(GLOBAL, 1) = (u64)vpid << 12 | 0x8000 | P | U | G;
-		for (int round = 0; round < 2; round++) {
-			enter(vpid);
-			mmu_fetch(v, GLOBAL, &gpa);
-			assert_int_equal(gpa, PHYS((u64)vpid << 12 | 0x8000));
-			leave();
-			enter(100); /* puts the other away */
+	enter(1);
+	mmu_fetch(v, GLOBAL, &gpa);
+	leave();
+	*guest_entry(GLOBAL, 1) = 0x9000 | P | U | G;
+	for (u32 flushes = 0; flushes < 4; flushes++) {
+		enter(2);
+		mmu_fetch(v, GLOBAL, &gpa);
+		assert_int_equal(gpa, PHYS(0x9000));
+		leave();
+		*guest_entry(GLOBAL, 1) = 0x8000 | P | U | G;
+		enter(1);
+		for (u32 k = 0; k < flushes; k++)
 			tlb_flush(v, false);
-			leave();
-		}
+		mmu_fetch(v, GLOBAL, &gpa);
+		assert_int_equal(gpa, PHYS(0x8000));
+		leave();
+		*guest_entry(GLOBAL, 1) = 0x9000 | P | U | G;
 	}
+}
+
+/* Each VPID has been left with control registers of its own. */
+static void test_controls_apart(void **state)
+{
+	enter(1);
+	fill_all();
+	leave();
+	other.cr4 |= CR4_PSE;
+	enter(2);
+	fill_all();
+	leave();
+	other.cr4 &= ~CR4_PSE;
+	enter(1);
+	assert_int_equal(known(), ALL & ~(FETCHES | GLOBAL_FETCHES));
+	leave();
+	enter(2);
+	assert_int_equal(known(), 0);
 }
 
 /* Jumps of a kernel between pages that are not global go with its tables. */
@@ -461,7 +496,7 @@ static void test_pcids(void **state)
 	leave();
 	other.cr3 |= 3;
 	enter(1);
-	assert_int_equal(known(), GLOBALS | GLOBAL_WRITES | KERNEL_JUMPS);
+	assert_int_equal(known(), ALL_GLOBALS);
 	fill(OTHER);
 	leave();
 	other.cr3 &= ~CR3_PCID;
@@ -473,6 +508,23 @@ static void test_pcids(void **state)
 	other.cr3 |= 3;
 	enter(1);
 	assert_false(has(OTHER, false));
+}
+
+/* Without CR4.PCIDE there is one PCID, whatever CR3's low bits are. */
+static void test_no_pcids(void **state)
+{
+	struct soft_vcpu *v = fixture->v;
+
+	enter(1);
+	fill_all();
+	leave();
+	other.cr3 |= 8; /* PWT */
+	enter(1);
+	tlb_flush_context(v);
+	leave();
+	other.cr3 &= ~8ull;
+	enter(1);
+	assert_int_equal(known(), ALL_GLOBALS);
 }
 
 /* PCIDs of root are root's: the same numbers in VPIDs are others. */
@@ -587,7 +639,7 @@ int main(void)
 	    T(test_invalidations), T(test_back),	 T(test_global_fetches),
 	    T(test_kernel_jumps),  T(test_pcids),	 T(test_pcids_apart),
 	    T(test_pdptrs),	   T(test_eptp_changes), T(test_turnover),
-	    T(test_untuned),
+	    T(test_untuned),	   T(test_no_pcids),	 T(test_controls_apart),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
