@@ -94,7 +94,6 @@ static void settle(struct soft_vcpu *v)
 static void flush_vpid_0(struct soft_vcpu *v)
 {
 	WITH_SET(v, MMU_ROOT, tlb_flush(v, false));
-	contexts_drop(&v->mmus[MMU_NONROOT], 0);
 	if (!v->mmus[MMU_NONROOT].vpid)
 		WITH_SET(v, MMU_NONROOT, tlb_flush(v, false));
 }
@@ -110,7 +109,7 @@ static void change_vpid(struct soft_vcpu *v, const struct nested_paging *by)
 {
 	struct mmu *m = v->mmu;
 
-	if (v->vm->tune.contexts && m->vpid && by->vpid != m->vpid)
+	if (v->vm->tune.contexts && m->vpid)
 		contexts_put_away(v);
 	tlb_flush_live(v);
 	if (!same_ept(m, by))
@@ -161,7 +160,7 @@ void mmu_invept(struct soft_vcpu *v, bool all, u64 eptp)
 	struct mmu *m = &v->mmus[MMU_NONROOT];
 
 	for (struct mmu_context *c = m->contexts; c < m->contexts + m->context_count; c++)
-		if (c->eptp && (all || EP4TA(c->eptp) == EP4TA(eptp)))
+		if (all || EP4TA(c->eptp) == EP4TA(eptp))
 			c->left = 0;
 	if (!m->eptp || (!all && EP4TA(m->eptp) != EP4TA(eptp)))
 		return;
