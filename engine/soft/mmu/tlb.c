@@ -9,6 +9,7 @@
 #include "engine/soft/mmu/internal.h"
 #include "engine/soft/system/debug.h"
 #include "engine/soft/system/exception.h"
+#include "engine/soft/vmx/vmx.h"
 
 static u32 tlb_slot(u64 linear)
 {
@@ -340,6 +341,10 @@ void *tlb_fill_page(struct soft_vcpu *v, u64 linear, enum access access, enum mm
 	w.linear = linear;
 	if (unlikely(mmu_walk(v, &w, access, index, true)))
 		raise_walk(v, &w);
+	if (unlikely(vmx_is_apic_page(v, w.gpa))) {
+		*gpa = vmx_on_apic_access(v, linear, w.gpa, access);
+		return NULL;
+	}
 	*gpa = w.gpa;
 	return enter_walked(v, &w, write, index);
 }
@@ -352,7 +357,7 @@ void *tlb_try(struct soft_vcpu *v, u64 linear, u32 size, bool write, enum mmu_in
 		return NULL;
 	v->stats.tlb_misses++;
 	w.linear = linear;
-	if (mmu_walk(v, &w, ACCESS_READ, index, true))
+	if (mmu_walk(v, &w, ACCESS_READ, index, true) || vmx_is_apic_page(v, w.gpa))
 		return NULL;
 	return enter_walked(v, &w, write, index);
 }
@@ -393,6 +398,8 @@ const u8 *mmu_fetch(struct soft_vcpu *v, u64 linear, u64 *gpa)
 		check_canonical(v, linear, false);
 		if (mmu_walk(v, &w, ACCESS_EXEC, index, true))
 			raise_walk(v, &w);
+		if (unlikely(vmx_is_apic_page(v, w.gpa)))
+			vmx_on_apic_access(v, linear, w.gpa, ACCESS_EXEC);
 		if (w.page_size != PAGE_SIZE)
 			note_large(v, &w);
 		entry->tag = (linear & PAGE_MASK) | 1;

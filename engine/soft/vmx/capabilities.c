@@ -17,7 +17,7 @@
 #define MISC_VMWRITE_ALL BIT(29)
 #define MISC_LENGTH_0	 BIT(30)
 
-u64 vmx_allowed_cpu2(struct soft_vcpu *v)
+static u64 vmx_allowed_cpu2(struct soft_vcpu *v)
 {
 	u64 may = CPU2_MAY;
 
@@ -37,11 +37,6 @@ static u64 controls(u32 must, u64 may)
 	return must | may << 32;
 }
 
-u64 vmx_cr4_fixed1(struct soft_vcpu *v)
-{
-	return cr4_known(v);
-}
-
 bool vmx_cr0_allowed(const struct soft_vcpu *v, u64 value)
 {
 	u64 fixed = CR0_FIXED0;
@@ -51,9 +46,16 @@ bool vmx_cr0_allowed(const struct soft_vcpu *v, u64 value)
 	return (value & fixed) == fixed;
 }
 
-bool vmx_cr4_allowed(struct soft_vcpu *v, u64 value)
+bool vmx_cr4_allowed(const struct soft_vcpu *v, u64 value)
 {
-	return (value & CR4_VMXE) && !(value & ~cr4_known(v));
+	return (value & CR4_VMXE) && !(value & ~v->vmx.cr4_known);
+}
+
+void vmx_learn(struct soft_vcpu *v)
+{
+	v->vmx.allowed_cpu2 = vmx_allowed_cpu2(v);
+	v->vmx.cr4_known = cr4_known(v);
+	v->vmx.efer_known = efer_known(v);
 }
 
 static u64 ept_vpid(void)
@@ -61,7 +63,8 @@ static u64 ept_vpid(void)
 	u64 vpid = VPID_CAP_INVVPID | VPID_CAP_ADDRESS | VPID_CAP_SINGLE | VPID_CAP_ALL |
 		   VPID_CAP_SINGLE_GLOBALS;
 	u64 ept = EPT_CAP_EXECUTE_ONLY | EPT_CAP_WALK_4 | EPT_CAP_UC | EPT_CAP_WB | EPT_CAP_2M |
-		  EPT_CAP_1G | EPT_CAP_INVEPT | EPT_CAP_AD | EPT_CAP_INVEPT_SINGLE |
+		  EPT_CAP_1G | EPT_CAP_INVEPT | EPT_CAP_AD | EPT_CAP_ADVANCED_INFO |
+		  EPT_CAP_INVEPT_SINGLE |
 		  EPT_CAP_INVEPT_ALL;
 
 	return vpid | (CPU2_MAY & CPU2_EPT ? ept : 0);
@@ -100,7 +103,7 @@ bool vmx_capability(struct soft_vcpu *v, u32 index, u64 *value)
 		*value = CR4_VMXE;
 		return true;
 	case 0x489: /* CR4_FIXED1 */
-		*value = vmx_cr4_fixed1(v);
+		*value = cr4_known(v);
 		return true;
 	case 0x48a: /* VMCS_ENUM */
 		*value = vmx_field_highest_index() << 1;

@@ -20,6 +20,7 @@
 #define EPT_CAP_1G		BIT(17)
 #define EPT_CAP_INVEPT		BIT(20)
 #define EPT_CAP_AD		BIT(21)
+#define EPT_CAP_ADVANCED_INFO	BIT(22) /* 11:9 of a violation's qualification */
 #define EPT_CAP_INVEPT_SINGLE	BIT(25)
 #define EPT_CAP_INVEPT_ALL	BIT(26)
 #define VPID_CAP_INVVPID	BIT(32)
@@ -28,11 +29,8 @@
 #define VPID_CAP_ALL		BIT(42)
 #define VPID_CAP_SINGLE_GLOBALS BIT(43)
 
-/** The same MSRs for vCPU @v: their low halves are what must be set, their high what may be. */
-u64 vmx_allowed_cpu2(struct soft_vcpu *v);
-
-/** IA32_VMX_CR4_FIXED1 */
-u64 vmx_cr4_fixed1(struct soft_vcpu *v);
+/** Before VMXON: finds out what depends on CPUID. */
+void vmx_learn(struct soft_vcpu *v);
 
 /** Whether @gpa is aligned to 4 KiB and within MAXPHYADDR. */
 static inline bool vmx_page_valid(u64 reserved_pa, u64 gpa)

@@ -48,9 +48,9 @@ static void gather(struct soft_vcpu *v, struct entry_facts *e)
 
 	e->vmcs = &v->vmx.vmcs;
 	e->reserved_pa = v->reserved_pa;
-	e->allowed_cpu2 = vmx_allowed_cpu2(v);
-	e->cr4_fixed1 = vmx_cr4_fixed1(v);
-	e->efer_known = efer_known(v) | EFER_LMA;
+	e->allowed_cpu2 = v->vmx.allowed_cpu2;
+	e->cr4_fixed1 = v->vmx.cr4_known;
+	e->efer_known = v->vmx.efer_known;
 	e->debugctl_known = debugctl_known();
 	e->long_mode = v->msr.efer & EFER_LMA;
 	e->virtual_tpr = 0;
@@ -146,6 +146,7 @@ static void load_events(struct soft_vcpu *v, const struct entry_facts *e)
 	/* 26.7.7 */
 	v->vmx.tpr_below = vmx_cpu(v, CPU_TPR_SHADOW) && vmx_cpu2(v, CPU2_APIC_ACCESSES) &&
 			   e->virtual_tpr >> 4 < vmx_get(v, VMX_TPR_THRESHOLD);
+	v->vmx.tpr_written = false;
 	v->vmx.vectoring_info = 0;
 	v->vmx.pause_last = 0;
 	/* An event that is injected ends shadows, and what debug exceptions were pending (26.6.1,
@@ -182,6 +183,7 @@ static _Noreturn void enter_guest(struct soft_vcpu *v, bool launch, const struct
 		for (u32 n = 0; n < 4; n++)
 			v->pdptr[n] = e->pdpte[n];
 	mmu_enter_nonroot(v, &by);
+	vmx_apic_page_enter(v);
 	vcpu_segment_changed(v);
 	u32 failed = vmx_load_msrs(v, vmx_get(v, VMX_ENTRY_MSR_LOAD_ADDRESS),
 				   (u32)vmx_get(v, VMX_ENTRY_MSR_LOAD_COUNT));

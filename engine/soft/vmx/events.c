@@ -188,8 +188,16 @@ u64 vmx_timer_deadline(const struct soft_vcpu *v)
 }
 
 /* 26.7.7: VM entry with a TPR shadow and APIC accesses finds the TPR below its threshold. */
-static bool tpr_below(const struct soft_vcpu *v)
+static bool tpr_below(struct soft_vcpu *v)
 {
+	u8 tpr;
+
+	/* 29.1.2: behind an instruction that wrote the TPR through the APIC-access page */
+	if (unlikely(v->vmx.tpr_written)) {
+		v->vmx.tpr_written = false;
+		vmx_phys_read(v, vmx_get(v, VMX_VIRTUAL_APIC_ADDRESS) + VIRTUAL_TPR, &tpr, 1);
+		v->vmx.tpr_below = tpr >> 4 < vmx_get(v, VMX_TPR_THRESHOLD);
+	}
 	return v->vmx.tpr_below;
 }
 
@@ -200,7 +208,8 @@ static _Noreturn void leave_between(struct soft_vcpu *v, u32 reason, bool keeps_
 
 bool vmx_pending(const struct soft_vcpu *v)
 {
-	return v->vmx.inject_info || v->vmx.trap_pending || tpr_below(v) || timer_expired(v) ||
+	return v->vmx.inject_info || v->vmx.trap_pending || v->vmx.tpr_below ||
+	       v->vmx.tpr_written || timer_expired(v) ||
 	       nmi_window_open(v) || interrupt_window_open(v);
 }
 

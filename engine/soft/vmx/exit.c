@@ -246,6 +246,7 @@ static _Noreturn void load_host(struct soft_vcpu *v)
 
 	mmu_leave(v);
 	v->vmx.nonroot = false;
+	v->vmx.apic_page = 0;
 	v->cr0 = (vmx_get(v, VMX_HOST_CR0) & ~CR0_KEPT) | (v->cr0 & CR0_KEPT);
 	v->cr3 = vmx_get(v, VMX_HOST_CR3);
 	v->cr4 = vmx_get(v, VMX_HOST_CR4);
@@ -288,6 +289,7 @@ void vmx_exit(struct soft_vcpu *v, const struct vmx_exit *x)
 			   (u32)vmx_get(v, VMX_EXIT_MSR_STORE_COUNT))) {
 		mmu_leave(v);
 		v->vmx.nonroot = false;
+		v->vmx.apic_page = 0;
 		mmu_enter_root(v);
 		forget_guest_events(v);
 		abort_vmx(v, ABORT_SAVE_MSRS);

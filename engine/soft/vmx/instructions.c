@@ -87,6 +87,7 @@ void op_vmxon(struct soft_vcpu *v, const struct insn *i)
 	}
 	/* SDM 3C 23.7, 23.8 */
 	u64 enabled = FEATURE_CONTROL_LOCK | FEATURE_CONTROL_VMX;
+	vmx_learn(v);
 	if (!vmx_cr0_allowed(v, v->cr0) || !vmx_cr4_allowed(v, v->cr4) ||
 	    (v->msr.feature_control & enabled) != enabled)
 		raise_gp(v, 0);

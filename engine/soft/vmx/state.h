@@ -21,6 +21,8 @@ struct vmx {
 	u64 vmxon;     /* the VMXON region, gpa */
 	u64 current;   /* the current VMCS' region, gpa, or VMCS_NONE */
 	struct vmcs vmcs;
+	/* What CPUID told the guest, found out at VMXON: each question is a search. */
+	u64 allowed_cpu2, cr4_known, efer_known;
 
 	/* ---- in non-root operation ---- */
 
@@ -36,6 +38,10 @@ struct vmx {
 	u32 delivery_info, delivery_error, delivery_length;
 	u32 vectoring_info, vectoring_error, vectoring_length;
 	bool nmi_unblocked; /* by the IRET that runs */
+
+	u64 apic_page; /* gpa | 1 of the APIC-access page; 0: there is none */
+	u64 apic_page_before; /* at the last VM entry: the TLBs do not have it */
+	bool tpr_written; /* by an access to that page: its consequences are due */
 
 	/* Preemption timer: guest TSC of the VMX root at which it is 0. */
 	u64 timer_end;

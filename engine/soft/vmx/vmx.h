@@ -50,7 +50,7 @@ bool vmx_capability(struct soft_vcpu *v, u32 index, u64 *value);
 
 /** Whether CR0 or CR4 may have this value in VMX operation, as it is now (SDM 3C 23.8). */
 bool vmx_cr0_allowed(const struct soft_vcpu *v, u64 value);
-bool vmx_cr4_allowed(struct soft_vcpu *v, u64 value);
+bool vmx_cr4_allowed(const struct soft_vcpu *v, u64 value);
 
 /* ---- VM exits (exit.c) ---- */
 
@@ -77,6 +77,20 @@ _Noreturn void vmx_exit_insn(struct soft_vcpu *v, const struct insn *i, u32 reas
 
 /** VM entry failed behind the checks of the hypervisor's state: reason 33 or 34. */
 _Noreturn void vmx_entry_failed(struct soft_vcpu *v, u32 reason, u64 qualification);
+
+/* ---- the APIC-access page (apic.c) ---- */
+
+/** Whether @gpa, of this VM's memory, lies in the page whose accesses are the hypervisor's: it is never
+ * entered into a TLB. */
+static inline bool vmx_is_apic_page(const struct soft_vcpu *v, u64 gpa)
+{
+	return ((gpa & PAGE_MASK) | 1) == v->vmx.apic_page;
+}
+
+/** An access to it (enum access): leaves, or says which guest-physical address to use instead. */
+u64 vmx_on_apic_access(struct soft_vcpu *v, u64 linear, u64 gpa, u32 access);
+/** VM entry: which page it is from now on. The TLBs of non-root operation are in use. */
+void vmx_apic_page_enter(struct soft_vcpu *v);
 
 /* ---- instructions that may have to leave (intercept.c). Each is called behind the checks that come
  * first; it returns if the instruction is to be done. ---- */
