@@ -36,6 +36,9 @@ bool vmx_check_guest(const struct entry_facts *e, struct entry_failure *failure)
 /** The part of vmx_check_guest() about segment registers (26.3.1.2). */
 bool vmx_check_guest_segments(const struct entry_facts *e, struct entry_failure *failure);
 
+/** EPT pointer as VM entry checks it, SDM 3C 26.2.1.1. */
+bool vmx_eptp_valid(u64 reserved_pa, u64 eptp);
+
 /* ---- for the checks' own files ---- */
 
 static inline u64 entry_get(const struct entry_facts *e, u32 field)

@@ -1,12 +1,19 @@
 /* Checks on VM-execution, VM-exit and VM-entry controls: SDM 3C 26.2.1. */
 #include "engine/soft/vmx/check.h"
 
-#include "engine/soft/vmx/information.h"
-
 /* Exceptions that push an error code: #DF, #TS, #NP, #SS, #GP, #PF, #AC. */
 #define VECTORS_WITH_ERROR 0x00027d00u
 
 #define BITMAP_BYTES 4096u
+
+bool vmx_eptp_valid(u64 reserved_pa, u64 eptp)
+{
+	u64 type = eptp & 7, levels = eptp >> 3 & 7;
+
+	/* Memory type UC or WB, four levels, bit 6 accessed and dirty flags. */
+	return (type == 0 || type == 6) && levels == 3 && !(eptp & 0xf80) &&
+	       !(eptp & (reserved_pa | 0xfff0000000000000));
+}
 
 static bool allowed(u64 value, u64 must, u64 may)
 {

@@ -53,12 +53,3 @@ void vmx_exit_operand(struct soft_vcpu *v, const struct insn *i, u32 reason, u32
 			.information = vmx_information_operand(i) | reg << 28,
 		    });
 }
-
-bool vmx_eptp_valid(u64 reserved_pa, u64 eptp)
-{
-	u64 type = eptp & 7, levels = eptp >> 3 & 7;
-
-	/* Memory type UC or WB, four levels, bit 6 accessed and dirty flags. */
-	return (type == 0 || type == 6) && levels == 3 && !(eptp & 0xf80) &&
-	       !(eptp & (reserved_pa | 0xfff0000000000000));
-}

@@ -15,7 +15,4 @@ u64 vmx_operand_displacement(const struct soft_vcpu *v, const struct insn *i);
 /** Leaves with the description of the ModRM operand, and register operand @reg in bits 31:28. */
 _Noreturn void vmx_exit_operand(struct soft_vcpu *v, const struct insn *i, u32 reason, u32 reg);
 
-/** EPT pointer as VM entry checks it, SDM 3C 26.2.1.1. */
-bool vmx_eptp_valid(u64 reserved_pa, u64 eptp);
-
 #endif

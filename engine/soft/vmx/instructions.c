@@ -7,6 +7,7 @@
 #include "engine/soft/system/features.h"
 #include "engine/soft/system/priv.h"
 #include "engine/soft/translate/ops.h"
+#include "engine/soft/vmx/check.h"
 #include "engine/soft/vmx/information.h"
 #include "engine/soft/vmx/region.h"
 
