@@ -67,9 +67,13 @@ void vmx_on_software_exception(struct soft_vcpu *v, u32 type, u8 vector, u32 len
 {
 	if (!vmx_wants_exception(v, vector, 0))
 		return;
+	/* What MOV SS has put off comes with INT1. */
+	u64 bits = vector == EXC_DB ? v->events.debug & (0xf | DR6_BS) : 0;
+	v->events.debug &= ~bits;
 	vmx_exit(v, &(struct vmx_exit){
 			.reason = REASON_EXCEPTION_OR_NMI,
 			.length = length,
+			.qualification = bits,
 			.interruption = exception_info(type, vector, false),
 		    });
 }
