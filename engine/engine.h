@@ -112,10 +112,9 @@ struct engine {
 	 * Sets something that is the engine's own, by name, before the first vCPU:
 	 *   soft  "tune": NAME=on|off[,...] (engine/soft/tune.h); "code-cache": bytes, a decimal
 	 *         number, for the translated code of each vCPU; "perf": "map" or "jitdump", names
-	 *         of that code for Linux's perf (engine/soft/translate/perf_map.h); "cpu": "host", or
-	 *         "host,+vmx" with Intel's VMX for hypervisors in the guest
-	 *   kvm   "cpu": "host"
-	 * Returns 0, or -EINVAL with @err: a name or value that this engine does not know.
+	 *         of that code for Linux's perf (engine/soft/translate/perf_map.h); "cpu": "host",
+	 * or "host,+vmx" with Intel's VMX for hypervisors in the guest kvm   "cpu": "host" Returns
+	 * 0, or -EINVAL with @err: a name or value that this engine does not know.
 	 */
 	int (*vm_set_option)(struct engine_vm *vm, const char *name, const char *value,
 			     struct error *err);

@@ -71,8 +71,8 @@ int kvm_vm_set_option(struct engine_vm *vm, const char *name, const char *value,
 	if (!strcmp(name, "cpu")) {
 		if (!strcmp(value, "host"))
 			return 0;
-		return error_set(err, EINVAL,
-				 "the kvm engine has no processor '%s'; known: host", value);
+		return error_set(err, EINVAL, "the kvm engine has no processor '%s'; known: host",
+				 value);
 	}
 	return error_set(err, EINVAL, "the kvm engine has no option '%s'; the soft engine may",
 			 name);

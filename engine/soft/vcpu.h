@@ -475,7 +475,7 @@ struct soft_vm {
 	struct soft_vcpu *vcpus[VCPUS_MAX];
 	_Atomic u32 vcpu_count;
 	struct soft_tuning tune;
-	bool vmx; /* vCPUs may be told of VMX: "cpu" of vm_set_option() */
+	bool vmx;	/* vCPUs may be told of VMX: "cpu" of vm_set_option() */
 	u64 code_cache; /* bytes of translated code for each vCPU */
 	enum perf_format perf;
 	s64 clock_offset; /* kvmclock = CLOCK_MONOTONIC + clock_offset, ns */
@@ -556,7 +556,8 @@ _Noreturn void vcpu_exit(struct soft_vcpu *v);
  * are looked at. Inside. */
 _Noreturn void vcpu_resume(struct soft_vcpu *v);
 
-/** A helper that was called in the middle of an instruction: finds v->rip by v->fault_pc. Inside. */
+/** A helper that was called in the middle of an instruction: finds v->rip by v->fault_pc. Inside.
+ */
 void vcpu_settle(struct soft_vcpu *v);
 
 /** Resets to the state after RESET or INIT (SDM 3A table 9-1; engine/soft/reset.c). RESET: outside

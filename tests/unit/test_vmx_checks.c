@@ -1,6 +1,6 @@
 /*
- * The fields of a VMCS, and the checks of VM entry: a state that passes, and for each check of SDM 3C 26.2 and 26.3 one
- * change that it alone refuses, by the field that it names.
+ * The fields of a VMCS, and the checks of VM entry: a state that passes, and for each check of SDM
+ * 3C 26.2 and 26.3 one change that it alone refuses, by the field that it names.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,10 +12,10 @@
 #include "engine/soft/vmx/capabilities.h"
 #include "engine/soft/vmx/check.h"
 
-#define WIDE	   BIT(46) /* an address beyond MAXPHYADDR */
+#define WIDE	      BIT(46) /* an address beyond MAXPHYADDR */
 #define NOT_CANONICAL BIT(47)
-#define CPU	   (CPU_MUST | CPU_SECONDARY)
-#define VALID(info) (INFO_VALID | (info))
+#define CPU	      (CPU_MUST | CPU_SECONDARY)
+#define VALID(info)   (INFO_VALID | (info))
 
 static struct vmcs vmcs;
 

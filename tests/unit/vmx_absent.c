@@ -1,6 +1,6 @@
 /*
- * For tests of files that ask VMX what it wants to know (engine/soft/vmx/vmx.h), of vCPUs that are never in VMX
- * operation: nothing here is ever called.
+ * For tests of files that ask VMX what it wants to know (engine/soft/vmx/vmx.h), of vCPUs that are
+ * never in VMX operation: nothing here is ever called.
  */
 #include <stdlib.h>
 

@@ -6,13 +6,13 @@
 #include "engine/soft/system/features.h"
 #include "engine/soft/system/xstate.h"
 
-#define BASIC_MAX	    0x16u
-#define KVM_MAX		    0x40000001u
-#define KVM_CLOCK_FEATURES  (BIT(3) | BIT(24)) /* kvmclock, and that it is stable */
-#define EXTENDED_MAX	    0x80000021u
-#define SIGNATURE_HYGON_EBX 0x6f677948u /* "Hygo" */
-#define SIGNATURE_SKYLAKE_SERVER 0x50654u /* family 6, model 55H */
-#define PA_BITS_MAX	    46u /* as wide as real processors that software of today was tested on */
+#define BASIC_MAX		 0x16u
+#define KVM_MAX			 0x40000001u
+#define KVM_CLOCK_FEATURES	 (BIT(3) | BIT(24)) /* kvmclock, and that it is stable */
+#define EXTENDED_MAX		 0x80000021u
+#define SIGNATURE_HYGON_EBX	 0x6f677948u /* "Hygo" */
+#define SIGNATURE_SKYLAKE_SERVER 0x50654u    /* family 6, model 55H */
+#define PA_BITS_MAX		 46u /* as wide as real processors that software of today was tested on */
 
 /* Leaf 15H: the core crystal runs at 1 GHz, the LAPIC timer's frequency (1 ns a tick, as KVM's). */
 #define CRYSTAL_HZ 1000000000u
@@ -165,8 +165,8 @@ static void add_xstate(struct out *o, const struct host *h)
 	}
 }
 
-/* VMX is Intel's: with it another maker's processor is told of as one of Intel's, so that systems look
- * for VMX at all. */
+/* VMX is Intel's: with it another maker's processor is told of as one of Intel's, so that systems
+ * look for VMX at all. */
 static bool is_disguised(const struct host *h)
 {
 	return h->vmx && !h->intel;

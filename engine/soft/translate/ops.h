@@ -112,9 +112,9 @@
 	OP(pause, 0)                                                                               \
 	OP(rdrand, 0)                                                                              \
 	OP(rdseed, 0)                                                                              \
-	OP(gp, 0)	       /* raises #GP(0) */                                                 \
-	OP(ud, 0)	       /* raises #UD */                                                    \
-	OP(nm, 0)	       /* raises #NM */
+	OP(gp, 0) /* raises #GP(0) */                                                              \
+	OP(ud, 0) /* raises #UD */                                                                 \
+	OP(nm, 0) /* raises #NM */
 
 /* ops/: strings, ports, stack, and what only 16- and 32-bit code has */
 #define GENERAL_OPS(OP)                                                                            \

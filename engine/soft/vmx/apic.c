@@ -24,13 +24,13 @@ u64 vmx_on_apic_access(struct soft_vcpu *v, u64 linear, u64 gpa, u32 access)
 		}
 		return vmx_get(v, VMX_VIRTUAL_APIC_ADDRESS) + offset;
 	}
-	vmx_exit(v, &(struct vmx_exit){
-			.reason = REASON_APIC_ACCESS,
-			.qualification = offset | (u64)(delivery ? APIC_DELIVERY : types[access])
-						      << 12,
-			.linear = linear,
-			.resume_flag = !delivery,
-		    });
+	vmx_exit(
+	    v, &(struct vmx_exit){
+		   .reason = REASON_APIC_ACCESS,
+		   .qualification = offset | (u64)(delivery ? APIC_DELIVERY : types[access]) << 12,
+		   .linear = linear,
+		   .resume_flag = !delivery,
+	       });
 }
 
 void vmx_apic_page_enter(struct soft_vcpu *v)

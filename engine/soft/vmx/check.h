@@ -16,8 +16,8 @@ struct entry_facts {
 	u64 cr4_fixed1;	  /* IA32_VMX_CR4_FIXED1 */
 	u64 efer_known;	  /* bits of IA32_EFER that exist */
 	u64 debugctl_known;
-	bool long_mode; /* IA32_EFER.LMA of the hypervisor */
-	u8 virtual_tpr; /* byte 80H of the virtual-APIC page */
+	bool long_mode;	   /* IA32_EFER.LMA of the hypervisor */
+	u8 virtual_tpr;	   /* byte 80H of the virtual-APIC page */
 	u32 link_revision; /* first word of the VMCS at the link pointer */
 	u64 pdpte[4];	   /* of the guest: from its fields with EPT, else from memory */
 };

@@ -110,8 +110,8 @@ static bool msr_area(const struct entry_facts *e, u32 address, u32 count)
 {
 	u64 first = entry_get(e, address), bytes = entry_get(e, count) * 16;
 
-	return !bytes || (entry_address_valid(e, first, 16) &&
-			  entry_address_valid(e, first + bytes - 1, 1));
+	return !bytes ||
+	       (entry_address_valid(e, first, 16) && entry_address_valid(e, first + bytes - 1, 1));
 }
 
 /* 26.2.1.2 */

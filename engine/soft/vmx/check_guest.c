@@ -69,8 +69,7 @@ static bool check_msrs(const struct entry_facts *e, struct entry_failure *failur
 		    VMX_GUEST_PAT, "no memory type");
 	if (controls & ENTRY_LOAD_EFER) {
 		ENTRY_CHECK(!(efer & ~e->efer_known), VMX_GUEST_EFER, "reserved bits are not 0");
-		ENTRY_CHECK(lma == ia32e(e), VMX_GUEST_EFER,
-			    "LMA is not as \"IA-32e mode guest\"");
+		ENTRY_CHECK(lma == ia32e(e), VMX_GUEST_EFER, "LMA is not as \"IA-32e mode guest\"");
 		ENTRY_CHECK(!(entry_get(e, VMX_GUEST_CR0) & CR0_PG) || lma == lme, VMX_GUEST_EFER,
 			    "LMA is not LME with paging");
 	}
@@ -101,8 +100,7 @@ static bool check_rip_rflags(const struct entry_facts *e, struct entry_failure *
 		    "not canonical, or beyond 4 GiB outside 64-bit mode");
 	ENTRY_CHECK(!(rflags & RFLAGS_RESERVED) && (rflags >> RFLAGS_FIXED1 & 1), VMX_GUEST_RFLAGS,
 		    "reserved bits");
-	ENTRY_CHECK(!(rflags & RFLAGS_VM) ||
-			(!ia32e(e) && (entry_get(e, VMX_GUEST_CR0) & CR0_PE)),
+	ENTRY_CHECK(!(rflags & RFLAGS_VM) || (!ia32e(e) && (entry_get(e, VMX_GUEST_CR0) & CR0_PE)),
 		    VMX_GUEST_RFLAGS, "VM in IA-32e or real mode");
 	ENTRY_CHECK((rflags & RFLAGS_IF) || !injects(e, INFO_INTERRUPT), VMX_GUEST_RFLAGS,
 		    "IF is 0 where an external interrupt is injected");
@@ -167,8 +165,8 @@ static bool check_interruptibility(const struct entry_facts *e, struct entry_fai
 		failure->qualification = FAILURE_NMI;
 		return false;
 	}
-	ENTRY_CHECK(!(entry_get(e, VMX_PIN_CONTROLS) & PIN_VIRTUAL_NMIS) ||
-			!injects(e, INFO_NMI) || !(blocked & BLOCKED_NMI),
+	ENTRY_CHECK(!(entry_get(e, VMX_PIN_CONTROLS) & PIN_VIRTUAL_NMIS) || !injects(e, INFO_NMI) ||
+			!(blocked & BLOCKED_NMI),
 		    at, "a virtual NMI is injected while they are blocked");
 	return true;
 }
@@ -197,7 +195,8 @@ static bool check_link(const struct entry_facts *e, struct entry_failure *failur
 	if (link == ~0ull ||
 	    (entry_address_valid(e, link, PAGE_SIZE) && e->link_revision == wanted))
 		return true;
-	entry_fail(failure, VMX_VMCS_LINK_POINTER, "no aligned address of a VMCS of the right kind");
+	entry_fail(failure, VMX_VMCS_LINK_POINTER,
+		   "no aligned address of a VMCS of the right kind");
 	failure->qualification = FAILURE_LINK;
 	return false;
 }

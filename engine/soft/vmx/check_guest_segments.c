@@ -9,16 +9,16 @@
 /* 11:8, and all behind "unusable" */
 #define ACCESS_RESERVED 0xfffe0f00u
 
-#define TYPE_ACCESSED_DATA_RW	3u
-#define TYPE_DATA_RW_DOWN	7u
-#define TYPE_CODE_CONFORMING	4u
-#define TYPE_LDT		2u
-#define TYPE_TSS16_BUSY		3u
-#define TYPE_TSS_BUSY		11u
-#define V86_ACCESS		0xf3u
-#define V86_LIMIT		0xffffu
-#define LDTR			6u
-#define TR			7u
+#define TYPE_ACCESSED_DATA_RW 3u
+#define TYPE_DATA_RW_DOWN     7u
+#define TYPE_CODE_CONFORMING  4u
+#define TYPE_LDT	      2u
+#define TYPE_TSS16_BUSY	      3u
+#define TYPE_TSS_BUSY	      11u
+#define V86_ACCESS	      0xf3u
+#define V86_LIMIT	      0xffffu
+#define LDTR		      6u
+#define TR		      7u
 
 static u64 selector(const struct entry_facts *e, u32 seg)
 {
@@ -152,8 +152,7 @@ static bool check_data(const struct entry_facts *e, u32 seg, struct entry_failur
 	ENTRY_CHECK(!(type & SEG_TYPE_CODE) || (type & SEG_TYPE_WRITE), at,
 		    "type is execute-only code");
 	ENTRY_CHECK(access & SEG_S, at, "S is 0");
-	ENTRY_CHECK(entry_unrestricted(e) || type > 11 ||
-			SEG_DPL(access) >= RPL(selector(e, seg)),
+	ENTRY_CHECK(entry_unrestricted(e) || type > 11 || SEG_DPL(access) >= RPL(selector(e, seg)),
 		    at, "DPL is below RPL");
 	ENTRY_CHECK(access & SEG_P, at, "P is 0");
 	ENTRY_CHECK(!(access & ACCESS_RESERVED), at, "reserved bits are not 0");

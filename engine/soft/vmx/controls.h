@@ -74,8 +74,9 @@
 
 /* What each set of controls must have, and must have without the TRUE MSRs, and may have: SDM 3D
  * A.3 to A.5. */
-#define PIN_MUST     0x00000016u
-#define PIN_MAY	     (PIN_MUST | PIN_EXTERNAL_INTERRUPT | PIN_NMI | PIN_VIRTUAL_NMIS | PIN_PREEMPTION_TIMER)
+#define PIN_MUST 0x00000016u
+#define PIN_MAY                                                                                    \
+	(PIN_MUST | PIN_EXTERNAL_INTERRUPT | PIN_NMI | PIN_VIRTUAL_NMIS | PIN_PREEMPTION_TIMER)
 #define CPU_MUST     0x04006172u
 #define CPU_MUST_OLD 0x0401e172u
 #define CPU_MAY                                                                                    \
@@ -84,8 +85,8 @@
 	 CPU_CR8_STORE | CPU_TPR_SHADOW | CPU_NMI_WINDOW | CPU_MOV_DR | CPU_IO | CPU_IO_BITMAPS |  \
 	 CPU_MONITOR_TRAP | CPU_MSR_BITMAPS | CPU_MONITOR | CPU_PAUSE | CPU_SECONDARY)
 #define CPU2_MAY                                                                                   \
-	(CPU2_APIC_ACCESSES | CPU2_EPT | CPU2_UNRESTRICTED_GUEST | CPU2_VM_FUNCTIONS | CPU2_DESCRIPTOR_TABLES |         \
-	 CPU2_RDTSCP | CPU2_VPID | CPU2_WBINVD | CPU2_PAUSE_LOOP |        \
+	(CPU2_APIC_ACCESSES | CPU2_EPT | CPU2_UNRESTRICTED_GUEST | CPU2_VM_FUNCTIONS |             \
+	 CPU2_DESCRIPTOR_TABLES | CPU2_RDTSCP | CPU2_VPID | CPU2_WBINVD | CPU2_PAUSE_LOOP |        \
 	 CPU2_RDRAND | CPU2_INVPCID | CPU2_VMCS_SHADOWING | CPU2_RDSEED | CPU2_TSC_SCALING)
 #define EXIT_MUST     0x00036dfbu
 #define EXIT_MUST_OLD 0x00036dffu

@@ -137,8 +137,8 @@ static void load_events(struct soft_vcpu *v, const struct entry_facts *e)
 	v->events.debug = debug ? pending & (0xf | DR6_BS) : 0;
 	v->events.debug_fault = false;
 	v->vmx.activity = (u32)vmx_get(v, VMX_GUEST_ACTIVITY);
-	v->mp_state = v->vmx.activity == ACTIVITY_ACTIVE ? KVM_MP_STATE_RUNNABLE
-							 : KVM_MP_STATE_HALTED;
+	v->mp_state =
+	    v->vmx.activity == ACTIVITY_ACTIVE ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_HALTED;
 	v->vmx.inject_info = info & INFO_VALID ? (u32)info : 0;
 	v->vmx.inject_error = (u32)vmx_get(v, VMX_ENTRY_EXCEPTION_ERROR);
 	v->vmx.inject_length = (u32)vmx_get(v, VMX_ENTRY_INSTRUCTION_LENGTH);

@@ -41,9 +41,9 @@ void vmx_on_exception(struct soft_vcpu *v)
 			.qualification = vector == EXC_PF   ? e->exception_cr2
 					 : vector == EXC_DB ? DR6_BD
 							    : 0,
-			.interruption = exception_info(trap ? INFO_SOFTWARE_EXCEPTION
-							    : INFO_HARDWARE_EXCEPTION,
-						       vector, e->exception_has_error),
+			.interruption =
+			    exception_info(trap ? INFO_SOFTWARE_EXCEPTION : INFO_HARDWARE_EXCEPTION,
+					   vector, e->exception_has_error),
 			.error = e->exception_has_error ? e->exception_error : 0,
 			.resume_flag = !trap,
 			.vectoring = true,
@@ -58,8 +58,7 @@ void vmx_on_debug_trap(struct soft_vcpu *v, u64 bits)
 	vmx_exit(v, &(struct vmx_exit){
 			.reason = REASON_EXCEPTION_OR_NMI,
 			.qualification = bits & (0xf | DR6_BD | DR6_BS),
-			.interruption =
-			    exception_info(INFO_HARDWARE_EXCEPTION, EXC_DB, false),
+			.interruption = exception_info(INFO_HARDWARE_EXCEPTION, EXC_DB, false),
 		    });
 }
 
@@ -213,8 +212,8 @@ static _Noreturn void leave_between(struct soft_vcpu *v, u32 reason, bool keeps_
 bool vmx_pending(const struct soft_vcpu *v)
 {
 	return v->vmx.inject_info || v->vmx.trap_pending || v->vmx.tpr_below ||
-	       v->vmx.tpr_written || timer_expired(v) ||
-	       nmi_window_open(v) || interrupt_window_open(v);
+	       v->vmx.tpr_written || timer_expired(v) || nmi_window_open(v) ||
+	       interrupt_window_open(v);
 }
 
 void vmx_before_debug(struct soft_vcpu *v)
@@ -289,6 +288,7 @@ bool vmx_takes_startup(struct soft_vcpu *v)
 	}
 	int vector = lapic_take_sipi(v);
 	if (vector >= 0)
-		vmx_exit(v, &(struct vmx_exit){.reason = REASON_SIPI, .qualification = (u64)vector});
+		vmx_exit(v,
+			 &(struct vmx_exit){.reason = REASON_SIPI, .qualification = (u64)vector});
 	return false;
 }

@@ -11,9 +11,9 @@
 #define INT_SHADOW_MOV_SS 2
 
 /* Segments as VM exits load them (27.5.2), in the form of struct segment. */
-#define HOST_CODE    0x9bu
-#define HOST_DATA    (0x93u | SEG_DB | SEG_G)
-#define HOST_TSS     0x8bu
+#define HOST_CODE      0x9bu
+#define HOST_DATA      (0x93u | SEG_DB | SEG_G)
+#define HOST_TSS       0x8bu
 #define HOST_TSS_LIMIT 0x67u
 
 /* CR0 bits that VM entries and exits leave alone (26.3.2.1, 27.5.1). */
@@ -169,8 +169,8 @@ static void load_host_segments(struct soft_vcpu *v, bool long_mode)
 		u16 selector = (u16)vmx_get(v, VMX_HOST_ES_SELECTOR + n);
 		u32 access = selector ? HOST_DATA : HOST_DATA | SEG_UNUSABLE;
 
-		v->seg[n] = (struct segment){
-		    .selector = selector, .limit = 0xffffffff, .access = access};
+		v->seg[n] =
+		    (struct segment){.selector = selector, .limit = 0xffffffff, .access = access};
 	}
 	v->seg[SEG_CS].access = HOST_CODE | SEG_G | (long_mode ? SEG_L : SEG_DB);
 	v->seg[SEG_FS].base = vmx_get(v, VMX_HOST_FS_BASE);
@@ -321,12 +321,12 @@ void vmx_ept_fault(struct soft_vcpu *v)
 	bool linear = !f->misconfigured && (f->qualification & EPT_QUAL_LINEAR);
 	u64 unblocking = v->vmx.nmi_unblocked && !v->events.in_delivery ? INFO_NMI_UNBLOCKING : 0;
 
-	vmx_exit(v, &(struct vmx_exit){
-			.reason = f->misconfigured ? REASON_EPT_MISCONFIGURATION
-						   : REASON_EPT_VIOLATION,
-			.qualification = f->misconfigured ? 0 : f->qualification | unblocking,
-			.linear = linear ? f->linear : 0,
-			.physical = f->gpa,
-			.resume_flag = !v->events.in_delivery,
-		    });
+	vmx_exit(
+	    v, &(struct vmx_exit){
+		   .reason = f->misconfigured ? REASON_EPT_MISCONFIGURATION : REASON_EPT_VIOLATION,
+		   .qualification = f->misconfigured ? 0 : f->qualification | unblocking,
+		   .linear = linear ? f->linear : 0,
+		   .physical = f->gpa,
+		   .resume_flag = !v->events.in_delivery,
+	       });
 }

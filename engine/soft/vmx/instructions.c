@@ -165,8 +165,8 @@ void op_vmptrst(struct soft_vcpu *v, const struct insn *i)
 
 /* ---- fields ---- */
 
-/* SDM 3C 24.10: with shadowing, fields whose bit in the bitmap is 0 are those of the VMCS at the link
- * pointer. */
+/* SDM 3C 24.10: with shadowing, fields whose bit in the bitmap is 0 are those of the VMCS at the
+ * link pointer. */
 static bool field_is_shadowed(struct soft_vcpu *v, enum vmx_field bitmap, u64 encoding)
 {
 	u8 byte;
@@ -294,8 +294,8 @@ void op_vmresume(struct soft_vcpu *v, const struct insn *i)
 	enter(v, i, false);
 }
 
-/* VMCALL in VMX operation; outside, op_hypercall(). SDM 3C 30.3: the VM exit comes before the checks
- * of mode and privilege. */
+/* VMCALL in VMX operation; outside, op_hypercall(). SDM 3C 30.3: the VM exit comes before the
+ * checks of mode and privilege. */
 void vmx_vmcall(struct soft_vcpu *v, const struct insn *i)
 {
 	if (v->vmx.nonroot)

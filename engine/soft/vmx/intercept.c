@@ -36,8 +36,7 @@ void vmx_on_rdpmc(struct soft_vcpu *v, const struct insn *i)
 
 void vmx_on_rdtsc(struct soft_vcpu *v, const struct insn *i)
 {
-	leave_if(v, i, vmx_cpu(v, CPU_RDTSC),
-		 i->op == OP_ID_rdtscp ? REASON_RDTSCP : REASON_RDTSC);
+	leave_if(v, i, vmx_cpu(v, CPU_RDTSC), i->op == OP_ID_rdtscp ? REASON_RDTSCP : REASON_RDTSC);
 }
 
 /* INVD (0F 08) always, WBINVD (0F 09) on a control. */
@@ -64,8 +63,7 @@ void vmx_on_invpcid(struct soft_vcpu *v, const struct insn *i)
 void vmx_on_mov_dr(struct soft_vcpu *v, const struct insn *i, bool from)
 {
 	if (vmx_cpu(v, CPU_MOV_DR))
-		vmx_exit_insn(v, i, REASON_MOV_DR,
-			      i->reg | (from ? BIT(4) : 0) | (u64)i->rm << 8);
+		vmx_exit_insn(v, i, REASON_MOV_DR, i->reg | (from ? BIT(4) : 0) | (u64)i->rm << 8);
 }
 
 /* ---- descriptor tables ---- */
@@ -162,8 +160,7 @@ void vmx_on_port(struct soft_vcpu *v, const struct insn *i, u16 port, u32 size, 
 {
 	if (port_leaves(v, port, size))
 		vmx_exit_insn(v, i, REASON_IO,
-			      port_qualification(port, size, in) |
-				  (i->opcode & 8 ? 0 : BIT(6)));
+			      port_qualification(port, size, in) | (i->opcode & 8 ? 0 : BIT(6)));
 }
 
 void vmx_on_port_string(struct soft_vcpu *v, const struct insn *i, u16 port, u32 size, bool in,
@@ -178,8 +175,8 @@ void vmx_on_port_string(struct soft_vcpu *v, const struct insn *i, u16 port, u32
 	vmx_exit(v, &(struct vmx_exit){
 			.reason = REASON_IO,
 			.length = i->length,
-			.qualification = port_qualification(port, size, in) | BIT(4) |
-					 (i->rep ? BIT(5) : 0),
+			.qualification =
+			    port_qualification(port, size, in) | BIT(4) | (i->rep ? BIT(5) : 0),
 			.information = information,
 			.linear = linear,
 		    });
@@ -228,8 +225,7 @@ static void leave_random(struct soft_vcpu *v, const struct insn *i, u32 control,
 	vmx_exit(v, &(struct vmx_exit){
 			.reason = reason,
 			.length = i->length,
-			.information = (u32)i->rm << 3 |
-				       (u32)(__builtin_ctz(i->opsize) - 1) << 11,
+			.information = (u32)i->rm << 3 | (u32)(__builtin_ctz(i->opsize) - 1) << 11,
 		    });
 }
 

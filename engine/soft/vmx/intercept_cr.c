@@ -3,8 +3,8 @@
 #include "engine/soft/system/priv.h"
 #include "engine/soft/vmx/region.h"
 
-/* Exit qualification, table 27-3: 3:0 register, 5:4 what, 6 LMSW from memory, 11:8 general register,
- * 31:16 LMSW's source. */
+/* Exit qualification, table 27-3: 3:0 register, 5:4 what, 6 LMSW from memory, 11:8 general
+ * register, 31:16 LMSW's source. */
 enum { ACCESS_MOV_TO, ACCESS_MOV_FROM, ACCESS_CLTS, ACCESS_LMSW };
 
 #define LMSW_MEMORY BIT(6)

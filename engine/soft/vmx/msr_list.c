@@ -3,13 +3,13 @@
 #include "engine/soft/system/state.h"
 #include "engine/soft/vmx/region.h"
 
-#define MSR_FS_BASE	     0xc0000100u
-#define MSR_GS_BASE	     0xc0000101u
-#define MSR_SMM_MONITOR_CTL  0x9bu
-#define MSR_SMBASE	     0x9eu
-#define MSR_X2APIC_FIRST     0x800u
-#define MSR_X2APIC_LAST	     0x8ffu
-#define APIC_BASE_X2APIC     BIT(10)
+#define MSR_FS_BASE	    0xc0000100u
+#define MSR_GS_BASE	    0xc0000101u
+#define MSR_SMM_MONITOR_CTL 0x9bu
+#define MSR_SMBASE	    0x9eu
+#define MSR_X2APIC_FIRST    0x800u
+#define MSR_X2APIC_LAST	    0x8ffu
+#define APIC_BASE_X2APIC    BIT(10)
 
 /* 16 bytes, aligned: never across a page. */
 struct msr_entry {
@@ -27,8 +27,7 @@ static bool is_x2apic(const struct soft_vcpu *v, u32 index)
 static bool may_load(const struct soft_vcpu *v, const struct msr_entry *m)
 {
 	return !m->reserved && m->index != MSR_FS_BASE && m->index != MSR_GS_BASE &&
-	       m->index != MSR_SMM_MONITOR_CTL && m->index != MSR_SMBASE &&
-	       !is_x2apic(v, m->index);
+	       m->index != MSR_SMM_MONITOR_CTL && m->index != MSR_SMBASE && !is_x2apic(v, m->index);
 }
 
 u32 vmx_load_msrs(struct soft_vcpu *v, u64 gpa, u32 count)

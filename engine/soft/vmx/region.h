@@ -5,8 +5,8 @@
 #include "engine/soft/vmx/capabilities.h"
 
 /**
- * Reads or writes @size bytes of RAM at @gpa, which do not cross a page. What is no RAM reads as all
- * ones and is not written: VMX structures there never reach the monitor.
+ * Reads or writes @size bytes of RAM at @gpa, which do not cross a page. What is no RAM reads as
+ * all ones and is not written: VMX structures there never reach the monitor.
  */
 void vmx_phys_read(struct soft_vcpu *v, u64 gpa, void *buf, u32 size);
 void vmx_phys_write(struct soft_vcpu *v, u64 gpa, const void *buf, u32 size);

@@ -26,7 +26,7 @@ struct vmx {
 
 	/* ---- in non-root operation ---- */
 
-	u32 activity;	 /* enum vmx_activity, other than what mp_state tells */
+	u32 activity;	   /* enum vmx_activity, other than what mp_state tells */
 	bool tpr_below;	   /* VM entry found the virtual TPR below its threshold */
 	bool trap_pending; /* an MTF VM exit is due at the next boundary */
 
@@ -39,9 +39,9 @@ struct vmx {
 	u32 vectoring_info, vectoring_error, vectoring_length;
 	bool nmi_unblocked; /* by the IRET that runs */
 
-	u64 apic_page; /* gpa | 1 of the APIC-access page; 0: there is none */
+	u64 apic_page;	      /* gpa | 1 of the APIC-access page; 0: there is none */
 	u64 apic_page_before; /* at the last VM entry: the TLBs do not have it */
-	bool tpr_written; /* by an access to that page: its consequences are due */
+	bool tpr_written;     /* by an access to that page: its consequences are due */
 
 	/* Preemption timer: guest TSC of the VMX root at which it is 0. */
 	u64 timer_end;

@@ -58,12 +58,12 @@ bool vmx_cr4_allowed(const struct soft_vcpu *v, u64 value);
 struct vmx_exit {
 	u32 reason; /* enum vmx_reason */
 	u64 qualification;
-	u32 length;		   /* of the instruction, bytes */
-	u32 information;	   /* VM-exit instruction information */
-	u32 interruption, error;   /* VM-exit interruption information */
-	u64 linear, physical;	   /* addresses, where the reason has them */
-	bool resume_flag;	   /* RF is saved set: an event, or a fault-like memory access */
-	bool keeps_debug;	   /* what is left of pending debug exceptions is saved */
+	u32 length;		 /* of the instruction, bytes */
+	u32 information;	 /* VM-exit instruction information */
+	u32 interruption, error; /* VM-exit interruption information */
+	u64 linear, physical;	 /* addresses, where the reason has them */
+	bool resume_flag;	 /* RF is saved set: an event, or a fault-like memory access */
+	bool keeps_debug;	 /* what is left of pending debug exceptions is saved */
 	bool vectoring; /* IDT-vectoring information is v->vmx.vectoring_*. During delivery it is
 			 * that event's, whatever this says. */
 };
@@ -80,8 +80,8 @@ _Noreturn void vmx_entry_failed(struct soft_vcpu *v, u32 reason, u64 qualificati
 
 /* ---- the APIC-access page (apic.c) ---- */
 
-/** Whether @gpa, of this VM's memory, lies in the page whose accesses are the hypervisor's: it is never
- * entered into a TLB. */
+/** Whether @gpa, of this VM's memory, lies in the page whose accesses are the hypervisor's: it is
+ * never entered into a TLB. */
 static inline bool vmx_is_apic_page(const struct soft_vcpu *v, u64 gpa)
 {
 	return ((gpa & PAGE_MASK) | 1) == v->vmx.apic_page;
@@ -92,8 +92,8 @@ u64 vmx_on_apic_access(struct soft_vcpu *v, u64 linear, u64 gpa, u32 access);
 /** VM entry: which page it is from now on. The TLBs of non-root operation are in use. */
 void vmx_apic_page_enter(struct soft_vcpu *v);
 
-/* ---- instructions that may have to leave (intercept.c). Each is called behind the checks that come
- * first; it returns if the instruction is to be done. ---- */
+/* ---- instructions that may have to leave (intercept.c). Each is called behind the checks that
+ * come first; it returns if the instruction is to be done. ---- */
 
 void vmx_on_cpuid(struct soft_vcpu *v, const struct insn *i);
 void vmx_on_hlt(struct soft_vcpu *v, const struct insn *i);
