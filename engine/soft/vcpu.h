@@ -169,9 +169,11 @@ struct mmu_context {
 #define EPT_CACHE_SIZE 1024
 
 struct ept_entry {
-	u64 gpa, physical; /* pages */
-	u64 rights; /* EPT_READ to EPT_EXEC_USER of all entries, EPT_DIRTY: see ept_walk.dirty */
-	u64 epoch;  /* valid while this is mmu.ept_epoch */
+	u64 gpa;      /* page */
+	u64 physical; /* page | EPT_READ to EPT_EXEC_USER of all entries | EPT_DIRTY: ept_walk.dirty
+		       */
+	u8 *host;     /* hva of the page, NULL if not RAM */
+	u64 epoch;    /* valid while this is mmu.ept_epoch */
 };
 
 /* Why a nested guest's access to a guest-physical address was refused (SDM 3C 28.2.1). */

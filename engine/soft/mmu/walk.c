@@ -275,11 +275,11 @@ static inline __attribute__((always_inline)) u64 wide_entry(struct soft_vcpu *v,
 {
 	if (nested) {
 		u64 ad = v->mmu->eptp & EPTP_AD;
-		struct ept_walk e = {.gpa = gpa, .wanted = EPT_READ | (ad ? EPT_WRITE : 0)};
+		const struct ept_entry *e = ept_known(v->mmu, gpa, EPT_READ | (ad ? EPT_WRITE : 0));
 
-		if (!ept_lookup(v, &e))
+		if (!e || !e->host)
 			return 0;
-		gpa = e.physical;
+		return __atomic_load_n((const u64 *)e->host + n, __ATOMIC_RELAXED);
 	}
 
 	const struct memslot *slot = phys_slot(v->vm, gpa);
