@@ -74,6 +74,10 @@ struct engine_probe {
 	X(dispatches_indirect, "of these, for jumps that missed the jump cache")                   \
 	X(tlb_misses, "TLB misses")                                                                \
 	X(tlb_flushes, "TLB flushes")                                                              \
+	X(shadow_maps, "mappings made in shadow spaces")                                           \
+	X(shadow_alone, "instructions that could not use theirs")                                  \
+	X(shadow_checks, "times that one was compared with the page tables")                       \
+	X(shadow_lost, "times that a program lost its own")                                        \
 	X(vmx_entries, "VM entries of a hypervisor in the guest")                                  \
 	X(vmx_failures, "VM entries that failed")                                                  \
 	X(vmx_exits, "VM exits to it")                                                             \
@@ -134,6 +138,14 @@ struct engine {
 	 */
 	int (*vm_set_memory)(struct engine_vm *vm,
 			     const struct kvm_userspace_memory_region *region);
+
+	/**
+	 * The memory of @slot is a shared mapping of @fd from @offset (bytes, whole pages) on, and
+	 * stays so while the slot exists: the engine may map it in other places too. Makes programs
+	 * in the guest faster on soft; kvm: nothing to do. Precondition: no vCPU exists. -ENOENT:
+	 * no such slot; -EINVAL: @offset.
+	 */
+	int (*vm_memory_file)(struct engine_vm *vm, u32 slot, int fd, u64 offset);
 
 	/**
 	 * Bytes [@gpa, @gpa + @size) of the slots' memory have been written by other than vCPUs

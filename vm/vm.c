@@ -26,6 +26,11 @@ static int map_memory(struct vm *vm, struct error *err)
 		if (ret < 0)
 			return error_errno(err, -ret, "the %s engine does not take guest memory",
 					   vm->engine->name);
+		ret = vm->engine->vm_memory_file(vm->engine_vm, region.slot, vm->memory.fd,
+						 (u64)(range->host - vm->memory.base));
+		if (ret < 0)
+			return error_errno(err, -ret, "the %s engine does not take guest memory",
+					   vm->engine->name);
 	}
 	return 0;
 }

@@ -80,6 +80,7 @@ int kvm_vm_set_option(struct engine_vm *vm, const char *name, const char *value,
 void kvm_vm_destroy(struct engine_vm *vm);
 int kvm_vm_check_extension(struct engine_vm *vm, int capability);
 int kvm_vm_set_memory(struct engine_vm *vm, const struct kvm_userspace_memory_region *region);
+int kvm_vm_memory_file(struct engine_vm *vm, u32 slot, int fd, u64 offset);
 void kvm_vm_memory_written(struct engine_vm *vm, u64 gpa, u64 size);
 int kvm_vm_create_irqchip(struct engine_vm *vm);
 int kvm_vm_create_pit(struct engine_vm *vm, const struct kvm_pit_config *config);

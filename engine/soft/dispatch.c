@@ -8,6 +8,7 @@
  */
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/mmu/mmu.h"
+#include "engine/soft/mmu/shadow.h"
 #include "engine/soft/system/debug.h"
 #include "engine/soft/system/exception.h"
 #include "engine/soft/system/state.h"
@@ -257,6 +258,9 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 			return true;
 		}
 	}
+	if ((attention & (ATTENTION_TIMER | ATTENTION_IRQ)) && v->cpl == 3 &&
+	    (v->mode & 3) == MODE_CODE64)
+		shadow_tick(v);
 	if (attention & ATTENTION_TIMER)
 		take_timers(v);
 	atomic_fetch_and(&v->attention, ~(u32)(ATTENTION_IRQ | ATTENTION_QUEUE));
@@ -300,8 +304,10 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 static u32 next_mode(struct soft_vcpu *v)
 {
 	u32 mode = v->mode;
-	if (v->int_shadow || v->replay)
+	if (v->int_shadow || v->replay || v->alone)
 		mode |= MODE_ONE;
+	if (mode & MODE_ONE)
+		mode &= ~(u32)MODE_SHADOW;
 	if (mode & MODE_STEP) {
 		v->step_tf = (v->rflags_sys & RFLAGS_TF) != 0;
 	} else if (v->rflags_sys & RFLAGS_RF) {
@@ -464,6 +470,8 @@ u64 soft_dispatch(struct soft_vcpu *v)
 		else if (v->int_shadow)
 			v->heeded = ~(u32)ATTENTION_IRQ;
 	}
+	if (unlikely(v->shadow_check) && v->cpl == 3)
+		shadow_enter(v);
 	u32 mode = next_mode(v);
 	bool plain = link && link->plain;
 	u64 linear = next_linear(v, mode);
@@ -482,6 +490,7 @@ u64 soft_dispatch(struct soft_vcpu *v)
 		v->pending_link = (u64)link;
 		return request_translation(v, linear, gpa, host, mode);
 	}
+	v->alone = false;
 	v->running = mode & (MODE_ONE | MODE_STEP);
 	if (likely(!v->running)) {
 		if (link && may_link(v, link, b))

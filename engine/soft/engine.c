@@ -10,6 +10,7 @@
 #include "engine/engine.h"
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/mmu/mmu.h"
+#include "engine/soft/mmu/shadow.h"
 #include "engine/soft/pages.h"
 #include "engine/soft/run.h"
 #include "engine/soft/thread.h"
@@ -150,6 +151,7 @@ static void soft_vm_destroy(struct engine_vm *base)
 	for (u32 n = 0; n < vm->slot_count; n++) {
 		free(vm->slots[n].page_flags);
 		free(vm->slots[n].writers);
+		free(vm->slots[n].views);
 		free(vm->slots[n].dirty);
 	}
 	free(vm);
@@ -212,6 +214,7 @@ static void forget_translations(struct soft_vm *vm)
 		if (!v)
 			continue;
 		tlb_forget(v);
+		shadow_forget(v);
 		cache_reset(v);
 	}
 }
@@ -220,6 +223,7 @@ static void delete_slot(struct soft_vm *vm, struct memslot *slot)
 {
 	free(slot->page_flags);
 	free(slot->writers);
+	free(slot->views);
 	free(slot->dirty);
 	u32 at = (u32)(slot - vm->slots);
 	memmove(slot, slot + 1, (vm->slot_count - at - 1) * sizeof(*slot));
@@ -238,6 +242,7 @@ static int insert_slot(struct soft_vm *vm, const struct kvm_userspace_memory_reg
 	    .host = (u8 *)r->userspace_addr,
 	    .id = r->slot,
 	    .flags = r->flags,
+	    .fd = -1,
 	    .page_flags = calloc(pages, 1),
 	    .writers = calloc(pages, sizeof(*slot.writers)),
 	};
@@ -288,6 +293,23 @@ static int soft_set_memory(struct engine_vm *base, const struct kvm_userspace_me
 	vm->slots_share = slots_share(vm);
 	forget_translations(vm);
 	return result;
+}
+
+static int soft_memory_file(struct engine_vm *base, u32 slot, int fd, u64 offset)
+{
+	struct memslot *s = slot_by_id(soft_vm_of(base), slot);
+	if (!s)
+		return -ENOENT;
+	if (offset & (PAGE_SIZE - 1))
+		return -EINVAL;
+	u64 *views = calloc(s->size / PAGE_SIZE, sizeof(*views));
+	if (!views)
+		return -ENOMEM;
+	free(s->views);
+	s->views = views;
+	s->fd = fd;
+	s->fd_offset = offset;
+	return 0;
 }
 
 static void soft_memory_written(struct engine_vm *base, u64 gpa, u64 size)
@@ -389,7 +411,8 @@ static void free_vcpu(struct soft_vcpu *v)
 		lapic_destroy(v->lapic);
 	if (v->base.run)
 		munmap(v->base.run, RUN_AREA_SIZE);
-	pages_unmap(v, sizeof(*v));
+	shadow_destroy(v);
+	pages_unmap_before(v->shadow_span, v, sizeof(*v));
 }
 
 static void *map_pages(u64 size)
@@ -397,6 +420,20 @@ static void *map_pages(u64 size)
 	void *p = mmap(NULL, align_up(size, PAGE_SIZE), PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	return p == MAP_FAILED ? NULL : p;
+}
+
+/* With room for the shadow table behind it, if the host has that. */
+static struct soft_vcpu *map_vcpu(void)
+{
+	struct soft_vcpu *v = pages_map_before(SHADOW_TABLE_SPAN, sizeof(*v), 0, LARGE_PAGE_SIZE);
+	if (v) {
+		v->shadow_span = SHADOW_TABLE_SPAN;
+		return v;
+	}
+	v = pages_map_before(0, sizeof(*v), 0, LARGE_PAGE_SIZE);
+	if (v)
+		v->shadow_refused = true;
+	return v;
 }
 
 /* Without interrupt chips the monitor's requests have to be looked at too. */
@@ -411,7 +448,7 @@ static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu *
 				 "the soft engine runs one processor; use -c 1 or another engine");
 	if (vm->vcpus[id])
 		return error_set(err, EEXIST, "vCPU %u exists already", id);
-	struct soft_vcpu *v = pages_map(sizeof(*v), 0, LARGE_PAGE_SIZE);
+	struct soft_vcpu *v = map_vcpu();
 	if (!v)
 		return error_set(err, ENOMEM, "no memory for vCPU %u", id);
 	v->self = v;
@@ -428,6 +465,8 @@ static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu *
 			    : error_set(err, ENOMEM, "no memory for vCPU %u", id);
 	if (r < 0)
 		goto fail;
+	v->shadow_refused |= !v->cache->has_rorx; /* SHRX is of BMI2 too */
+	v->shadow_check = !vm->tune.patience;
 	if (vm->irqchip && !(v->lapic = lapic_create(v))) {
 		r = error_set(err, ENOMEM, "no memory for vCPU %u", id);
 		goto fail;
@@ -522,6 +561,7 @@ const struct engine engine_soft = {
     .vm_destroy = soft_vm_destroy,
     .vm_check_extension = soft_check_extension,
     .vm_set_memory = soft_set_memory,
+    .vm_memory_file = soft_memory_file,
     .vm_memory_written = soft_memory_written,
     .vm_create_irqchip = soft_create_irqchip,
     .vm_create_pit = soft_create_pit,

@@ -14,6 +14,9 @@
  * LARGE_PAGE_SIZE: each takes a fifth of a millisecond to clear, which a guest that runs for a few
  * should not wait for. */
 void *pages_map(u64 size, u64 large_from, u64 large_to);
+/** The same, followed from the next page on by @tail bytes of address space that nothing is in. */
+void *pages_map_before(u64 tail, u64 size, u64 large_from, u64 large_to);
 void pages_unmap(void *p, u64 size);
+void pages_unmap_before(u64 tail, void *p, u64 size);
 
 #endif

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "engine/soft/mmu/shadow.h"
 #include "engine/soft/translate/block.h"
 #include "engine/soft/vcpu.h"
 
@@ -84,6 +85,35 @@ static void take_guest_registers(struct soft_vcpu *v, const ucontext_t *uc, bool
 		vcpu_set_arith(v, (u64)uc->uc_mcontext.gregs[REG_EFL]);
 }
 
+/* State of the guest before the instruction that @pc belongs to. */
+static void take_guest(struct soft_vcpu *v, const struct block *b, ucontext_t *uc)
+{
+	const void *pc = (const void *)uc->uc_mcontext.gregs[REG_RIP];
+	const struct insn_map *map = block_insn(v, b, pc);
+	take_guest_registers(v, uc, !map->flags_parked);
+	v->rip = b->linear + map->guest - b->cs_base;
+	uc->uc_mcontext.gregs[REG_RIP] = (greg_t)v->cache->stubs.dispatch;
+}
+
+/* An access that the host's MMU could not make for the guest (mmu/shadow.h), or that is misaligned
+ * or not canonical: which of them, the instruction finds out when it runs alone. */
+static bool take_shadow_fault(struct soft_vcpu *v, ucontext_t *uc)
+{
+	const greg_t *regs = uc->uc_mcontext.gregs;
+	u64 pc = (u64)regs[REG_RIP], trap = (u64)regs[REG_TRAPNO];
+	if (!in_cache(v, pc) || (trap != EXC_PF && trap != EXC_GP && trap != EXC_SS))
+		return false;
+	const struct block *b = block_of_host(v, (const void *)pc);
+	if (!b || !(b->mode & MODE_SHADOW))
+		return false;
+	enum shadow_result result = trap == EXC_PF
+					? shadow_fault(v, (u64)regs[REG_CR2], regs[REG_ERR] & PF_W)
+					: shadow_fault_unknown(v);
+	if (result != SHADOW_MAPPED)
+		take_guest(v, b, uc);
+	return true;
+}
+
 /*
  * A fault of the host's processor in translated code is the guest's own: division, unmasked
  * floating-point exceptions, misaligned vector operands, reserved MXCSR bits. The trap number is
@@ -99,9 +129,7 @@ static bool take_guest_fault(struct soft_vcpu *v, ucontext_t *uc)
 	if (!b || (trap != EXC_DE && trap != EXC_UD && trap != EXC_GP && trap != EXC_MF &&
 		   trap != EXC_XM && trap != EXC_AC && trap != EXC_SS))
 		return false;
-	const struct insn_map *map = block_insn(v, b, (const void *)pc);
-	take_guest_registers(v, uc, !map->flags_parked);
-	v->rip = b->linear + map->guest - b->cs_base;
+	take_guest(v, b, uc);
 	/* SDM 3A 6.15, #XM: without CR4.OSXMMEXCPT the exception is #UD. */
 	if (trap == EXC_XM && !(v->cr4 & CR4_OSXMMEXCPT))
 		trap = EXC_UD;
@@ -109,13 +137,15 @@ static bool take_guest_fault(struct soft_vcpu *v, ucontext_t *uc)
 	v->events.exception_vector = (u8)trap;
 	v->events.exception_has_error = trap == EXC_GP || trap == EXC_SS || trap == EXC_AC;
 	v->events.exception_error = 0;
-	uc->uc_mcontext.gregs[REG_RIP] = (greg_t)v->cache->stubs.dispatch;
 	return true;
 }
 
 static void on_fault(int signal, siginfo_t *info, void *context)
 {
 	struct soft_vcpu *v = soft_current;
+	/* SIGBUS: #SS, with RBP as base */
+	if (v && (signal == SIGSEGV || signal == SIGBUS) && take_shadow_fault(v, context))
+		return;
 	if (v && take_guest_fault(v, context))
 		return;
 	/* Not ours: whoever was there before, or the default action when the instruction faults
@@ -139,6 +169,8 @@ static void install(void)
 		install_error = errno;
 	action.sa_sigaction = on_fault;
 	action.sa_flags = SA_SIGINFO | SA_NODEFER;
+	/* A kick has to find translated code, not the handler that returns to it unasked. */
+	sigaddset(&action.sa_mask, KICK_SIGNAL);
 	for (u32 n = 0; n < ARRAY_SIZE(faults); n++)
 		if (sigaction(faults[n], &action, &previous[faults[n]]) < 0)
 			install_error = errno;

@@ -36,7 +36,10 @@ struct error;
 	X(writers, "where a page is entered for writing known, for when it gets code")             \
 	X(ways, "four slots of the jump caches for each address, not one")                         \
 	X(contexts, "TLBs and jump caches kept for each PCID")                                     \
-	X(operations, "TLBs and jump caches of a nested guest kept between VM exit and entry")
+	X(operations, "TLBs and jump caches of a nested guest kept between VM exit and entry")     \
+	X(shadow, "memory of programs that keep running found by the host's MMU")                  \
+	X(patience,                                                                                \
+	  "programs have to run for some time for that; off, for the tests, they need not")
 
 struct soft_tuning {
 #define X(name, what) bool name;

@@ -90,7 +90,7 @@ void vcpu_update_mode(struct soft_vcpu *v)
 	mode64 |= common;
 	v->mode_kernel64 =
 	    mode64 | MODE_RING0 | mmu_mode(v->cr4 & CR4_SMAP ? MMU_KERNEL : MMU_KERNEL_AC);
-	v->mode_user64 = mode64 | mmu_mode(MMU_USER);
+	v->mode_user64 = mode64 | mmu_mode(MMU_USER) | (v->shadow_on ? MODE_SHADOW : 0);
 	u32 mode = segment_mode(v) | common | mmu_mode(index);
 	if ((v->rflags_sys & RFLAGS_TF) || (v->dr7 & 0xff) ||
 	    (vmx_nonroot(v) && vmx_cpu(v, CPU_MONITOR_TRAP)))
@@ -99,6 +99,9 @@ void vcpu_update_mode(struct soft_vcpu *v)
 		mode |= MODE_ALIGN;
 	if (v->cpl == 0)
 		mode |= MODE_RING0;
+	if (v->shadow_on && v->cpl == 3 && (mode & 3) == MODE_CODE64 &&
+	    !(mode & (MODE_STEP | MODE_ALIGN)))
+		mode |= MODE_SHADOW;
 	v->mmu_index = index;
 	v->mode = mode;
 }

@@ -28,6 +28,7 @@
 struct block_cache;
 struct irqchip;
 struct lapic;
+struct shadow;
 struct soft_vm;
 
 /* Segment register with its hidden part. @access: bits as in the VMCS (SDM 3C 24.4.1): 3:0 type, 4
@@ -170,9 +171,11 @@ struct mmu_context {
 #define EPT_CACHE_SIZE 1024
 
 struct ept_entry {
-	u64 gpa, physical; /* pages */
-	u64 rights; /* EPT_READ to EPT_EXEC_USER of all entries, EPT_DIRTY: see ept_walk.dirty */
-	u64 epoch;  /* valid while this is mmu.ept_epoch */
+	u64 gpa;      /* page */
+	u64 physical; /* page | EPT_READ to EPT_EXEC_USER of all entries | EPT_DIRTY: ept_walk.dirty
+		       */
+	u8 *host;     /* hva of the page, NULL if not RAM */
+	u64 epoch;    /* valid while this is mmu.ept_epoch */
 };
 
 /* Why a nested guest's access to a guest-physical address was refused (SDM 3C 28.2.1). */
@@ -405,6 +408,14 @@ struct soft_vcpu {
 	u32 jump_turn;	   /* which of JUMP_WAYS slots of a jump cache is given up next */
 	u64 protect_epoch; /* counts what may make write entries of the TLBs invalid */
 
+	/* mmu/shadow.c */
+	struct shadow *shadow; /* NULL: not needed so far */
+	u64 shadow_span;       /* bytes of address space behind this structure */
+	bool shadow_on;	       /* user code finds its memory through the shadow table */
+	bool shadow_check;     /* shadow_enter() is due before user code goes on */
+	bool shadow_refused;   /* the host has no room for it */
+	bool alone;	       /* the next instruction runs by itself and without it */
+
 	/* MMIO and port reads already answered for the instruction being replayed; writes on their
 	 * way */
 	struct io_access io_log[IO_LOG_SIZE];
@@ -458,6 +469,9 @@ struct memslot {
 	u8 *page_flags; /* a byte per page: PAGE_HAS_CODE */
 	u16 *writers;	/* a word per page: where in the TLB it may be entered for writing, see
 			   mmu/tlb.c. One vCPU only; NULL: not known */
+	int fd;		/* the memory is a shared mapping of this file, or -1 */
+	u64 fd_offset;	/* from there on, bytes */
+	u64 *views;	/* a word per page with fd: where a shadow space has it, see mmu/shadow.c */
 	u64 *dirty;	/* bitmap when KVM_MEM_LOG_DIRTY_PAGES */
 };
 

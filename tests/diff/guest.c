@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "engine/engine.h"
@@ -24,6 +25,7 @@
 #define RAM_SIZE   (CODE_GPA + CODE_SIZE)
 
 static u8 *ram;
+static int ram_fd;
 static struct engine_vm *vm;
 static struct engine_vcpu *vcpu;
 static const struct engine *engine;
@@ -175,15 +177,19 @@ static int set_slot(u64 size)
 {
 	struct kvm_userspace_memory_region region = {
 	    .slot = 0, .memory_size = size, .userspace_addr = (u64)ram};
-	return engine->vm_set_memory(vm, &region);
+	int r = engine->vm_set_memory(vm, &region);
+	return r < 0 || !size ? r : engine->vm_memory_file(vm, 0, ram_fd, 0);
 }
 
 int guest_init(void)
 {
 	struct error err = {""};
 	engine = engine_by_name("soft");
-	ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE,
-		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	/* As the monitor's, so that it can be seen through the host's MMU too (GUISE_TUNE). */
+	ram_fd = memfd_create("diff", MFD_CLOEXEC);
+	if (ram_fd < 0 || ftruncate(ram_fd, RAM_SIZE) < 0)
+		return -errno;
+	ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, ram_fd, 0);
 	if (ram == MAP_FAILED)
 		return -errno;
 	int r = engine->vm_create(&vm, &err);

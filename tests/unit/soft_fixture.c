@@ -199,3 +199,7 @@ void fixture_protected(u32 code)
 	v->mode = code | MODE_PE | v->mmu_index << MODE_MMU_SHIFT;
 	v->seg[SEG_CS].access = SEG_P | SEG_S | SEG_DB | SEG_G | 0xb;
 }
+
+void vcpu_update_mode(struct soft_vcpu *v)
+{
+}

@@ -7,6 +7,7 @@
 #include "base/gp.h"
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/mmu/ept.h"
+#include "engine/soft/mmu/shadow.h"
 #include "engine/soft/system/exception.h"
 #include "engine/soft/system/xstate.h"
 #include "engine/soft/translate/mode.h"
@@ -141,6 +142,10 @@ void context_switch(struct soft_vcpu *v, u64 cr3, bool keep)
 {
 	world.switches++;
 	world.switch_kept = keep;
+}
+
+void shadow_switch(struct soft_vcpu *v, u64 cr3, bool keep)
+{
 }
 
 void context_flush(struct soft_vcpu *v, u64 pcid)

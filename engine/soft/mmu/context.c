@@ -16,6 +16,7 @@
  * their own, which stands for the VPID: without it nothing of that VPID is put back.
  */
 #include "engine/soft/mmu/internal.h"
+#include "engine/soft/mmu/shadow.h"
 
 /* The index of a supervisor's jump, in jump_slot[]. */
 #define JUMP_OF_AC BIT(JUMP_CACHE_BITS)
@@ -223,6 +224,7 @@ void context_flush(struct soft_vcpu *v, u64 pcid)
 {
 	struct mmu_context *c = context_find(v, pcid, false);
 
+	shadow_flush_pcid(v, pcid);
 	if (c)
 		c->left = 0;
 	if (pcid == current_pcid(v))

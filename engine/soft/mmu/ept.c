@@ -103,18 +103,15 @@ static bool mark_path(struct soft_vcpu *v, struct ept_path *p, bool write)
 	return true;
 }
 
-static struct ept_entry *cache_slot(struct mmu *m, u64 gpa)
+static void remember(struct soft_vcpu *v, const struct ept_walk *w)
 {
-	return &m->ept[gpa / PAGE_SIZE % EPT_CACHE_SIZE];
-}
+	u64 page = w->physical & PAGE_MASK;
 
-static void remember(struct mmu *m, const struct ept_walk *w)
-{
-	*cache_slot(m, w->gpa) = (struct ept_entry){
+	v->mmu->ept[ept_slot(w->gpa)] = (struct ept_entry){
 	    .gpa = w->gpa & PAGE_MASK,
-	    .physical = w->physical & PAGE_MASK,
-	    .rights = w->allowed | (w->dirty ? EPT_DIRTY : 0),
-	    .epoch = m->ept_epoch,
+	    .physical = page | w->allowed | (w->dirty ? EPT_DIRTY : 0),
+	    .host = phys_ram(v->vm, page),
+	    .epoch = v->mmu->ept_epoch,
 	};
 }
 
@@ -136,7 +133,7 @@ int ept_walk(struct soft_vcpu *v, struct ept_walk *w)
 		w->physical = (leaf->value & EPT_ADDRESS & ~offset) | (w->gpa & offset);
 		w->dirty = !ad || (leaf->value & EPT_DIRTY);
 		if (!ad || w->mark)
-			remember(v->mmu, w);
+			remember(v, w);
 		return 0;
 	}
 	/* As in mmu_walk(): the hypervisor takes it for a violation that is over already. */
@@ -146,16 +143,13 @@ int ept_walk(struct soft_vcpu *v, struct ept_walk *w)
 
 bool ept_lookup(const struct soft_vcpu *v, struct ept_walk *w)
 {
-	const struct mmu *m = v->mmu;
-	const struct ept_entry *e = &m->ept[w->gpa / PAGE_SIZE % EPT_CACHE_SIZE];
+	const struct ept_entry *e = ept_known(v->mmu, w->gpa, w->wanted);
 
-	if (e->gpa != (w->gpa & PAGE_MASK) || e->epoch != m->ept_epoch || (w->wanted & ~e->rights))
+	if (!e)
 		return false;
-	w->dirty = e->rights & EPT_DIRTY;
-	if ((w->wanted & EPT_WRITE) && !w->dirty)
-		return false;
-	w->physical = e->physical | (w->gpa & ~PAGE_MASK);
-	w->allowed = e->rights & ~EPT_DIRTY;
+	w->dirty = e->physical & EPT_DIRTY;
+	w->physical = (e->physical & PAGE_MASK) | (w->gpa & ~PAGE_MASK);
+	w->allowed = e->physical & EPT_RIGHTS;
 	return true;
 }
 
@@ -188,7 +182,7 @@ _Noreturn void ept_raise(struct soft_vcpu *v)
 	struct mmu *m = v->mmu;
 	const struct ept_fault *f = &v->ept_fault;
 
-	cache_slot(m, f->gpa)->epoch = 0;
+	m->ept[ept_slot(f->gpa)].epoch = 0;
 	if (f->qualification & EPT_QUAL_LINEAR)
 		tlb_flush_page(v, f->linear);
 	vmx_ept_fault(v);

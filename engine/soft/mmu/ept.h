@@ -24,6 +24,7 @@
 #define EPT_ACCESSED  BIT(8)
 #define EPT_DIRTY     BIT(9)
 #define EPT_EXEC_USER BIT(10)
+#define EPT_RIGHTS    (EPT_READ | EPT_WRITE | EPT_EXEC | EPT_EXEC_USER)
 
 /* EPTP, table 25-9 */
 #define EPTP_AD BIT(6)
@@ -91,6 +92,23 @@ struct ept_walk {
 
 /** Translates w->gpa. Returns 0, or -EFAULT with .allowed and .misconfigured. Raises nothing. */
 int ept_walk(struct soft_vcpu *v, struct ept_walk *w);
+
+static inline u32 ept_slot(u64 gpa)
+{
+	return gpa / PAGE_SIZE % EPT_CACHE_SIZE;
+}
+
+/** What is known of @gpa's page, if it allows all of @wanted with nothing to mark; else NULL. */
+static inline const struct ept_entry *ept_known(const struct mmu *m, u64 gpa, u64 wanted)
+{
+	const struct ept_entry *e = &m->ept[ept_slot(gpa)];
+
+	if (wanted & EPT_WRITE)
+		wanted |= EPT_DIRTY;
+	if (e->gpa != (gpa & PAGE_MASK) || e->epoch != m->ept_epoch || (wanted & ~e->physical))
+		return NULL;
+	return e;
+}
 
 /** As ept_walk() where that is already known: false: it is not. */
 bool ept_lookup(const struct soft_vcpu *v, struct ept_walk *w);

@@ -5,6 +5,17 @@
 #include "base/gp.h"
 #include "engine/soft/mmu/mmu.h"
 
+/* Bits of paging-structure entries: SDM 3A tables 4-4 to 4-19. */
+#define PTE_P	    BIT(0)
+#define PTE_W	    BIT(1)
+#define PTE_U	    BIT(2)
+#define PTE_A	    BIT(5)
+#define PTE_D	    BIT(6)
+#define PTE_PS	    BIT(7) /* PAT in the last level */
+#define PTE_G	    BIT(8)
+#define PTE_NX	    BIT(63)
+#define PTE_ADDRESS 0x000ffffffffff000ull
+
 /**
  * Copies between RAM and a buffer. Sizes 1, 2, 4 and 8 are one access each, so that other
  * processors see them as the guest's one access (SDM 3A 8.1.1).

@@ -38,6 +38,10 @@ struct walk {
 int mmu_walk(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index,
 	     bool set_ad);
 
+/** What a read at w->linear would find in the tables of 4-level paging, with nothing to set and
+ * nothing to fault; else false. */
+bool mmu_peek(struct soft_vcpu *v, struct walk *w, enum mmu_index index);
+
 /** Reloads the PAE page-directory pointers from CR3. Returns 0; -EINVAL: a reserved bit is set,
  * #GP; -EFAULT: ept_raise(). Those are the caller's. */
 int mmu_load_pdptrs(struct soft_vcpu *v, u64 cr3);

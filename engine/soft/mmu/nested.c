@@ -8,6 +8,7 @@
  */
 #include "engine/soft/mmu/ept.h"
 #include "engine/soft/mmu/internal.h"
+#include "engine/soft/mmu/shadow.h"
 #include "engine/soft/system/debug.h"
 
 #define EP4TA(eptp) ((eptp)&0x000ffffffffff000ull)
@@ -22,6 +23,8 @@ void mmu_leave(struct soft_vcpu *v)
 	struct mmu_controls *c = &v->mmu->left;
 
 	jump_caches_unpoke(v);
+	if (v->mmu == &v->mmus[MMU_ROOT])
+		shadow_pause(v);
 	c->cr0 = v->cr0;
 	c->cr3 = v->cr3;
 	c->cr4 = v->cr4;
@@ -145,6 +148,7 @@ void mmu_enter_root(struct soft_vcpu *v)
 	if (unlikely(!v->vm->tune.operations))
 		tlb_flush(v, false);
 	settle(v);
+	shadow_resume(v);
 }
 
 void mmu_switch_eptp(struct soft_vcpu *v, u64 eptp)

@@ -7,6 +7,7 @@
 #include "debug/trace.h"
 #include "engine/soft/mmu/ept.h"
 #include "engine/soft/mmu/internal.h"
+#include "engine/soft/mmu/shadow.h"
 #include "engine/soft/system/debug.h"
 #include "engine/soft/system/exception.h"
 #include "engine/soft/vmx/vmx.h"
@@ -98,6 +99,7 @@ void tlb_flush_live(struct soft_vcpu *v)
 void tlb_flush(struct soft_vcpu *v, bool keep_global)
 {
 	contexts_drop(v->mmu, v->mmu->vpid);
+	shadow_flush(v);
 	if (keep_global) {
 		tlb_flush_context(v);
 		return;
@@ -178,6 +180,7 @@ static void flush_large(struct soft_vcpu *v, u64 linear, bool in_1g)
 	/* The large pages of 32-bit paging have 4 MiB. */
 	u64 size = in_1g ? BIT(30) : BIT(22);
 
+	shadow_flush(v);
 	if (v->vm->tune.flushes)
 		flush_region(v, linear & ~(size - 1), size);
 	else
@@ -189,6 +192,8 @@ void tlb_flush_page(struct soft_vcpu *v, u64 linear)
 	u64 page = linear & PAGE_MASK;
 	u32 slot = tlb_slot(linear);
 	bool in_1g = false, in_2m = false;
+
+	shadow_flush_page(v, linear);
 
 	for (u32 global = 0; global < 2; global++) {
 		in_2m |= filter_has(&v->mmu->large_2m[global], linear, 21);
@@ -253,6 +258,7 @@ void tlb_protect_host(struct soft_vcpu *v, const u8 *host)
 	u32 groups = WRITER_GROUPS_ALL;
 
 	v->protect_epoch++;
+	shadow_protect(v, host);
 	if (v->vm->tune.writers && v->vm->vcpu_count <= 1)
 		groups = take_writers(v->vm, host);
 	for (; groups; groups &= groups - 1)

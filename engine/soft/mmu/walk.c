@@ -4,17 +4,6 @@
 #include "engine/soft/mmu/ept.h"
 #include "engine/soft/mmu/internal.h"
 
-/* Bits of paging-structure entries: SDM 3A tables 4-4 to 4-19. */
-#define PTE_P	    BIT(0)
-#define PTE_W	    BIT(1)
-#define PTE_U	    BIT(2)
-#define PTE_A	    BIT(5)
-#define PTE_D	    BIT(6)
-#define PTE_PS	    BIT(7) /* PAT in the last level */
-#define PTE_G	    BIT(8)
-#define PTE_NX	    BIT(63)
-#define PTE_ADDRESS 0x000ffffffffff000ull
-
 /* PAE outside IA-32e mode reserves 62:52 too, SDM 3A table 4-10. */
 #define PAE_RESERVED 0x7ff0000000000000ull
 
@@ -275,11 +264,11 @@ static inline __attribute__((always_inline)) u64 wide_entry(struct soft_vcpu *v,
 {
 	if (nested) {
 		u64 ad = v->mmu->eptp & EPTP_AD;
-		struct ept_walk e = {.gpa = gpa, .wanted = EPT_READ | (ad ? EPT_WRITE : 0)};
+		const struct ept_entry *e = ept_known(v->mmu, gpa, EPT_READ | (ad ? EPT_WRITE : 0));
 
-		if (!ept_lookup(v, &e))
+		if (!e || !e->host)
 			return 0;
-		gpa = e.physical;
+		return __atomic_load_n((const u64 *)e->host + n, __ATOMIC_RELAXED);
 	}
 
 	const struct memslot *slot = phys_slot(v->vm, gpa);
@@ -380,6 +369,11 @@ static bool try_fast(struct soft_vcpu *v, struct walk *w, enum access access, en
 	if (unlikely(v->mmu->eptp))
 		return walk_fast(v, w, access, index, true);
 	return walk_fast(v, w, access, index, false);
+}
+
+bool mmu_peek(struct soft_vcpu *v, struct walk *w, enum mmu_index index)
+{
+	return (v->cr0 & CR0_PG) && (v->msr.efer & EFER_LMA) && try_fast(v, w, ACCESS_READ, index);
 }
 
 int mmu_walk(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index,

@@ -7,6 +7,7 @@
 #include "debug/trace.h"
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/mmu/ept.h"
+#include "engine/soft/mmu/shadow.h"
 #include "engine/soft/system/features.h"
 #include "engine/soft/system/priv.h"
 #include "engine/soft/translate/ops.h"
@@ -142,6 +143,7 @@ bool set_cr3(struct soft_vcpu *v, u64 value)
 	if (pae_paging(v->cr0, v->cr4, v->msr.efer) && !load_pdptrs(v, value))
 		return false;
 
+	shadow_switch(v, value, keep);
 	if (v->cr4 & CR4_PCIDE)
 		context_switch(v, value, keep);
 	else

@@ -160,11 +160,11 @@ static inline void e_modrm_base(struct emitter *e, int reg, int base, s32 disp)
 		e32(e, (u32)disp);
 }
 
-/** The same for [base + index * scale + disp]; index is not rsp, base not rbp or r13. */
+/** The same for [base + index * scale + disp]; index is not rsp. */
 static inline void e_modrm_index(struct emitter *e, int reg, int base, int index, int scale,
 				 s32 disp)
 {
-	int mod = disp == 0 ? 0 : disp == (s8)disp ? 0x40 : 0x80;
+	int mod = disp == 0 && (base & 7) != 5 ? 0 : disp == (s8)disp ? 0x40 : 0x80;
 	int ss = scale == 8 ? 0xc0 : scale == 4 ? 0x80 : scale == 2 ? 0x40 : 0;
 	e8(e, mod | (reg & 7) << 3 | 4);
 	e8(e, ss | (index & 7) << 3 | (base & 7));
@@ -215,6 +215,16 @@ static inline void e_rorx(struct emitter *e, int dst, int src, u8 count)
 	e8(e, 0xf0);
 	e8(e, 0xc0 | (dst & 7) << 3 | (src & 7));
 	e8(e, count);
+}
+
+/** shrx @dst, @src, rsp: 64 bits, flags stay; BMI2. */
+static inline void e_shrx_rsp(struct emitter *e, int dst, int src)
+{
+	e8(e, 0xc4);
+	e8(e, (dst & 8 ? 0 : 0x80) | 0x40 | (src & 8 ? 0 : 0x20) | 2); /* map 0F38 */
+	e8(e, 0x80 | (~RSP & 15) << 3 | 3);			       /* W1, F2 */
+	e8(e, 0xf7);
+	e8(e, 0xc0 | (dst & 7) << 3 | (src & 7));
 }
 
 static inline void e_load_gs(struct emitter *e, int w, int dst, s32 disp)

@@ -242,6 +242,11 @@ static void emit_two_ways(struct translator *t, const struct decoded *d, u8 *tak
 static void emit_jcc(struct translator *t, const struct decoded *d)
 {
 	flags_to_host(t, S0);
+	if (t->looping && t->current + 1 == t->count && (t->mode & MODE_SHADOW)) {
+		add_side_exit(t, e_jcc(&t->e, d->cond), d->target, t->current, true)->inner = true;
+		emit_goto(t, d->next_rip);
+		return;
+	}
 	if (t->looping && t->current + 1 == t->count) {
 		u8 *out = e_jcc(&t->e, d->cond ^ 1);
 		add_side_exit(t, out, d->next_rip, t->current, false);
@@ -313,33 +318,44 @@ static void stack_move(struct translator *t, s32 delta)
 	e_lea(&t->e, (t->mode & 3) == MODE_CODE64, HOST_RSP, HOST_RSP, REG_NONE, 1, delta);
 }
 
+/* op reg, the memory operand */
+static void e_operand(struct translator *t, int w, u32 opcode, int reg)
+{
+	e_mem(&t->e, w, opcode, reg, t->mem_base, t->mem_index, t->mem_scale, t->disp);
+}
+
 static void e_store_size(struct translator *t, u32 size, int reg)
 {
-	struct emitter *e = &t->e;
 	if (size == 2)
-		e8(e, 0x66);
-	e_mem(e, size == 8, 0x89, reg, S0, REG_NONE, 1, t->disp);
+		e8(&t->e, 0x66);
+	e_operand(t, size == 8, 0x89, reg);
 }
 
 static void e_load_size(struct translator *t, u32 size, int reg)
 {
-	struct emitter *e = &t->e;
 	if (size == 2)
-		e8(e, 0x66);
-	e_mem(e, size == 8, 0x8b, reg, S0, REG_NONE, 1, t->disp);
+		e8(&t->e, 0x66);
+	e_operand(t, size == 8, 0x8b, reg);
+}
+
+/* The register that a body may use. */
+static int take_spare(struct translator *t)
+{
+	spare_changes(t);
+	return t->spare;
 }
 
 static void store_immediate(struct translator *t, u32 size, u64 value)
 {
 	struct emitter *e = &t->e;
 	if (size == 8 && (s64)value != (s32)value) {
-		e_mov_imm(e, S1, value);
-		e_store_size(t, 8, S1);
+		e_mov_imm(e, take_spare(t), value);
+		e_store_size(t, 8, t->spare);
 		return;
 	}
 	if (size == 2)
 		e8(e, 0x66);
-	e_mem(e, size == 8, 0xc7, 0, S0, REG_NONE, 1, t->disp);
+	e_operand(t, size == 8, 0xc7, 0);
 	if (size == 2)
 		e16(e, (u32)value);
 	else
@@ -351,13 +367,13 @@ static void push_body(struct translator *t, const struct decoded *d)
 	struct emitter *e = &t->e;
 	u32 size = push_size(d);
 	if (d->mem) {
-		e_load_gs(e, W64, S1, GS(tmp[0]));
-		e_store_size(t, size, S1);
+		e_load_gs(e, W64, take_spare(t), GS(tmp[0]));
+		e_store_size(t, size, t->spare);
 	} else if (d->gpr_count) {
 		int host = host_reg(d->gpr[0].guest);
 		if (host == REG_NONE) {
-			e_load_gs(e, W64, S1, GS_REG(d->gpr[0].guest));
-			host = S1;
+			host = take_spare(t);
+			e_load_gs(e, W64, host, GS_REG(d->gpr[0].guest));
 		}
 		e_store_size(t, size, host);
 	} else {
@@ -370,8 +386,8 @@ static void push_body(struct translator *t, const struct decoded *d)
  */
 static void load_to_tmp(struct translator *t, const struct decoded *d)
 {
-	e_load_size(t, push_size(d), S1);
-	e_store_gs(&t->e, W64, S1, GS(tmp[0]));
+	e_load_size(t, push_size(d), take_spare(t));
+	e_store_gs(&t->e, W64, t->spare, GS(tmp[0]));
 }
 
 void emit_push(struct translator *t, const struct decoded *d)
@@ -394,9 +410,9 @@ static void pop_register(struct translator *t, const struct decoded *d)
 	}
 	if (host == REG_NONE) {
 		if (size == 2)
-			e_load_gs(e, W64, S1, GS_REG(guest));
-		e_load_size(t, size, S1);
-		e_store_gs(e, W64, S1, GS_REG(guest));
+			e_load_gs(e, W64, take_spare(t), GS_REG(guest));
+		e_load_size(t, size, take_spare(t));
+		e_store_gs(e, W64, t->spare, GS_REG(guest));
 	} else {
 		e_load_size(t, size, host);
 	}
@@ -405,8 +421,8 @@ static void pop_register(struct translator *t, const struct decoded *d)
 
 static void pop_memory(struct translator *t, const struct decoded *d)
 {
-	e_load_gs(&t->e, W64, S1, GS(tmp[0]));
-	e_store_size(t, push_size(d), S1);
+	e_load_gs(&t->e, W64, take_spare(t), GS(tmp[0]));
+	e_store_size(t, push_size(d), t->spare);
 	stack_move(t, (s32)push_size(d));
 }
 
@@ -420,8 +436,13 @@ void emit_pop(struct translator *t, const struct decoded *d)
 static void leave_body(struct translator *t, const struct decoded *d)
 {
 	bool w = (t->mode & 3) == MODE_CODE64;
+	/* Nothing has changed yet if the load faults. */
+	int value = take_spare(t);
+	if (push_size(d) == 2)
+		e_mov(&t->e, W64, value, RBP);
+	e_load_size(t, push_size(d), value);
 	e_lea(&t->e, w, HOST_RSP, RBP, REG_NONE, 1, (s32)push_size(d));
-	e_load_size(t, push_size(d), RBP);
+	e_mov(&t->e, W64, RBP, value);
 }
 
 void emit_leave(struct translator *t, const struct decoded *d)
@@ -436,6 +457,8 @@ static int lea_register(struct translator *t, int guest, int scratch)
 		return guest == REG_NONE ? REG_NONE : host_reg(guest);
 	if (scratch == S0)
 		r14_changes(t);
+	else
+		s1_changes(t);
 	e_load_gs(&t->e, W64, scratch, GS_REG(guest));
 	return scratch;
 }
@@ -502,9 +525,9 @@ static void e_cut_target(struct emitter *e, u32 size, int reg)
 
 static void target_to_tmp(struct translator *t, const struct decoded *d)
 {
-	e_load_size(t, push_size(d), S1);
-	e_cut_target(&t->e, push_size(d), S1);
-	e_store_gs(&t->e, W64, S1, GS(tmp[0]));
+	e_load_size(t, push_size(d), take_spare(t));
+	e_cut_target(&t->e, push_size(d), t->spare);
+	e_store_gs(&t->e, W64, t->spare, GS(tmp[0]));
 }
 
 /* Target of an indirect branch to v->tmp[0], truncated to the operand size. */
@@ -515,6 +538,7 @@ static void emit_target_to_tmp(struct translator *t, const struct decoded *d)
 		emit_access(t, d, 0, target_to_tmp);
 		return;
 	}
+	s1_changes(t);
 	e_get_guest(e, push_size(d) == 8, S1, d->gpr[0].guest);
 	e_cut_target(e, push_size(d), S1);
 	e_store_gs(e, W64, S1, GS(tmp[0]));

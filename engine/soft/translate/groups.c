@@ -10,6 +10,7 @@
  * somewhere, the block is left for one without groups (MODE_PLAIN, emit_cold_group()), so that
  * every access faults by itself and in its turn.
  */
+#include "engine/soft/mmu/shadow.h"
 #include "engine/soft/translate/translator.h"
 
 /* What a register holds: value number @id, plus @offset. */
@@ -33,6 +34,7 @@ struct open_group {
 	s64 low, high; /* of all, relative to it */
 	u32 members, branches;
 	bool write;
+	bool shadow;
 	bool hoisted; /* and what then goes into struct group */
 	s8 varies;
 	u8 scale;
@@ -132,6 +134,8 @@ static u32 list_places(const struct translator *t, const struct decoded *d, stru
 bool looks_up(const struct translator *t, u32 n)
 {
 	struct place scratch[PLACES_MAX];
+	if (is_shadowed(t, &t->insns[n]))
+		return false;
 	u32 count = list_places(t, &t->insns[n], scratch);
 	for (u32 k = 0; k < count; k++) {
 		const struct place *p = &t->places[n][k];
@@ -247,6 +251,9 @@ static bool same_key(const struct key *a, const struct key *b)
 	       a->seg == b->seg && a->page == b->page;
 }
 
+/* Bytes that members of a group may be apart in MODE_SHADOW, where only their window counts. */
+#define SHADOW_DISTANCE (SHADOW_REACH / 4)
+
 /* Key and offset of @p's address. */
 static struct key key_of(const struct groups *g, const struct place *p, s64 *offset)
 {
@@ -263,7 +270,7 @@ static struct key key_of(const struct groups *g, const struct place *p, s64 *off
 		*offset += g->reg[p->index].offset * p->scale;
 	}
 	if (key.base == VALUE_ZERO && key.index == VALUE_ZERO && !has_base)
-		key.page = *offset & (s64)PAGE_MASK;
+		key.page = *offset & (g->t->mode & MODE_SHADOW ? -SHADOW_DISTANCE : (s64)PAGE_MASK);
 	return key;
 }
 
@@ -284,7 +291,11 @@ static bool joins(const struct open_group *o, const struct key *key, s64 distanc
 {
 	s64 low = distance < o->low ? distance : o->low;
 	s64 high = distance + p->size > o->high ? distance + p->size : o->high;
-	if (!same_key(&o->key, key) || high - low > GROUP_LENGTH_MAX)
+	if (!same_key(&o->key, key))
+		return false;
+	if (o->shadow)
+		return high - low <= SHADOW_DISTANCE;
+	if (high - low > GROUP_LENGTH_MAX)
 		return false;
 	/* The check's own address is the first place's, with another displacement. */
 	const struct place *first = o->places[0];
@@ -314,6 +325,7 @@ static void close_group(struct translator *t, struct open_group *o)
 					   .high = (s32)o->high,
 					   .members = (u16)o->members,
 					   .write = o->write,
+					   .shadow = o->shadow,
 					   .slot = number,
 					   .hoisted = o->hoisted,
 					   .varies = o->hoisted ? o->varies : REG_NONE,
@@ -372,7 +384,8 @@ static void try_hoist(const struct groups *g, struct open_group *o)
 {
 	s64 base_step, index_step, disp = o->origin + o->low;
 	s8 base, index;
-	if (o->branches || disp != (s32)disp || !turn_adds(g, o->key.base, &base_step, &base) ||
+	if (((g->t->mode & MODE_SHADOW) && !o->shadow) || o->branches || disp != (s32)disp ||
+	    !turn_adds(g, o->key.base, &base_step, &base) ||
 	    !turn_adds(g, o->key.index, &index_step, &index) || (base_step && index_step) ||
 	    (base == index && base_step))
 		return;
@@ -396,7 +409,7 @@ static void try_hoist(const struct groups *g, struct open_group *o)
 	o->where.disp = disp;
 }
 
-static void add_place(struct groups *g, struct place *p, bool may_be_first)
+static void add_place(struct groups *g, struct place *p, bool may_be_first, bool shadow)
 {
 	s64 offset;
 	if (!may_group(g, p))
@@ -406,7 +419,7 @@ static void add_place(struct groups *g, struct place *p, bool may_be_first)
 	struct key key = key_of(g, p, &offset);
 	for (u32 n = 0; n < g->count; n++) {
 		struct open_group *o = &g->open[n];
-		if (joins(o, &key, offset - o->origin, p, g->branches)) {
+		if (o->shadow == shadow && joins(o, &key, offset - o->origin, p, g->branches)) {
 			join(o, offset - o->origin, p);
 			return;
 		}
@@ -422,6 +435,7 @@ static void add_place(struct groups *g, struct place *p, bool may_be_first)
 	o->high = p->size;
 	o->write = false;
 	o->hoisted = false;
+	o->shadow = shadow;
 	join(o, 0, p);
 }
 
@@ -448,7 +462,7 @@ void find_groups(struct translator *t, bool may_loop)
 		 * do it twice. */
 		for (u32 k = 0; k < count; k++)
 			if (!d->mem_mask) /* what an opmask leaves out must not be checked */
-				add_place(&g, &t->places[n][k], k == 0);
+				add_place(&g, &t->places[n][k], k == 0, is_shadowed(t, d));
 		if (d->class == CLASS_OP)
 			close_all(&g);
 		step(&g, d);

@@ -122,9 +122,12 @@ static void keep_groups(struct translator *t)
 		if (!g->hoisted || (g->varies != REG_NONE && host_reg(g->varies) == REG_NONE))
 			return;
 	}
-	for (u32 n = 0; n < t->count; n++)
-		if (!spares_scratch(&t->insns[n]) || looks_up(t, n))
+	for (u32 n = 0; n < t->count; n++) {
+		const struct place *p = &t->places[n][0];
+		if (!spares_scratch(&t->insns[n]) || looks_up(t, n) ||
+		    (t->insns[n].mem && (p->group == GROUP_NONE || !t->groups[p->group].hoisted)))
 			return;
+	}
 	for (u32 n = 0; n < t->group_count; n++) {
 		e_load_gs(&t->e, W64, n ? S1 : S0, GS(group) + 8 * t->groups[n].slot);
 		t->kept[n] = (u8)n;
@@ -143,22 +146,26 @@ static const struct group *leader(const struct translator *t)
 void emit_loop_head(struct translator *t)
 {
 	const struct group *first = leader(t);
+	/* A window's end is noticed by itself. */
+	bool shadow = t->mode & MODE_SHADOW;
 	t->current = 0;
 	for (u32 n = 0; n < t->group_count; n++) {
 		const struct group *g = &t->groups[n];
 		if (!g->hoisted)
 			continue;
 		emit_group_lookup(t, &t->insns[0], g, &g->where, 0);
-		if (g->varies != REG_NONE) {
+		if (g->varies != REG_NONE && !shadow) {
 			emit_turns_in_page(t, g);
 			emit_least(t, g == first);
-			emit_less_varying(t, g);
 		}
+		if (g->varies != REG_NONE)
+			emit_less_varying(t, g);
 		e_store_gs(&t->e, W64, S0, GS(group) + 8 * g->slot);
 	}
-	if (first)
+	if (first && !shadow)
 		emit_limit(t, first);
 	r14_changes(t);
+	s1_changes(t);
 	keep_groups(t);
 	t->block->loop_body = (u16)(t->e.p - (t->v->cache->rw + t->block->code));
 }

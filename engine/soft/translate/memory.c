@@ -2,6 +2,7 @@
 #include "engine/soft/translate/translator.h"
 
 #include "base/types.h"
+#include "engine/soft/mmu/shadow.h"
 
 static bool is_64(const struct translator *t)
 {
@@ -45,6 +46,7 @@ void emit_ea(struct translator *t, const struct place *i, s64 extra)
 	struct emitter *e = &t->e;
 	s32 base_gs = 0;
 	r14_changes(t);
+	s1_changes(t);
 	if (is_64(t) && i->seg == SEG_FS)
 		base_gs = GS(seg_base_fs);
 	else if (is_64(t) && i->seg == SEG_GS)
@@ -158,8 +160,10 @@ static struct cold_access *new_cold(struct translator *t, const struct decoded *
 
 static void emit_body(struct translator *t, const struct decoded *d, s32 disp, body_function *body)
 {
-	if (t->body_acquire)
-		e_restore_flags(&t->e, S1);
+	if (t->body_acquire) {
+		spare_changes(t);
+		e_restore_flags(&t->e, t->spare);
+	}
 	t->disp = disp;
 	body(t, d);
 	t->disp = 0;
@@ -185,12 +189,121 @@ void emit_access_r14(struct translator *t, const struct decoded *d, const struct
 	cold->after = e->p;
 }
 
+/* ---- through the shadow table (mmu/shadow.h) ---- */
+
+bool is_shadowed(const struct translator *t, const struct decoded *d)
+{
+	if (!(t->mode & MODE_SHADOW))
+		return false;
+	if (d->class != CLASS_NATIVE)
+		return true;
+	/* An instruction that needs another register's place could not be undone when it faults. */
+	int in_memory = REG_NONE;
+	for (int n = 0; n < d->gpr_count; n++) {
+		int guest = d->gpr[n].guest;
+		if (d->gpr[n].high ||
+		    (host_reg(guest) == REG_NONE && in_memory != REG_NONE && in_memory != guest))
+			return false;
+		if (host_reg(guest) == REG_NONE)
+			in_memory = guest;
+	}
+	return true;
+}
+
+/* Whether the body takes a register besides those that find its operand. */
+static bool needs_spare(const struct translator *t, const struct decoded *d)
+{
+	if (t->body_acquire || d->evex)
+		return true;
+	if (d->class != CLASS_NATIVE)
+		return d->class != CLASS_RET && d->class != CLASS_JMP_IND;
+	for (int n = 0; n < d->gpr_count; n++)
+		if (host_reg(d->gpr[n].guest) == REG_NONE)
+			return true;
+	return false;
+}
+
+/* r15 = what to add to the address in host register @address. */
+static void emit_shadow_lookup(struct translator *t, int address)
+{
+	e_shrx_rsp(&t->e, S1, address);
+	e8(&t->e, 0x65);
+	e_mem(&t->e, W64, 0x8b, S1, REG_NONE, S1, 8, GS_SHADOW_TABLE); /* mov r15, gs:[] */
+}
+
+/* The same for a known one. */
+static void emit_shadow_constant(struct translator *t, u64 address)
+{
+	e_load_gs(&t->e, W64, S1, GS_SHADOW_TABLE + (s32)(address >> SHADOW_SHIFT) * 8);
+}
+
+/* Whether emit_ea() leaves r15 alone. */
+static bool ea_spares_s1(const struct place *p)
+{
+	return p->seg < SEG_FS && (p->index == REG_NONE || host_reg(p->index) != REG_NONE);
+}
+
+#define DIRECT_MAX (1 << 20) /* displacements are mostly less, or the address of an array */
+
+/* [base + disp] as it is, if the body can do with that: the base register or REG_NONE. */
+static int direct_base(const struct translator *t, const struct decoded *d, const struct place *p)
+{
+	if (p->base == REG_NONE || p->index != REG_NONE || p->seg >= SEG_FS || p->addrsize != 8 ||
+	    p->disp > DIRECT_MAX || p->disp < -DIRECT_MAX || d->evex)
+		return REG_NONE;
+	return host_reg(p->base);
+}
+
+static void emit_shadow_access(struct translator *t, const struct decoded *d, const struct place *p,
+			       body_function *body)
+{
+	struct emitter *e = &t->e;
+	int base = direct_base(t, d, p);
+	bool known = t->s1_group == p->group && p->group != GROUP_NONE && ea_spares_s1(p);
+	bool constant = p->base == REG_NONE && p->index == REG_NONE && p->seg < SEG_FS &&
+			p->addrsize == 8 && (u64)p->disp >> SHADOW_SHIFT < SHADOW_WINDOWS;
+	u8 s1_group = t->s1_group;
+	s32 disp = 0;
+	if (base != REG_NONE) {
+		disp = (s32)p->disp;
+		t->spare = S0;
+	} else {
+		emit_ea(t, p, 0);
+		base = S0;
+	}
+	t->s1_group = s1_group;
+	if (!known) {
+		if (constant)
+			emit_shadow_constant(t, (u64)p->disp);
+		else
+			emit_shadow_lookup(t, base);
+		t->s1_group = p->group;
+	}
+	t->mem_base = base;
+	t->mem_index = S1;
+	t->mem_scale = 1;
+	if (base == S0 && needs_spare(t, d)) {
+		e_lea(e, W64, S0, S0, S1, 1, 0);
+		t->mem_index = REG_NONE;
+		s1_changes(t);
+	}
+	emit_body(t, d, disp, body);
+	t->mem_base = S0;
+	t->mem_index = REG_NONE;
+	t->spare = S1;
+}
+
 void emit_group_lookup(struct translator *t, const struct decoded *d, const struct group *g,
 		       const struct place *where, s64 extra)
 {
 	u32 length = (u32)(g->high - g->low);
 	s32 table = tlb_table(t, g->write);
 	emit_ea(t, where, extra);
+	if (g->shadow) {
+		emit_shadow_lookup(t, S0);
+		e_lea(&t->e, W64, S0, S0, S1, 1, 0);
+		return;
+	}
 	struct cold_access *cold = new_cold(t, d, NULL);
 	cold->group = true;
 	cold->description =
@@ -254,6 +367,12 @@ static void emit_varying(struct translator *t, const struct decoded *d, const st
 void emit_access(struct translator *t, const struct decoded *d, u32 k, body_function *body)
 {
 	const struct place *p = &t->places[t->current][k];
+	bool hoisted = p->group != GROUP_NONE && t->groups[p->group].hoisted;
+	if (is_shadowed(t, d) && !hoisted) {
+		emit_shadow_access(t, d, p, body);
+		return;
+	}
+	s1_changes(t);
 	if (p->group == GROUP_NONE && is_constant(t, p)) {
 		emit_constant_access(t, d, p, body);
 		return;

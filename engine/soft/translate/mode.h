@@ -29,7 +29,8 @@
 #define MODE_PLAIN	  BIT(17) /* this block only: every access checked by itself (groups.c) */
 #define MODE_RING0	  BIT(18) /* CPL 0 */
 #define MODE_NO_AVX512	  BIT(19) /* EVEX and opmasks raise #UD (as AVX, or XCR0[7:5]) */
-#define MODE_SET(m)	  (((m) >> 20) & 1) /* enum mmu_set */
-#define MODE_NONROOT	  BIT(20)	    /* VMX non-root operation */
+#define MODE_SHADOW	  BIT(20) /* memory is found through the shadow table (mmu/shadow.h) */
+#define MODE_SET(m)	  (((m) >> 21) & 1) /* enum mmu_set */
+#define MODE_NONROOT	  BIT(21)	    /* VMX non-root operation */
 
 #endif

@@ -98,16 +98,18 @@ static void rename_for_high_bytes(struct translator *t, const struct decoded *d,
 
 static void rename_registers(struct translator *t, const struct decoded *d, struct renaming *r)
 {
-	bool s0_free = !d->mem, s1_free = true;
+	bool s0_free = !d->mem || t->spare == S0, s1_free = !d->mem || t->spare == S1;
+	bool s0_first = t->mode & MODE_SHADOW; /* r15 may be wanted again */
 	for (int n = 0; n < d->gpr_count; n++) {
 		const struct reg_operand *op = &d->gpr[n];
 		int host = host_reg(op->guest);
 		if (host == REG_NONE)
 			host = find_stand_in(r, op);
 		if (host == REG_NONE) {
-			if (s1_free) {
+			if (s1_free && !(s0_free && s0_first)) {
 				host = S1;
 				s1_free = false;
+				s1_changes(t);
 			} else if (s0_free) {
 				host = S0;
 				s0_free = false;

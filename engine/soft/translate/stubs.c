@@ -8,6 +8,7 @@
  */
 #include "engine/soft/translate/stubs.h"
 
+#include "engine/soft/mmu/shadow.h"
 #include "engine/soft/system/xstate.h"
 #include "engine/soft/translate/emit.h"
 
@@ -129,7 +130,12 @@ static void emit_enter(struct emitter *e, struct stubs *s, struct saving saving)
 	s->enter = here(e);
 	for (u32 n = 0; n < sizeof(callee_saved); n++)
 		e_push(e, callee_saved[n]);
-	e_alu_imm(e, W64, ALU_SUB, RSP, 8); /* 16-byte alignment for calls */
+	/* The stack pointer of translated code: its low bits are a shift count (mmu/shadow.h). What
+	 * it was lies above it. */
+	e_mov(e, W64, S0, RSP);
+	e_alu_imm(e, W64, ALU_AND, RSP, -64);
+	e_alu_imm(e, W64, ALU_SUB, RSP, 64 - SHADOW_SHIFT);
+	e_mem(e, W64, 0x89, S0, RSP, REG_NONE, 1, 8);
 	e_store_gs(e, W64, RSP, GS(host_rsp));
 	e_xstate(e, saving.mask, XRSTOR);
 }
@@ -183,7 +189,7 @@ static void emit_dispatch(struct emitter *e, struct stubs *s, struct saving savi
 	e_self(e);
 	e_xstate(e, saving.mask, saving.extension);
 	e_host_fpu(e);
-	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
+	e_mem(e, W64, 0x8b, RSP, RSP, REG_NONE, 1, 8);
 	for (u32 n = sizeof(callee_saved); n-- > 0;)
 		e_pop(e, callee_saved[n]);
 	e_ret(e);

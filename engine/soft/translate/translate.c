@@ -268,6 +268,7 @@ static void emit_insn(struct translator *t, const struct decoded *d)
 		break;
 	case CLASS_OP:
 		r14_changes(t);
+		s1_changes(t);
 		if (!emit_inline_op(t, d))
 			emit_op(t, d);
 		break;
@@ -370,10 +371,13 @@ static int make_block(struct soft_vcpu *v, const struct code_source *source, u32
 	t->page = source->linear & PAGE_MASK;
 	t->source = source;
 	t->r14_group = GROUP_NONE;
+	t->s1_group = GROUP_NONE;
+	t->spare = S1;
 	t->group_count = 0;
 	t->looping = false;
 	t->mem_index = REG_NONE;
 	t->mem_base = S0;
+	t->mem_scale = 1;
 	t->kept[0] = t->kept[1] = GROUP_NONE;
 	t->e = (struct emitter){
 	    .p = cache->rw + cache->used,

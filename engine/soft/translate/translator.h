@@ -45,7 +45,8 @@ struct group {
 	s32 low, high; /* bytes covered, from the first place's address */
 	u16 members;
 	bool write;
-	u8 slot; /* of v->group[] */
+	bool shadow; /* found through the shadow table: only the window counts */
+	u8 slot;     /* of v->group[] */
 
 	/* Checked at the head of a loop, see loops.c */
 	bool hoisted;
@@ -117,7 +118,9 @@ struct translator {
 	s32 disp;      /* from r14 to the operand, while a body is emitted, */
 	int mem_index; /* with this host register, or REG_NONE, */
 	int mem_scale; /* times this; natives only */
-	int mem_base;  /* and this one: S0, or S1 for a group that is kept there */
+	int mem_base;  /* and this one: S0, S1 for a group that is kept there, or the guest's own */
+	int spare;     /* scratch register that the body may use: S1, or S0 */
+	u8 s1_group;   /* group whose entry of the shadow table is in r15, or GROUP_NONE */
 	u8 kept[2];    /* groups whose v->group[] is in r14, r15 all through a loop */
 	bool looping;  /* the block is a loop with groups checked at its head */
 	struct cold_access cold[3 * BLOCK_INSNS_MAX];
@@ -159,6 +162,8 @@ struct place stack_place(const struct translator *t, int base, s32 disp, u32 siz
 void find_groups(struct translator *t, bool may_loop);
 /** Whether instruction @n looks an address up, which destroys flags. */
 bool looks_up(const struct translator *t, u32 n);
+/** Whether @d finds its memory through the shadow table. */
+bool is_shadowed(const struct translator *t, const struct decoded *d);
 
 /* ---- memory (memory.c) ---- */
 /** r14 = effective address + @extra, before segmentation outside 64-bit mode; FS/GS base added in
@@ -226,6 +231,21 @@ static inline void e_get_guest(struct emitter *e, int w, int dst, int g)
 static inline void r14_changes(struct translator *t)
 {
 	t->r14_group = GROUP_NONE;
+}
+
+/** So is r15. */
+static inline void s1_changes(struct translator *t)
+{
+	t->s1_group = GROUP_NONE;
+}
+
+/** The scratch register that a body may use is about to change. */
+static inline void spare_changes(struct translator *t)
+{
+	if (t->spare == S0)
+		r14_changes(t);
+	else
+		s1_changes(t);
 }
 
 /* Access description for the miss stub */
