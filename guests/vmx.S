@@ -1,12 +1,12 @@
 /*
- * VMX root operation (SDM vol. 3C chapters 23, 30; 3D appendix A): capability MSRs, the instructions, their faults and the
+ * VMX root operation (SDM vol. 3C chapters 24, 31; 3D appendix A): capability MSRs, the instructions, their faults and the
  * numbers of their errors.
  */
 #include "lib.h"
 #include "vmx.h"
 GUEST(vmx)
 
-/* CF, ZF say how the instruction went (30.2). */
+/* CF, ZF say how the instruction went (31.2). */
 #define succeeds(...)                                                                              \
 	stc; __VA_ARGS__; expect_flags(F_ARITH, 0)
 #define fails_invalid(...)                                                                         \

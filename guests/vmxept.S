@@ -1,5 +1,5 @@
 /*
- * EPT and what needs it (SDM vol. 3C 25.5.5, 29.3, 29.4): violations, misconfigurations, EPTP switching; real mode and
+ * EPT and what needs it (SDM vol. 3C 26.5.5, 30.3, 30.4): violations, misconfigurations, EPTP switching; real mode and
  * task switches of an unrestricted guest; the APIC-access page; VMCS shadowing.
  */
 #include "lib.h"

@@ -1,5 +1,5 @@
 /*
- * Events and VMX (SDM vol. 3C chapters 25 to 27): exceptions, interrupts and windows that leave, events that VM entry
+ * Events and VMX (SDM vol. 3C chapters 26 to 28): exceptions, interrupts and windows that leave, events that VM entry
  * injects, entries that fail late, activity and interruptibility, timer and trap flag.
  */
 #include "lib.h"

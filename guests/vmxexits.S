@@ -1,5 +1,5 @@
 /*
- * VM exits of instructions (SDM vol. 3C chapters 25 and 27): reason, qualification, length and information of each, and
+ * VM exits of instructions (SDM vol. 3C chapters 26 and 28): reason, qualification, length and information of each, and
  * that it does not leave without its control.
  */
 #include "lib.h"

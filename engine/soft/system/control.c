@@ -93,7 +93,7 @@ bool set_cr0(struct soft_vcpu *v, u64 value)
 		return false;
 	/* Other reserved bits stay 0, ET stays 1 (SDM 3A 2.5). */
 	value = (value & CR0_KNOWN) | CR0_ET;
-	if (v->vmx.on && !vmx_cr0_allowed(v, value)) /* SDM 3C 23.8 */
+	if (v->vmx.on && !vmx_cr0_allowed(v, value)) /* SDM 3C 24.8 */
 		return false;
 
 	u64 changed = value ^ old;
@@ -159,7 +159,7 @@ bool set_cr4(struct soft_vcpu *v, u64 value)
 
 	if (value & ~cr4_known(v))
 		return false;
-	if (v->vmx.on && !vmx_cr4_allowed(v, value)) /* SDM 3C 23.8 */
+	if (v->vmx.on && !vmx_cr4_allowed(v, value)) /* SDM 3C 24.8 */
 		return false;
 	if (v->msr.efer & EFER_LMA) {
 		/* SDM 3A 4.1.1: PAE stays while IA-32e mode is active. */

@@ -272,7 +272,7 @@ static void count(struct soft_vcpu *v, const struct event *ev)
 		 (unsigned long long)v->cr2, (unsigned long long)v->rip);
 }
 
-/* As VMX describes events: SDM 3C 24.9.3. */
+/* As VMX describes events: SDM 3C 25.9.3. */
 static u32 vectoring_info(const struct event *ev)
 {
 	static const u8 types[] = {

@@ -65,7 +65,7 @@ static _Noreturn void record(struct soft_vcpu *v, u8 vector, bool has_error, u32
 		if (e->delivering_interrupt)
 			e->user_interrupt =
 			    false; /* it was taken; its failing is an exception of its own */
-		/* SDM 3C 25.2: an exception that leaves makes no double fault before it does. */
+		/* SDM 3C 26.2: an exception that leaves makes no double fault before it does. */
 		if (!vmx_nonroot(v) || !vmx_wants_exception(v, vector, error))
 			result = nested_result(class_in_delivery(e), class_of(vector));
 		if (vmx_nonroot(v))

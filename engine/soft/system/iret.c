@@ -25,7 +25,7 @@ static void load_flags(struct soft_vcpu *v, u64 image, u64 mask)
 }
 
 /*
- * SDM 3A 6.7.1: IRET ends the blocking of NMIs, even if it faults (3C 25.3). Of those that came
+ * SDM 3A 6.7.1: IRET ends the blocking of NMIs, even if it faults (3C 26.3). Of those that came
  * meanwhile one was latched.
  */
 static void unblock_nmi(struct soft_vcpu *v)
@@ -33,7 +33,7 @@ static void unblock_nmi(struct soft_vcpu *v)
 	u32 pending = atomic_load_explicit(&v->events.nmi, memory_order_relaxed);
 
 	if (vmx_nonroot(v)) {
-		/* SDM 3C 25.3: not where NMIs leave and are not virtual. */
+		/* SDM 3C 26.3: not where NMIs leave and are not virtual. */
 		if (vmx_pin(v, PIN_NMI) && !vmx_pin(v, PIN_VIRTUAL_NMIS))
 			return;
 		v->vmx.nmi_unblocked = v->events.nmi_masked;

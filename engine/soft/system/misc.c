@@ -107,7 +107,7 @@ void op_stac(struct soft_vcpu *v, const struct insn *i)
  * with the ABI of Documentation/virt/kvm/x86/hypercalls.rst (RAX the number and the result),
  * whichever of the two it chose: no vendor's own processor is beneath. No call is offered
  * (KVM_FEATURE_*), so each answers KVM_ENOSYS; above CPL 0 KVM_EPERM, as KVM does. With no KVM
- * signature in CPUID the instruction does not exist: #UD (SDM 3C 30.3).
+ * signature in CPUID the instruction does not exist: #UD (SDM 3C 31.3).
  */
 void op_hypercall(struct soft_vcpu *v, const struct insn *i)
 {

@@ -238,7 +238,7 @@ static bool write_misc_enable(struct soft_vcpu *v, const struct msr_row *row, u3
 	return true;
 }
 
-/* SDM 3A 8.8.1 / 3C 23.7: once the lock bit is set, writes raise #GP(0). */
+/* SDM 3A 8.8.1 / 3C 24.7: once the lock bit is set, writes raise #GP(0). */
 static bool write_feature_control(struct soft_vcpu *v, const struct msr_row *row, u32 index,
 				  u64 value, bool host)
 {
@@ -611,7 +611,7 @@ void op_rdmsr(struct soft_vcpu *v, const struct insn *i)
 		vmx_on_msr(v, i, index, false);
 	bool refused = msr_read(v, index, &value, false);
 	if (vmx_nonroot(v) && index == MSR_TSC)
-		value = vmx_tsc(v); /* SDM 3C 25.3 */
+		value = vmx_tsc(v); /* SDM 3C 26.3 */
 	if (trace_on(msr, refused ? 1 : 2))
 		trace_access(v, "rdmsr", index, value, refused);
 	if (refused)

@@ -3,7 +3,7 @@
 #include "engine/soft/translate/ops.h"
 #include "engine/soft/vmx/vmx.h"
 
-/* Which instruction, in VM-exit instruction information: SDM 3C tables 27-10, 27-11. */
+/* Which instruction, in VM-exit instruction information: SDM 3C tables 28-10, 28-11. */
 enum { VMX_SGDT, VMX_SIDT, VMX_LGDT, VMX_LIDT };
 enum { VMX_SLDT, VMX_STR, VMX_LLDT, VMX_LTR };
 

@@ -264,7 +264,7 @@ void task_switch(struct soft_vcpu *v, u16 selector, enum task_source source, boo
 
 	read_new_tss(v, selector, source, &new_tss);
 	if (vmx_nonroot(v)) {
-		/* SDM 3C table 27-2 */
+		/* SDM 3C table 28-2 */
 		static const u8 number[] = {
 		    [TASK_CALL] = 0, [TASK_IRET] = 1, [TASK_JMP] = 2, [TASK_GATE] = 3};
 		vmx_on_task_switch(v, selector, number[source]);

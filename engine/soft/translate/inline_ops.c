@@ -396,7 +396,7 @@ static bool inline_syscall(struct translator *t, const struct decoded *d)
 
 /* ---- which ---- */
 
-/* What VMX controls of non-root operation are about (SDM 3C 25.1.3, 25.3). */
+/* What VMX controls of non-root operation are about (SDM 3C 26.1.3, 26.3). */
 static bool may_leave(u32 op)
 {
 	return op == OP_ID_mov_from_cr || op == OP_ID_rdtsc || op == OP_ID_rdtscp;

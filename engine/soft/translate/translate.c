@@ -60,7 +60,7 @@ static u16 segmented_op(const struct decoded *d)
 	}
 }
 
-/* In VMX non-root operation what may leave goes through C (SDM 3C 25.1.3); and STI's shadow is a
+/* In VMX non-root operation what may leave goes through C (SDM 3C 26.1.3); and STI's shadow is a
  * thing of its own, as VM exits tell of it. */
 static u16 nonroot_op(const struct decoded *d)
 {

@@ -1,10 +1,10 @@
-/* The APIC-access page and the TPR that instructions reach through it: SDM 3C 29.4. Inside. */
+/* The APIC-access page and the TPR that instructions reach through it: SDM 3C 30.4. Inside. */
 #include "engine/soft/mmu/ept.h"
 #include "engine/soft/vmx/region.h"
 
 #define TPR_OFFSET 0x80u
 
-/* Exit qualification, table 27-6: 11:0 offset, 15:12 type of access. */
+/* Exit qualification, table 28-6: 11:0 offset, 15:12 type of access. */
 enum { APIC_READ, APIC_WRITE, APIC_FETCH, APIC_DELIVERY };
 
 static const u8 types[] = {
@@ -15,7 +15,7 @@ u64 vmx_on_apic_access(struct soft_vcpu *v, u64 linear, u64 gpa, u32 access)
 	u64 offset = gpa & (PAGE_SIZE - 1);
 	bool delivery = v->events.in_delivery;
 
-	/* 29.4.2, 29.4.3: with a TPR shadow the TPR is that of the virtual-APIC page. */
+	/* 30.4.2, 30.4.3: with a TPR shadow the TPR is that of the virtual-APIC page. */
 	if (vmx_cpu(v, CPU_TPR_SHADOW) && (offset & ~3ull) == TPR_OFFSET && access != ACCESS_EXEC &&
 	    !delivery) {
 		if (access == ACCESS_WRITE) {

@@ -1,5 +1,5 @@
 /*
- * The checks of VM entry, SDM 3C 26.2 and 26.3, in the manual's order. Pure functions of what
+ * The checks of VM entry, SDM 3C 27.2 and 27.3, in the manual's order. Pure functions of what
  * struct entry_facts holds: no vCPU, no memory. Inside.
  */
 #ifndef GUISE_SOFT_VMX_CHECK_H
@@ -26,17 +26,17 @@ struct entry_facts {
 struct entry_failure {
 	enum vmx_field field;
 	const char *what;
-	u64 qualification; /* of a late failure, SDM 3C 26.8 */
+	u64 qualification; /* of a late failure, SDM 3C 27.8 */
 };
 
 /* Each: true: all is well; false: @failure says what is not. */
 bool vmx_check_controls(const struct entry_facts *e, struct entry_failure *failure);
 bool vmx_check_host(const struct entry_facts *e, struct entry_failure *failure);
 bool vmx_check_guest(const struct entry_facts *e, struct entry_failure *failure);
-/** The part of vmx_check_guest() about segment registers (26.3.1.2). */
+/** The part of vmx_check_guest() about segment registers (27.3.1.2). */
 bool vmx_check_guest_segments(const struct entry_facts *e, struct entry_failure *failure);
 
-/** EPT pointer as VM entry checks it, SDM 3C 26.2.1.1. */
+/** EPT pointer as VM entry checks it, SDM 3C 27.2.1.1. */
 bool vmx_eptp_valid(u64 reserved_pa, u64 eptp);
 
 /* ---- for the checks' own files ---- */

@@ -1,4 +1,4 @@
-/* Checks on VM-execution, VM-exit and VM-entry controls: SDM 3C 26.2.1. */
+/* Checks on VM-execution, VM-exit and VM-entry controls: SDM 3C 27.2.1. */
 #include "engine/soft/vmx/check.h"
 
 /* Exceptions that push an error code: #DF, #TS, #NP, #SS, #GP, #PF, #AC. */
@@ -25,7 +25,7 @@ static bool page(const struct entry_facts *e, u32 field)
 	return entry_address_valid(e, entry_get(e, field), BITMAP_BYTES);
 }
 
-/* 26.2.1.1, the TPR shadow */
+/* 27.2.1.1, the TPR shadow */
 static bool check_tpr(const struct entry_facts *e, struct entry_failure *failure)
 {
 	u64 threshold = entry_get(e, VMX_TPR_THRESHOLD);
@@ -40,7 +40,7 @@ static bool check_tpr(const struct entry_facts *e, struct entry_failure *failure
 	return true;
 }
 
-/* 26.2.1.1, secondary controls and what belongs to them */
+/* 27.2.1.1, secondary controls and what belongs to them */
 static bool check_secondary(const struct entry_facts *e, struct entry_failure *failure)
 {
 	u64 cpu2 = entry_cpu2(e);
@@ -75,7 +75,7 @@ static bool check_secondary(const struct entry_facts *e, struct entry_failure *f
 	return true;
 }
 
-/* 26.2.1.1 */
+/* 27.2.1.1 */
 static bool check_execution(const struct entry_facts *e, struct entry_failure *failure)
 {
 	u64 pin = entry_get(e, VMX_PIN_CONTROLS), cpu = entry_get(e, VMX_PROCESSOR_CONTROLS);
@@ -114,7 +114,7 @@ static bool msr_area(const struct entry_facts *e, u32 address, u32 count)
 	       (entry_address_valid(e, first, 16) && entry_address_valid(e, first + bytes - 1, 1));
 }
 
-/* 26.2.1.2 */
+/* 27.2.1.2 */
 static bool check_exit(const struct entry_facts *e, struct entry_failure *failure)
 {
 	u64 exit = entry_get(e, VMX_EXIT_CONTROLS);
@@ -131,7 +131,7 @@ static bool check_exit(const struct entry_facts *e, struct entry_failure *failur
 	return true;
 }
 
-/* 26.2.1.3, the event to be injected */
+/* 27.2.1.3, the event to be injected */
 static bool check_injection(const struct entry_facts *e, struct entry_failure *failure)
 {
 	u64 info = entry_get(e, VMX_ENTRY_INTERRUPTION_INFO);
@@ -159,7 +159,7 @@ static bool check_injection(const struct entry_facts *e, struct entry_failure *f
 	return true;
 }
 
-/* 26.2.1.3 */
+/* 27.2.1.3 */
 static bool check_entry(const struct entry_facts *e, struct entry_failure *failure)
 {
 	ENTRY_CHECK(allowed(entry_get(e, VMX_ENTRY_CONTROLS), ENTRY_MUST, ENTRY_MAY),

@@ -1,4 +1,4 @@
-/* Checks on the guest-state area but for segment registers: SDM 3C 26.3.1. */
+/* Checks on the guest-state area but for segment registers: SDM 3C 27.3.1. */
 #include "engine/soft/vmx/capabilities.h"
 #include "engine/soft/vmx/check.h"
 
@@ -10,7 +10,7 @@
 #define PDPTE_PRESENT  1u
 #define PDPTE_RESERVED (0xfff0000000000000ull | 0x1e6)
 
-/* Exit qualifications of failed entries, SDM 3C 26.8 */
+/* Exit qualifications of failed entries, SDM 3C 27.8 */
 enum { FAILURE_PDPTE = 2, FAILURE_NMI = 3, FAILURE_LINK = 4 };
 
 static bool ia32e(const struct entry_facts *e)
@@ -26,7 +26,7 @@ static bool injects(const struct entry_facts *e, enum info_type type)
 	return (info & INFO_VALID) && INFO_TYPE(info) == type;
 }
 
-/* 26.3.1.1 */
+/* 27.3.1.1 */
 static bool check_control_registers(const struct entry_facts *e, struct entry_failure *failure)
 {
 	u64 cr0 = entry_get(e, VMX_GUEST_CR0), cr4 = entry_get(e, VMX_GUEST_CR4);
@@ -76,7 +76,7 @@ static bool check_msrs(const struct entry_facts *e, struct entry_failure *failur
 	return true;
 }
 
-/* 26.3.1.3 */
+/* 27.3.1.3 */
 static bool check_tables(const struct entry_facts *e, struct entry_failure *failure)
 {
 	ENTRY_CHECK(is_canonical(entry_get(e, VMX_GUEST_GDTR_BASE)), VMX_GUEST_GDTR_BASE,
@@ -90,7 +90,7 @@ static bool check_tables(const struct entry_facts *e, struct entry_failure *fail
 	return true;
 }
 
-/* 26.3.1.4 */
+/* 27.3.1.4 */
 static bool check_rip_rflags(const struct entry_facts *e, struct entry_failure *failure)
 {
 	u64 rip = entry_get(e, VMX_GUEST_RIP), rflags = entry_get(e, VMX_GUEST_RFLAGS);
@@ -129,7 +129,7 @@ static bool activity_allows_event(const struct entry_facts *e, u64 activity)
 	}
 }
 
-/* 26.3.1.5 */
+/* 27.3.1.5 */
 static bool check_activity(const struct entry_facts *e, struct entry_failure *failure)
 {
 	u64 activity = entry_get(e, VMX_GUEST_ACTIVITY);
@@ -201,7 +201,7 @@ static bool check_link(const struct entry_facts *e, struct entry_failure *failur
 	return false;
 }
 
-/* 26.3.1.6 */
+/* 27.3.1.6 */
 static bool check_pdptes(const struct entry_facts *e, struct entry_failure *failure)
 {
 	bool pae = (entry_get(e, VMX_GUEST_CR0) & CR0_PG) &&

@@ -1,4 +1,4 @@
-/* Checks on guest segment registers: SDM 3C 26.3.1.2. */
+/* Checks on guest segment registers: SDM 3C 27.3.1.2. */
 #include "engine/soft/vmx/check.h"
 
 #include "engine/soft/x86.h"

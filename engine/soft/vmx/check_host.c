@@ -1,4 +1,4 @@
-/* Checks on the host-state area: SDM 3C 26.2.2 to 26.2.4. */
+/* Checks on the host-state area: SDM 3C 27.2.2 to 27.2.4. */
 #include "engine/soft/vmx/capabilities.h"
 #include "engine/soft/vmx/check.h"
 
@@ -19,7 +19,7 @@ static bool host_64(const struct entry_facts *e)
 	return entry_get(e, VMX_EXIT_CONTROLS) & EXIT_HOST_64;
 }
 
-/* 26.2.2 */
+/* 27.2.2 */
 static bool check_registers(const struct entry_facts *e, struct entry_failure *failure)
 {
 	u64 exit = entry_get(e, VMX_EXIT_CONTROLS), efer = entry_get(e, VMX_HOST_EFER);
@@ -46,7 +46,7 @@ static bool check_registers(const struct entry_facts *e, struct entry_failure *f
 	return true;
 }
 
-/* 26.2.3 */
+/* 27.2.3 */
 static bool check_segments(const struct entry_facts *e, struct entry_failure *failure)
 {
 	static const enum vmx_field bases[] = {VMX_HOST_FS_BASE, VMX_HOST_GS_BASE,
@@ -64,7 +64,7 @@ static bool check_segments(const struct entry_facts *e, struct entry_failure *fa
 	return true;
 }
 
-/* 26.2.4 */
+/* 27.2.4 */
 static bool check_address_space(const struct entry_facts *e, struct entry_failure *failure)
 {
 	u64 cr4 = entry_get(e, VMX_HOST_CR4), rip = entry_get(e, VMX_HOST_RIP);

@@ -1,5 +1,5 @@
 /*
- * The bits of VMX controls and the formats of fields: SDM 3C 24.6 to 24.9, appendix A.
+ * The bits of VMX controls and the formats of fields: SDM 3C 25.6 to 25.9, appendix A.
  */
 #ifndef GUISE_SOFT_VMX_CONTROLS_H
 #define GUISE_SOFT_VMX_CONTROLS_H
@@ -7,13 +7,13 @@
 #include "base/types.h"
 #include "engine/vmx_reasons.h"
 
-/* Pin-based, table 24-5 */
+/* Pin-based, table 25-5 */
 #define PIN_EXTERNAL_INTERRUPT BIT(0)
 #define PIN_NMI		       BIT(3)
 #define PIN_VIRTUAL_NMIS       BIT(5)
 #define PIN_PREEMPTION_TIMER   BIT(6)
 
-/* Primary processor-based, table 24-6 */
+/* Primary processor-based, table 25-6 */
 #define CPU_INTERRUPT_WINDOW BIT(2)
 #define CPU_TSC_OFFSETTING   BIT(3)
 #define CPU_HLT		     BIT(7)
@@ -36,7 +36,7 @@
 #define CPU_PAUSE	     BIT(30)
 #define CPU_SECONDARY	     BIT(31)
 
-/* Secondary processor-based, table 24-7 */
+/* Secondary processor-based, table 25-7 */
 #define CPU2_APIC_ACCESSES	BIT(0)
 #define CPU2_EPT		BIT(1)
 #define CPU2_DESCRIPTOR_TABLES	BIT(2)
@@ -52,7 +52,7 @@
 #define CPU2_RDSEED		BIT(16)
 #define CPU2_TSC_SCALING	BIT(25)
 
-/* VM-exit controls, table 24-13 */
+/* VM-exit controls, table 25-13 */
 #define EXIT_SAVE_DEBUG		   BIT(2)
 #define EXIT_HOST_64		   BIT(9)
 #define EXIT_ACKNOWLEDGE_INTERRUPT BIT(15)
@@ -62,13 +62,13 @@
 #define EXIT_LOAD_EFER		   BIT(21)
 #define EXIT_SAVE_TIMER		   BIT(22)
 
-/* VM-entry controls, table 24-15 */
+/* VM-entry controls, table 25-15 */
 #define ENTRY_LOAD_DEBUG BIT(2)
 #define ENTRY_IA32E	 BIT(9)
 #define ENTRY_LOAD_PAT	 BIT(14)
 #define ENTRY_LOAD_EFER	 BIT(15)
 
-/* VM functions, table 24-9 */
+/* VM functions, table 25-9 */
 #define FUNCTION_EPTP_SWITCHING BIT(0)
 #define EPTP_LIST_ENTRIES	512u
 
@@ -100,7 +100,7 @@
 #define FUNCTIONS_MAY FUNCTION_EPTP_SWITCHING
 
 /*
- * Interruption information (SDM 3C 24.8.3, 24.9.2, 24.9.3):
+ * Interruption information (SDM 3C 25.8.3, 25.9.2, 25.9.3):
  *   31 valid, 12 NMI unblocking due to IRET, 11 error code, 10:8 type, 7:0 vector
  */
 #define INFO_VALID	    BIT(31)
@@ -120,7 +120,7 @@ enum info_type {
 	INFO_OTHER = 7		       /* vector 0: a pending MTF VM exit */
 };
 
-/* Interruptibility state, table 24-3 */
+/* Interruptibility state, table 25-3 */
 #define BLOCKED_STI    BIT(0)
 #define BLOCKED_MOV_SS BIT(1)
 #define BLOCKED_SMI    BIT(2)
@@ -128,7 +128,7 @@ enum info_type {
 
 enum vmx_activity { ACTIVITY_ACTIVE, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_FOR_SIPI };
 
-/* Pending debug exceptions, table 24-4 */
+/* Pending debug exceptions, table 25-4 */
 #define PENDING_ENABLED_BREAKPOINT BIT(12)
 #define PENDING_BS		   BIT(14)
 #define PENDING_RESERVED	   (~(0xfull | PENDING_ENABLED_BREAKPOINT | PENDING_BS))
@@ -145,7 +145,7 @@ enum vmx_reason {
 
 #define REASON_ENTRY_FAILURE BIT(31)
 
-/* Numbers of VM-instruction errors, SDM 3C 30.4 */
+/* Numbers of VM-instruction errors, SDM 3C 31.4 */
 enum vmx_error {
 	ERROR_VMCALL_IN_ROOT = 1,
 	ERROR_VMCLEAR_ADDRESS = 2,
@@ -163,7 +163,7 @@ enum vmx_error {
 	ERROR_INVALID_OPERAND = 28
 };
 
-/* Reasons for a VMX abort, SDM 3C 27.7 */
+/* Reasons for a VMX abort, SDM 3C 28.7 */
 enum vmx_abort { ABORT_SAVE_MSRS = 1, ABORT_HOST_PDPTES = 2, ABORT_LOAD_MSRS = 4 };
 
 #endif

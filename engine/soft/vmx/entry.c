@@ -1,4 +1,4 @@
-/* VM entry: checks, the guest's state, MSRs, the event to inject. SDM 3C chapter 26. */
+/* VM entry: checks, the guest's state, MSRs, the event to inject. SDM 3C chapter 27. */
 #include "debug/trace.h"
 #include "engine/soft/mmu/ept.h"
 #include "engine/soft/system/features.h"
@@ -9,9 +9,9 @@
 
 #define VIRTUAL_TPR 0x80 /* in the virtual-APIC page */
 
-#define CR0_KEPT (CR0_ET | CR0_NW | CR0_CD) /* VM entry leaves them alone, 26.3.2.1 */
+#define CR0_KEPT (CR0_ET | CR0_NW | CR0_CD) /* VM entry leaves them alone, 27.3.2.1 */
 
-/* DR7 bits 12, 14 and 15 are loaded as 0, bit 10 as 1 (26.3.2.1). */
+/* DR7 bits 12, 14 and 15 are loaded as 0, bit 10 as 1 (27.3.2.1). */
 #define DR7_LOADED 0xffff2fffull
 
 /* A host timer is not set anew for so much less, ns. */
@@ -62,7 +62,7 @@ static void gather(struct soft_vcpu *v, struct entry_facts *e)
 		read_pdptes(v, e->pdpte);
 }
 
-/* ---- loading the guest's state, 26.3.2 ---- */
+/* ---- loading the guest's state, 27.3.2 ---- */
 
 static void load_segment_fields(const struct soft_vcpu *v, u32 n, struct segment *s)
 {
@@ -95,7 +95,7 @@ static void load_efer(struct soft_vcpu *v, u64 entry)
 		v->msr.efer = vmx_get(v, VMX_GUEST_EFER);
 		return;
 	}
-	/* 26.3.2.1: LMA is the control; LME too, with paging. */
+	/* 27.3.2.1: LMA is the control; LME too, with paging. */
 	if (!(vmx_get(v, VMX_GUEST_CR0) & CR0_PG))
 		ia32e = EFER_LMA;
 	v->msr.efer = (v->msr.efer & ~ia32e) | (entry & ENTRY_IA32E ? ia32e : 0);
@@ -124,7 +124,7 @@ static void load_registers(struct soft_vcpu *v)
 	v->keep_rf = (v->rflags_sys & RFLAGS_RF) != 0;
 }
 
-/* 26.6, 26.7: what holds events back, and what is pending. */
+/* 27.6, 27.7: what holds events back, and what is pending. */
 static void load_events(struct soft_vcpu *v, const struct entry_facts *e)
 {
 	u64 blocked = vmx_get(v, VMX_GUEST_INTERRUPTIBILITY);
@@ -143,14 +143,14 @@ static void load_events(struct soft_vcpu *v, const struct entry_facts *e)
 	v->vmx.inject_error = (u32)vmx_get(v, VMX_ENTRY_EXCEPTION_ERROR);
 	v->vmx.inject_length = (u32)vmx_get(v, VMX_ENTRY_INSTRUCTION_LENGTH);
 	v->vmx.trap_pending = false;
-	/* 26.7.7 */
+	/* 27.7.7 */
 	v->vmx.tpr_below = vmx_cpu(v, CPU_TPR_SHADOW) && vmx_cpu2(v, CPU2_APIC_ACCESSES) &&
 			   e->virtual_tpr >> 4 < vmx_get(v, VMX_TPR_THRESHOLD);
 	v->vmx.tpr_written = false;
 	v->vmx.vectoring_info = 0;
 	v->vmx.pause_last = 0;
-	/* An event that is injected ends shadows, and what debug exceptions were pending (26.6.1,
-	 * 26.7.3). */
+	/* An event that is injected ends shadows, and what debug exceptions were pending (27.6.1,
+	 * 27.7.3). */
 	if (v->vmx.inject_info && INFO_TYPE(info) != INFO_OTHER) {
 		v->int_shadow = 0;
 		v->events.debug = 0;

@@ -1,4 +1,4 @@
-/* Exceptions, interrupts and windows in VMX non-root operation: SDM 3C 25.2, 25.5, 26.6, 26.7. */
+/* Exceptions, interrupts and windows in VMX non-root operation: SDM 3C 26.2, 26.5, 27.6, 27.7. */
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/system/descriptor.h"
 #include "engine/soft/system/state.h"
@@ -15,7 +15,7 @@ bool vmx_wants_exception(const struct soft_vcpu *v, u8 vector, u32 error)
 {
 	bool bit = vmx_get(v, VMX_EXCEPTION_BITMAP) >> vector & 1;
 
-	/* 24.6.3: for page faults the bit's meaning depends on a match of the error code. */
+	/* 25.6.3: for page faults the bit's meaning depends on a match of the error code. */
 	if (vector == EXC_PF) {
 		u64 mask = vmx_get(v, VMX_PAGE_FAULT_MASK);
 		return bit == ((error & mask) == vmx_get(v, VMX_PAGE_FAULT_MATCH));
@@ -50,7 +50,7 @@ void vmx_on_exception(struct soft_vcpu *v)
 		    });
 }
 
-/* Debug exceptions: DR6 is not changed, the qualification has its bits (27.2.1). */
+/* Debug exceptions: DR6 is not changed, the qualification has its bits (28.2.1). */
 void vmx_on_debug_trap(struct soft_vcpu *v, u64 bits)
 {
 	if (!vmx_wants_exception(v, EXC_DB, 0))
@@ -90,7 +90,7 @@ void vmx_delivery_begins(struct soft_vcpu *v, u32 info, u32 error, u32 length)
 void vmx_delivery_ends(struct soft_vcpu *v)
 {
 	v->vmx.nmi_unblocked = false;
-	/* 25.5.2: an MTF VM exit is due behind the delivery of an event. */
+	/* 26.5.2: an MTF VM exit is due behind the delivery of an event. */
 	if (vmx_cpu(v, CPU_MONITOR_TRAP)) {
 		v->vmx.trap_pending = true;
 		vcpu_attention(v, ATTENTION_IRQ);
@@ -99,13 +99,13 @@ void vmx_delivery_ends(struct soft_vcpu *v)
 
 void vmx_note_nested(struct soft_vcpu *v, bool double_fault)
 {
-	/* 27.2.4: no vectoring information with a double fault. */
+	/* 28.2.4: no vectoring information with a double fault. */
 	v->vmx.vectoring_info = double_fault ? 0 : v->vmx.delivery_info;
 	v->vmx.vectoring_error = v->vmx.delivery_error;
 	v->vmx.vectoring_length = v->vmx.delivery_length;
 }
 
-/* 26.6: the event of VM entry. */
+/* 27.6: the event of VM entry. */
 bool vmx_inject(struct soft_vcpu *v)
 {
 	u32 info = v->vmx.inject_info, type = INFO_TYPE(info);
@@ -190,12 +190,12 @@ u64 vmx_timer_deadline(const struct soft_vcpu *v)
 	return guest_tsc_to_ns(v, v->vmx.timer_end);
 }
 
-/* 26.7.7: VM entry with a TPR shadow and APIC accesses finds the TPR below its threshold. */
+/* 27.7.7: VM entry with a TPR shadow and APIC accesses finds the TPR below its threshold. */
 static bool tpr_below(struct soft_vcpu *v)
 {
 	u8 tpr;
 
-	/* 29.1.2: behind an instruction that wrote the TPR through the APIC-access page */
+	/* 30.1.2: behind an instruction that wrote the TPR through the APIC-access page */
 	if (unlikely(v->vmx.tpr_written)) {
 		v->vmx.tpr_written = false;
 		vmx_phys_read(v, vmx_get(v, VMX_VIRTUAL_APIC_ADDRESS) + VIRTUAL_TPR, &tpr, 1);
@@ -249,7 +249,7 @@ void vmx_before_interrupt(struct soft_vcpu *v)
 		leave_between(v, REASON_INTERRUPT_WINDOW, false);
 }
 
-/* Without acknowledgement the interrupt stays where it is (24.7.1). */
+/* Without acknowledgement the interrupt stays where it is (25.7.1). */
 void vmx_on_interrupt(struct soft_vcpu *v)
 {
 	struct pending_events *e = &v->events;
@@ -274,7 +274,7 @@ void vmx_stepped(struct soft_vcpu *v)
 		v->vmx.trap_pending = true;
 }
 
-/* 23.8, 25.2: INIT is blocked in root operation. */
+/* 24.8, 26.2: INIT is blocked in root operation. */
 bool vmx_takes_startup(struct soft_vcpu *v)
 {
 	if (!v->vmx.on)

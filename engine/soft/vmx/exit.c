@@ -1,4 +1,4 @@
-/* VM exits: recording why, saving the guest, loading the host. SDM 3C chapter 27, and 26.8. */
+/* VM exits: recording why, saving the guest, loading the host. SDM 3C chapter 28, and 27.8. */
 #include "debug/trace.h"
 #include "engine/soft/mmu/ept.h"
 #include "engine/soft/system/exception.h"
@@ -10,16 +10,16 @@
 #define INT_SHADOW_STI	  1
 #define INT_SHADOW_MOV_SS 2
 
-/* Segments as VM exits load them (27.5.2), in the form of struct segment. */
+/* Segments as VM exits load them (28.5.2), in the form of struct segment. */
 #define HOST_CODE      0x9bu
 #define HOST_DATA      (0x93u | SEG_DB | SEG_G)
 #define HOST_TSS       0x8bu
 #define HOST_TSS_LIMIT 0x67u
 
-/* CR0 bits that VM entries and exits leave alone (26.3.2.1, 27.5.1). */
+/* CR0 bits that VM entries and exits leave alone (27.3.2.1, 28.5.1). */
 #define CR0_KEPT (CR0_ET | CR0_NW | CR0_CD)
 
-/* ---- VM-exit information fields, 27.2 ---- */
+/* ---- VM-exit information fields, 28.2 ---- */
 
 static void record_vectoring(struct soft_vcpu *v, const struct vmx_exit *x)
 {
@@ -36,7 +36,7 @@ static void record_vectoring(struct soft_vcpu *v, const struct vmx_exit *x)
 	vmx_set(v, VMX_IDT_VECTORING_ERROR, error);
 }
 
-/* 27.2.5: of the instruction, or of the software interrupt that was delivered. */
+/* 28.2.5: of the instruction, or of the software interrupt that was delivered. */
 static u32 instruction_length(const struct soft_vcpu *v, const struct vmx_exit *x)
 {
 	if (v->events.in_delivery)
@@ -49,7 +49,7 @@ static void record(struct soft_vcpu *v, const struct vmx_exit *x)
 	u32 interruption = x->interruption;
 	bool unblocked = v->vmx.nmi_unblocked && !v->events.in_delivery;
 
-	/* 27.2.2, 27.2.3: not for double faults */
+	/* 28.2.2, 28.2.3: not for double faults */
 	if (unblocked && (interruption & INFO_VALID) && INFO_VECTOR(interruption) != EXC_DF)
 		interruption |= INFO_NMI_UNBLOCKING;
 	vmx_set(v, VMX_EXIT_REASON, x->reason);
@@ -61,12 +61,12 @@ static void record(struct soft_vcpu *v, const struct vmx_exit *x)
 	vmx_set(v, VMX_EXIT_INSTRUCTION_LENGTH, instruction_length(v, x));
 	vmx_set(v, VMX_EXIT_INSTRUCTION_INFO, x->information);
 	record_vectoring(v, x);
-	/* 24.8.3 */
+	/* 25.8.3 */
 	vmx_set(v, VMX_ENTRY_INTERRUPTION_INFO,
 		vmx_get(v, VMX_ENTRY_INTERRUPTION_INFO) & ~INFO_VALID);
 }
 
-/* ---- the guest-state area, 27.3 ---- */
+/* ---- the guest-state area, 28.3 ---- */
 
 static void save_segment(struct soft_vcpu *v, u32 n, const struct segment *s)
 {
@@ -82,7 +82,7 @@ static void save_segments(struct soft_vcpu *v)
 		save_segment(v, n, &v->seg[n]);
 	save_segment(v, 6, &v->ldtr);
 	save_segment(v, 7, &v->tr);
-	/* 27.3.2: DPL of SS is CPL, whatever else SS is. */
+	/* 28.3.2: DPL of SS is CPL, whatever else SS is. */
 	vmx_set(v, VMX_GUEST_SS_ACCESS,
 		(vmx_get(v, VMX_GUEST_SS_ACCESS) & ~(3ull << 5)) | (u64)v->cpl << 5);
 	vmx_set(v, VMX_GUEST_GDTR_BASE, v->gdt.base);
@@ -91,7 +91,7 @@ static void save_segments(struct soft_vcpu *v)
 	vmx_set(v, VMX_GUEST_IDTR_LIMIT, v->idt.limit);
 }
 
-/* 27.3.1 */
+/* 28.3.1 */
 static void save_registers(struct soft_vcpu *v)
 {
 	u64 exit = vmx_get(v, VMX_EXIT_CONTROLS);
@@ -117,7 +117,7 @@ static void save_registers(struct soft_vcpu *v)
 			vmx_set(v, VMX_GUEST_PDPTE0 + n, v->pdptr[n]);
 }
 
-/* 27.3.3 */
+/* 28.3.3 */
 static void save_rip_rflags(struct soft_vcpu *v, const struct vmx_exit *x)
 {
 	u64 rflags = vcpu_rflags(v);
@@ -127,7 +127,7 @@ static void save_rip_rflags(struct soft_vcpu *v, const struct vmx_exit *x)
 	vmx_set(v, VMX_GUEST_RFLAGS, x->resume_flag ? rflags | RFLAGS_RF : rflags);
 }
 
-/* 27.3.4: behind MOV SS, and where the exit comes before debug traps, those are still pending. */
+/* 28.3.4: behind MOV SS, and where the exit comes before debug traps, those are still pending. */
 static u64 pending_debug(const struct soft_vcpu *v, const struct vmx_exit *x)
 {
 	u64 bits = v->events.debug;
@@ -161,7 +161,7 @@ static void save_other(struct soft_vcpu *v, const struct vmx_exit *x)
 		vmx_set(v, VMX_PREEMPTION_TIMER, timer_left(v));
 }
 
-/* ---- the host's state, 27.5 ---- */
+/* ---- the host's state, 28.5 ---- */
 
 static void load_host_segments(struct soft_vcpu *v, bool long_mode)
 {
@@ -226,7 +226,7 @@ static void forget_guest_events(struct soft_vcpu *v)
 	v->vmx.nmi_unblocked = false;
 }
 
-/* A VMX abort is a shutdown (27.7). */
+/* A VMX abort is a shutdown (28.7). */
 static _Noreturn void abort_vmx(struct soft_vcpu *v, u32 reason)
 {
 	trace_gp(vmx, 1, "vcpu %u: VMX abort %u", v->base.id, reason);
@@ -294,7 +294,7 @@ void vmx_exit(struct soft_vcpu *v, const struct vmx_exit *x)
 		forget_guest_events(v);
 		abort_vmx(v, ABORT_SAVE_MSRS);
 	}
-	/* 27.5.5: NMIs are blocked behind one; a virtual blocking ends. */
+	/* 28.5.5: NMIs are blocked behind one; a virtual blocking ends. */
 	v->events.nmi_masked = nmi || (v->events.nmi_masked && !vmx_pin(v, PIN_VIRTUAL_NMIS));
 	load_host(v);
 }
@@ -305,7 +305,7 @@ void vmx_exit_insn(struct soft_vcpu *v, const struct insn *i, u32 reason, u64 qu
 			.reason = reason, .length = i->length, .qualification = qualification});
 }
 
-/* 26.8: of the information fields only these two; no guest state is saved. */
+/* 27.8: of the information fields only these two; no guest state is saved. */
 void vmx_entry_failed(struct soft_vcpu *v, u32 reason, u64 qualification)
 {
 	vmx_set(v, VMX_EXIT_REASON, reason | REASON_ENTRY_FAILURE);
@@ -314,7 +314,7 @@ void vmx_entry_failed(struct soft_vcpu *v, u32 reason, u64 qualification)
 	load_host(v);
 }
 
-/* The exit that follows an EPT violation or misconfiguration, 27.2.1. */
+/* The exit that follows an EPT violation or misconfiguration, 28.2.1. */
 void vmx_ept_fault(struct soft_vcpu *v)
 {
 	const struct ept_fault *f = &v->ept_fault;

@@ -21,7 +21,7 @@ int vmx_field_find(u64 encoding)
 		else if (whole > there)
 			low = middle + 1;
 		else if (whole != encoding && VMX_ENCODING_WIDTH(there) != VMX_WIDTH_64)
-			return -1; /* SDM 3C 24.11.2: only 64-bit fields have a half to name */
+			return -1; /* SDM 3C 25.11.2: only 64-bit fields have a half to name */
 		else
 			return (int)middle;
 	}

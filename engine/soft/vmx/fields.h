@@ -1,8 +1,8 @@
 /*
- * The fields of a VMCS: SDM 3C 24.4 to 24.9, encodings in appendix B.
+ * The fields of a VMCS: SDM 3C 25.4 to 25.9, encodings in appendix B.
  *
  * One list feeds the enum, VMREAD and VMWRITE, dumps and checks. Width and kind are in the encoding
- * (SDM 3C 24.11.2):
+ * (SDM 3C 25.11.2):
  *
  *   14:13  width: 0 16 bits, 1 64 bits, 2 32 bits, 3 natural
  *   11:10  type: 0 control, 1 read-only data, 2 guest state, 3 host state

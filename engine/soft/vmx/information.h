@@ -1,4 +1,4 @@
-/* VM-exit instruction information: SDM 3C 27.2.5, tables 27-8 to 27-14. Inside. */
+/* VM-exit instruction information: SDM 3C 28.2.5, tables 28-8 to 28-14. Inside. */
 #ifndef GUISE_SOFT_VMX_INFORMATION_H
 #define GUISE_SOFT_VMX_INFORMATION_H
 

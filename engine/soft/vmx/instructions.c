@@ -1,5 +1,5 @@
 /*
- * The VMX instructions in root operation: SDM 3C chapter 30. In non-root operation they leave
+ * The VMX instructions in root operation: SDM 3C chapter 31. In non-root operation they leave
  * (intercept.c), but for VMREAD and VMWRITE of a shadow VMCS and VMFUNC.
  */
 #include "debug/trace.h"
@@ -14,7 +14,7 @@
 #define FEATURE_CONTROL_LOCK BIT(0)
 #define FEATURE_CONTROL_VMX  BIT(2) /* outside SMX operation */
 
-/* ---- VMsucceed, VMfailInvalid, VMfailValid: SDM 3C 30.2 ---- */
+/* ---- VMsucceed, VMfailInvalid, VMfailValid: SDM 3C 31.2 ---- */
 
 static void succeed(struct soft_vcpu *v)
 {
@@ -86,7 +86,7 @@ void op_vmxon(struct soft_vcpu *v, const struct insn *i)
 		fail(v, ERROR_VMXON_IN_ROOT);
 		return;
 	}
-	/* SDM 3C 23.7, 23.8 */
+	/* SDM 3C 24.7, 24.8 */
 	u64 enabled = FEATURE_CONTROL_LOCK | FEATURE_CONTROL_VMX;
 	vmx_learn(v);
 	if (!vmx_cr0_allowed(v, v->cr0) || !vmx_cr4_allowed(v, v->cr4) ||
@@ -165,7 +165,7 @@ void op_vmptrst(struct soft_vcpu *v, const struct insn *i)
 
 /* ---- fields ---- */
 
-/* SDM 3C 24.10: with shadowing, fields whose bit in the bitmap is 0 are those of the VMCS at the
+/* SDM 3C 25.10: with shadowing, fields whose bit in the bitmap is 0 are those of the VMCS at the
  * link pointer. */
 static bool field_is_shadowed(struct soft_vcpu *v, enum vmx_field bitmap, u64 encoding)
 {
@@ -294,7 +294,7 @@ void op_vmresume(struct soft_vcpu *v, const struct insn *i)
 	enter(v, i, false);
 }
 
-/* VMCALL in VMX operation; outside, op_hypercall(). SDM 3C 30.3: the VM exit comes before the
+/* VMCALL in VMX operation; outside, op_hypercall(). SDM 3C 31.3: the VM exit comes before the
  * checks of mode and privilege. */
 void vmx_vmcall(struct soft_vcpu *v, const struct insn *i)
 {
@@ -371,7 +371,7 @@ void op_invvpid(struct soft_vcpu *v, const struct insn *i)
 	succeed(v);
 }
 
-/* SDM 3C 25.5.5 */
+/* SDM 3C 26.5.5 */
 void op_vmfunc(struct soft_vcpu *v, const struct insn *i)
 {
 	u32 function = (u32)v->regs[RAX], index = (u32)v->regs[RCX];

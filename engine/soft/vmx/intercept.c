@@ -1,4 +1,4 @@
-/* Instructions that leave VMX non-root operation: SDM 3C 25.1. Inside. */
+/* Instructions that leave VMX non-root operation: SDM 3C 26.1. Inside. */
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/system/features.h"
 #include "engine/soft/system/priv.h"
@@ -59,7 +59,7 @@ void vmx_on_invpcid(struct soft_vcpu *v, const struct insn *i)
 		vmx_exit_operand(v, i, REASON_INVPCID, i->reg);
 }
 
-/* Qualification, table 27-4: 2:0 register, 4 from it, 11:8 general register. */
+/* Qualification, table 28-4: 2:0 register, 4 from it, 11:8 general register. */
 void vmx_on_mov_dr(struct soft_vcpu *v, const struct insn *i, bool from)
 {
 	if (vmx_cpu(v, CPU_MOV_DR))
@@ -98,7 +98,7 @@ void vmx_on_system_segment(struct soft_vcpu *v, const struct insn *i, u32 identi
 
 /* ---- MSRs ---- */
 
-/* 24.6.9: four bitmaps of 1 KiB: reads of low and of high MSRs, writes of both. */
+/* 25.6.9: four bitmaps of 1 KiB: reads of low and of high MSRs, writes of both. */
 #define MSR_LOW_LAST   0x1fffu
 #define MSR_HIGH_FIRST 0xc0000000u
 #define MSR_HIGH_LAST  0xc0001fffu
@@ -117,7 +117,7 @@ void vmx_on_msr(struct soft_vcpu *v, const struct insn *i, u32 index, bool write
 	leave_if(v, i, leaves, write ? REASON_WRMSR : REASON_RDMSR);
 }
 
-/* (value * multiplier) >> 48 + offset, in 128 bits (24.6.5). */
+/* (value * multiplier) >> 48 + offset, in 128 bits (25.6.5). */
 u64 vmx_tsc(const struct soft_vcpu *v)
 {
 	u64 tsc = guest_tsc(v);
@@ -133,7 +133,7 @@ u64 vmx_tsc(const struct soft_vcpu *v)
 
 #define PORTS 0x10000u
 
-/* 24.6.4: a bit a port, of ports below 8000H in bitmap A. An access that wraps always leaves. */
+/* 25.6.4: a bit a port, of ports below 8000H in bitmap A. An access that wraps always leaves. */
 static bool port_leaves(struct soft_vcpu *v, u16 port, u32 size)
 {
 	if (!vmx_cpu(v, CPU_IO_BITMAPS))
@@ -150,7 +150,7 @@ static bool port_leaves(struct soft_vcpu *v, u16 port, u32 size)
 	return false;
 }
 
-/* Table 27-5: 2:0 size - 1, 3 IN, 4 string, 5 REP, 6 immediate, 31:16 port. */
+/* Table 28-5: 2:0 size - 1, 3 IN, 4 string, 5 REP, 6 immediate, 31:16 port. */
 static u64 port_qualification(u16 port, u32 size, bool in)
 {
 	return (size - 1) | (in ? BIT(3) : 0) | (u64)port << 16;
@@ -182,7 +182,7 @@ void vmx_on_port_string(struct soft_vcpu *v, const struct insn *i, u16 port, u32
 		    });
 }
 
-/* ---- task switches, 25.4.2 ---- */
+/* ---- task switches, 26.4.2 ---- */
 
 void vmx_on_task_switch(struct soft_vcpu *v, u16 selector, u32 source)
 {
@@ -195,7 +195,7 @@ void vmx_on_task_switch(struct soft_vcpu *v, u16 selector, u32 source)
 
 /* ---- instructions that are native elsewhere ---- */
 
-/* 25.1.3: PAUSEs less than PLE_GAP apart are one loop; one that lasts longer than PLE_WINDOW
+/* 26.1.3: PAUSEs less than PLE_GAP apart are one loop; one that lasts longer than PLE_WINDOW
  * leaves. At CPL 0 only. */
 static bool pause_loops(struct soft_vcpu *v)
 {
@@ -217,7 +217,7 @@ void op_pause(struct soft_vcpu *v, const struct insn *i)
 	__builtin_ia32_pause();
 }
 
-/* Table 27-12: 6:3 register, 12:11 operand size. */
+/* Table 28-12: 6:3 register, 12:11 operand size. */
 static void leave_random(struct soft_vcpu *v, const struct insn *i, u32 control, u32 reason)
 {
 	if (!vmx_cpu2(v, control))

@@ -1,9 +1,9 @@
-/* Control registers in VMX non-root operation: SDM 3C 25.1.3, 25.3. Inside. */
+/* Control registers in VMX non-root operation: SDM 3C 26.1.3, 26.3. Inside. */
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/system/priv.h"
 #include "engine/soft/vmx/region.h"
 
-/* Exit qualification, table 27-3: 3:0 register, 5:4 what, 6 LMSW from memory, 11:8 general
+/* Exit qualification, table 28-3: 3:0 register, 5:4 what, 6 LMSW from memory, 11:8 general
  * register, 31:16 LMSW's source. */
 enum { ACCESS_MOV_TO, ACCESS_MOV_FROM, ACCESS_CLTS, ACCESS_LMSW };
 
@@ -99,7 +99,7 @@ bool vmx_on_clts(struct soft_vcpu *v, const struct insn *i)
 	return !owned;
 }
 
-/* ---- the TPR shadow, 29.1.1, 29.3 ---- */
+/* ---- the TPR shadow, 30.1.1, 30.3 ---- */
 
 static u64 virtual_tpr(const struct soft_vcpu *v)
 {
@@ -126,7 +126,7 @@ bool vmx_write_cr8(struct soft_vcpu *v, u64 value)
 	if (value > 15)
 		raise_gp(v, 0);
 	vmx_phys_write(v, virtual_tpr(v), &tpr, sizeof(tpr));
-	/* 29.1.2: an exit behind the instruction, as a trap. */
+	/* 30.1.2: an exit behind the instruction, as a trap. */
 	if (value < vmx_get(v, VMX_TPR_THRESHOLD)) {
 		v->rip = v->next_rip;
 		v->int_shadow = 0;

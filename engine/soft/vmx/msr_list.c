@@ -23,7 +23,7 @@ static bool is_x2apic(const struct soft_vcpu *v, u32 index)
 	       (v->msr.apic_base & APIC_BASE_X2APIC);
 }
 
-/* SDM 3C 26.4, 27.6: what no area may load. */
+/* SDM 3C 27.4, 28.6: what no area may load. */
 static bool may_load(const struct soft_vcpu *v, const struct msr_entry *m)
 {
 	return !m->reserved && m->index != MSR_FS_BASE && m->index != MSR_GS_BASE &&

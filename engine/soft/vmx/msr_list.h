@@ -1,4 +1,4 @@
-/* The MSR areas of VM entry and VM exit: SDM 3C 24.7.2, 26.4, 27.4, 27.6. Inside. */
+/* The MSR areas of VM entry and VM exit: SDM 3C 25.7.2, 27.4, 28.4, 28.6. Inside. */
 #ifndef GUISE_SOFT_VMX_MSR_LIST_H
 #define GUISE_SOFT_VMX_MSR_LIST_H
 

@@ -1,5 +1,5 @@
 /*
- * VMCS regions (SDM 3C 24.2): our own layout, which guests reach through instructions only.
+ * VMCS regions (SDM 3C 25.2): our own layout, which guests reach through instructions only.
  *
  *   0   revision identifier, bit 31: shadow VMCS      the hypervisor's
  *   4   VMX-abort indicator

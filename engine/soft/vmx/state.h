@@ -1,7 +1,7 @@
 /*
  * What a vCPU has of VMX: part of struct soft_vcpu.
  *
- * The current VMCS is kept here while it is current, as processors do (SDM 3C 24.1), and is written
+ * The current VMCS is kept here while it is current, as processors do (SDM 3C 25.1), and is written
  * to its region in guest memory when another becomes current, by VMCLEAR and by VMXOFF. What comes
  * from a region is data: values are cut to their fields' width, and VM entry checks all of them.
  */

@@ -1,11 +1,11 @@
 /*
- * VMX: a guest is itself a hypervisor (SDM 3C chapters 23 to 30). What the rest of the engine sees
+ * VMX: a guest is itself a hypervisor (SDM 3C chapters 24 to 31). What the rest of the engine sees
  * of it. All inside.
  *
  * In VMX non-root operation an instruction or event that the hypervisor has asked for leads to
  * vmx_exit(): the guest's guest is saved to the VMCS, the hypervisor's state is loaded, and the
  * vCPU goes on there through the dispatcher. So an intercept is like a fault: it stands behind the
- * checks that come before it (SDM 3C 25.1.1) and before everything that the instruction changes.
+ * checks that come before it (SDM 3C 26.1.1) and before everything that the instruction changes.
  */
 #ifndef GUISE_SOFT_VMX_VMX_H
 #define GUISE_SOFT_VMX_VMX_H
@@ -48,7 +48,7 @@ static inline bool vmx_cpu2(const struct soft_vcpu *v, u32 control)
 /** IA32_VMX_BASIC to IA32_VMX_VMFUNC, 480H to 491H. false: there is no such MSR. */
 bool vmx_capability(struct soft_vcpu *v, u32 index, u64 *value);
 
-/** Whether CR0 or CR4 may have this value in VMX operation, as it is now (SDM 3C 23.8). */
+/** Whether CR0 or CR4 may have this value in VMX operation, as it is now (SDM 3C 24.8). */
 bool vmx_cr0_allowed(const struct soft_vcpu *v, u64 value);
 bool vmx_cr4_allowed(const struct soft_vcpu *v, u64 value);
 
@@ -126,7 +126,7 @@ static inline bool vmx_allows_invpcid(const struct soft_vcpu *v)
 	return !v->vmx.nonroot || vmx_cpu2(v, CPU2_INVPCID);
 }
 
-/** TSC as RDTSC and RDMSR tell it in non-root operation (SDM 3C 25.3, 24.6.5). */
+/** TSC as RDTSC and RDMSR tell it in non-root operation (SDM 3C 26.3, 25.6.5). */
 u64 vmx_tsc(const struct soft_vcpu *v);
 
 /* ---- control registers (intercept_cr.c) ---- */
@@ -158,7 +158,7 @@ bool vmx_write_cr8(struct soft_vcpu *v, u64 value);
 
 /* ---- events (events.c) ---- */
 
-/** Whether an exception with @error leaves (SDM 3C 25.2). */
+/** Whether an exception with @error leaves (SDM 3C 26.2). */
 bool vmx_wants_exception(const struct soft_vcpu *v, u8 vector, u32 error);
 /** The recorded exception of v->events leaves if it is wanted. */
 void vmx_on_exception(struct soft_vcpu *v);
@@ -169,7 +169,7 @@ void vmx_on_software_exception(struct soft_vcpu *v, u32 type, u8 vector, u32 len
 /** An exception was met while another event was delivered: remembers that one. */
 void vmx_note_nested(struct soft_vcpu *v, bool double_fault);
 
-/* What is due between two instructions, in the order of SDM 3C 25.2, 26.7; each may leave. */
+/* What is due between two instructions, in the order of SDM 3C 26.2, 27.7; each may leave. */
 
 /** Before debug traps: the monitor trap flag, TPR below threshold. */
 void vmx_before_debug(struct soft_vcpu *v);
