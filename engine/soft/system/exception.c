@@ -208,8 +208,8 @@ static void deliver_interrupt(struct soft_vcpu *v)
 {
 	struct pending_events *e = &v->events;
 
-	if (vmx_nonroot(v))
-		vmx_on_interrupt(v);
+	if (vmx_nonroot(v) && !vmx_on_interrupt(v))
+		return;
 	if (!e->user_interrupt) {
 		int vector = irqchip_acknowledge(v);
 		if (vector < 0)

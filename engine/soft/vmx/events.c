@@ -250,17 +250,17 @@ void vmx_before_interrupt(struct soft_vcpu *v)
 }
 
 /* Without acknowledgement the interrupt stays where it is (25.7.1). */
-void vmx_on_interrupt(struct soft_vcpu *v)
+bool vmx_on_interrupt(struct soft_vcpu *v)
 {
 	struct pending_events *e = &v->events;
 	u32 interruption = 0;
 
 	if (!vmx_pin(v, PIN_EXTERNAL_INTERRUPT))
-		return;
+		return true;
 	if (vmx_get(v, VMX_EXIT_CONTROLS) & EXIT_ACKNOWLEDGE_INTERRUPT) {
 		int vector = e->user_interrupt ? e->user_vector : irqchip_acknowledge(v);
 		if (vector < 0)
-			return;
+			return false;
 		e->user_interrupt = false;
 		interruption = INFO_VALID | INFO_INTERRUPT << 8 | (u8)vector;
 	}

@@ -179,8 +179,8 @@ void vmx_before_nmi(struct soft_vcpu *v);
 void vmx_on_nmi(struct soft_vcpu *v);
 /** Before external interrupts: the interrupt window. */
 void vmx_before_interrupt(struct soft_vcpu *v);
-/** An external interrupt is due. */
-void vmx_on_interrupt(struct soft_vcpu *v);
+/** An external interrupt is due: whether it is to be delivered. */
+bool vmx_on_interrupt(struct soft_vcpu *v);
 /** Whether any of these but NMIs and interrupts is due now. */
 bool vmx_pending(const struct soft_vcpu *v);
 /** An instruction of a block that was to be looked behind has completed. */
@@ -211,7 +211,9 @@ static inline bool vmx_nmis_leave(const struct soft_vcpu *v)
 /** The activity state holds such events back. */
 static inline bool vmx_blocks_interrupts(const struct soft_vcpu *v)
 {
-	return v->vmx.nonroot && v->vmx.activity >= ACTIVITY_SHUTDOWN;
+	return v->vmx.nonroot && (v->vmx.activity == ACTIVITY_WAIT_FOR_SIPI ||
+				  (v->vmx.activity == ACTIVITY_SHUTDOWN &&
+				   !vmx_interrupts_leave(v)));
 }
 
 static inline bool vmx_blocks_nmis(const struct soft_vcpu *v)
