@@ -6,7 +6,13 @@ guest_main:
 	expect_fault(GP, 0, mov rax, [rbx])
 	expect_fault(GP, 0, jmp rbx)
 	push	rbx
+	mov	r12, rsp
 	expect_fault(GP, 0, ret)
+	expect([fault_old_sp], r12)	/* nothing of the branch has been done */
+	expect_fault(GP, 0, ret 0x1230)
+	expect([fault_old_sp], r12)
+	expect_fault(GP, 0, call rbx)
+	expect([fault_old_sp], r12)
 	pop	rbx
 	mov	rax, rsp
 	mov	rbp, rbx

@@ -156,13 +156,6 @@ bool soft_commit_leave(struct soft_vcpu *v, const void *pc)
 	return true;
 }
 
-void soft_kicked(struct soft_vcpu *v, u32 jump_offset)
-{
-	const struct jump_entry *entry =
-	    &v->mmu->jump[v->mmu_index][jump_offset / sizeof(struct jump_entry)];
-	v->rip = entry->rip - code_base(v, v->mode);
-}
-
 /* ---- where to go on ---- */
 
 static void take_timers(struct soft_vcpu *v)
@@ -325,7 +318,7 @@ static void check_branch_target(struct soft_vcpu *v)
 	if (likely(is_canonical(v->rip)) || !pc)
 		return;
 	v->fault_pc = (u64)pc - 1;
-	v->regs[RSP] += v->branch_undo;
+	v->regs[RSP] += block_branch_undo(v, pc);
 	raise_gp(v, 0);
 }
 
@@ -436,7 +429,8 @@ static u64 known_way(const struct soft_vcpu *v, u32 mode, u64 linear)
 }
 
 /* Linked blocks follow each other unasked, whatever the page tables say then: so they lie in one
- * physical page, which the first one was found by. The guest may have remapped it on the way here.
+ * physical page, which the first one was found by, or the link is cut in time. The guest may have
+ * remapped it on the way here.
  */
 static bool may_link(struct soft_vcpu *v, const struct block_exit *link, const struct block *b)
 {
@@ -444,7 +438,8 @@ static bool may_link(struct soft_vcpu *v, const struct block_exit *link, const s
 		return false;
 	const struct block *from = link->from;
 	return from->valid && ((from->mode ^ b->mode) & ~MODE_PLAIN) == 0 &&
-	       from->cs_base == b->cs_base && ((from->gpa ^ b->gpa) & PAGE_MASK) == 0 &&
+	       from->cs_base == b->cs_base &&
+	       ((from->mode & MODE_SHADOW) || ((from->gpa ^ b->gpa) & PAGE_MASK) == 0) &&
 	       link->target + b->cs_base == b->linear;
 }
 
@@ -457,7 +452,8 @@ u64 soft_dispatch(struct soft_vcpu *v)
 	v->stats.dispatches_indirect += v->branch_pc != 0;
 	v->pending_link = 0;
 	v->running = 0;
-	jump_caches_unpoke(v);
+	if (unlikely(v->cache->poked))
+		block_unpoke(v);
 	if (v->branch_pc)
 		check_branch_target(v);
 	v->heeded = ~0u;

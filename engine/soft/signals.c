@@ -58,7 +58,9 @@ static void interrupt_guest(struct soft_vcpu *v, ucontext_t *uc)
 			uc->uc_mcontext.gregs[REG_RIP] = (greg_t)s->check_begin[n];
 	if (p >= s->leaves_begin && p < s->leaves_end)
 		p = *(const u8 **)uc->uc_mcontext.gregs[REG_RSP];
-	block_poke(v, p);
+	const u8 *go_on = block_poke(v, p);
+	if (go_on != p)
+		uc->uc_mcontext.gregs[REG_RIP] = (greg_t)go_on;
 }
 
 static void on_kick(int signal, siginfo_t *info, void *context)

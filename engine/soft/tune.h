@@ -24,7 +24,6 @@ struct error;
 	X(constants, "addresses known to the translator looked up without computing their slot")   \
 	X(loops, "address checks moved out of loops of one block")                                 \
 	X(kept, "flags that an instruction may leave alone are not taken for read by it")          \
-	X(liveness, "flags found dead by looking behind the end of a block")                       \
 	X(forms, "instructions decoded by comparing with earlier ones of the same form")           \
 	X(traces, "blocks that go on behind branches")                                             \
 	X(avx512, "AVX-512, if the host has it; off, guests are not told of it")                   \
@@ -38,6 +37,7 @@ struct error;
 	X(contexts, "TLBs and jump caches kept for each PCID")                                     \
 	X(operations, "TLBs and jump caches of a nested guest kept between VM exit and entry")     \
 	X(shadow, "memory of programs that keep running found by the host's MMU")                  \
+	X(far, "direct jumps between the pages of such programs linked")                           \
 	X(patience,                                                                                \
 	  "programs have to run for some time for that; off, for the tests, they need not")
 

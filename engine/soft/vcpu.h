@@ -96,7 +96,7 @@ struct page_filter {
 #define INSN_BYTES_MAX 15
 
 /* Where to go on for a linear address: filled by the dispatcher, looked up by translated code. */
-#define JUMP_CACHE_BITS 15
+#define JUMP_CACHE_BITS 16
 #define JUMP_CACHE_SIZE (1u << JUMP_CACHE_BITS)
 
 struct jump_entry {
@@ -159,6 +159,7 @@ struct mmu_context {
 	u64 jump_epoch;		      /* mmu.jump_epoch then */
 	u64 itlb_epoch;		      /* of its entries in mmu.itlb[] */
 	u32 entries, jumps;
+	u32 jumps_plain; /* as many as come before those of MMU_KERNEL_AC */
 	u32 jump_mode[MMU_COUNT], jump_nonglobal[MMU_COUNT];
 	struct page_filter large_2m, large_1g, code_pages[MMU_COUNT];
 	u16 number[CONTEXT_ENTRIES_MAX]; /* of entry[] in mmu.tlb seen as one array */
@@ -224,9 +225,6 @@ struct mmu {
 	/* mmu/jump.c */
 	u16 jump_log[MMU_COUNT][JUMP_CACHE_SIZE]; /* slots of jump[] with .code */
 	u32 jump_logged[MMU_COUNT];
-	u64 jump_code[MMU_COUNT][JUMP_CACHE_SIZE]; /* .code of the first jump_poked entries that
-						      jump_log[] lists, while a kick hides it */
-	u32 jump_poked[MMU_COUNT];
 	struct page_filter code_pages[MMU_COUNT]; /* pages fetched from since jump[] was cleared */
 	u32 jump_nonglobal[MMU_COUNT];		  /* entries of jump[] whose page is not global: the
 						     dispatcher's */
@@ -350,10 +348,9 @@ struct soft_vcpu {
 	u16 running; /* MODE_ONE, MODE_STEP of the block that runs */
 	u32 host_mxcsr;
 	struct soft_vcpu *self;
-	u64 branch_pc;	 /* host address behind the near branch that led to v->rip; 0: none */
-	u64 branch_undo; /* to be added to RSP to undo it */
-	u64 fault_pc; /* host address inside the instruction that called C without setting rip; 0:
-			 rip is right */
+	u64 branch_pc; /* host address behind the near branch that led to v->rip; 0: none */
+	u64 fault_pc;  /* host address inside the instruction that called C without setting rip; 0:
+			  rip is right */
 	_Atomic u32 attention;
 	u32 heeded; /* attention bits that send the dispatcher's stub back: all but those that wait
 		     * for a lone instruction's end */

@@ -50,34 +50,24 @@ static bool report(bool *same, const char *what, u64 native, u64 guest)
 	return true;
 }
 
-#define LIVE_INSNS_MAX 200
-#define LIVE_FORKS_MAX 6
-#define LIVE_JUMP_MAX  0x1000 /* bytes; a branch by 16 bits may lead out of all code */
+#define LIVE_INSNS_MAX 64
 
-/* Which of the flags in @open the instruction at @code, or one behind it on any way, may read
- * before it is overwritten. */
-static u64 live_flags(const u8 *code, u64 rip, u32 mode, u64 open, u32 forks)
+/* Which flags the instruction at @code, or one behind it before the next branch, may read before
+ * they are overwritten; behind a branch all may be. */
+static u64 live_flags(const u8 *code, u64 rip, u32 mode)
 {
-	u64 live = 0;
+	u64 live = 0, open = ARITHMETIC_FLAGS;
 	for (u32 n = 0; n < LIVE_INSNS_MAX && open; n++) {
 		struct decoded d;
-		/* A branch cut to 16 bits may lead anywhere. */
-		if ((u64)code < CODE_BASE || (u64)code >= CODE_BASE + CODE_SIZE - 15)
-			break;
-		if (decode(NULL, code, 15, rip, mode, &d))
+		if ((u64)code >= CODE_BASE + CODE_SIZE - 15 ||
+		    decode(NULL, code, 15, rip, mode, &d))
 			break;
 		live |= d.flags_read & open;
 		open &= ~(u64)d.flags_written;
-		s64 jump = (s64)(d.target - rip);
-		bool near = jump >= -LIVE_JUMP_MAX && jump <= LIVE_JUMP_MAX;
-		if ((d.class == CLASS_JCC || d.class == CLASS_LOOP) && forks && near)
-			live |= live_flags(code + jump, d.target, mode, open, --forks);
-		else if ((d.class == CLASS_JMP || d.class == CLASS_CALL) && near)
-			d.insn.length = 0;
-		else if (d.class == CLASS_OP || (d.class >= CLASS_JMP && d.class <= CLASS_RET))
+		if (d.class == CLASS_OP || (d.class >= CLASS_JMP && d.class <= CLASS_RET))
 			break;
-		code += d.insn.length ? d.insn.length : jump;
-		rip = d.insn.length ? d.next_rip : d.target;
+		code += d.insn.length;
+		rip = d.next_rip;
 	}
 	return live | open;
 }
@@ -85,8 +75,7 @@ static u64 live_flags(const u8 *code, u64 rip, u32 mode, u64 open, u32 forks)
 struct leeway leeway_at(const u8 *code, u64 rip, u32 mode)
 {
 	struct decoded d;
-	struct leeway leeway = {
-	    .live = live_flags(code, rip, mode, ARITHMETIC_FLAGS, LIVE_FORKS_MAX), .cr2 = ~0ull};
+	struct leeway leeway = {.live = live_flags(code, rip, mode), .cr2 = ~0ull};
 	if (decode(NULL, code, 15, rip, mode, &d))
 		return leeway;
 	if (d.mem_mask ||

@@ -200,6 +200,11 @@ void fixture_protected(u32 code)
 	v->seg[SEG_CS].access = SEG_P | SEG_S | SEG_DB | SEG_G | 0xb;
 }
 
+u32 blocks_cut_far(struct soft_vcpu *v)
+{
+	return 0;
+}
+
 void vcpu_update_mode(struct soft_vcpu *v)
 {
 }

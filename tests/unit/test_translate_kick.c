@@ -24,7 +24,7 @@
 #include "engine/soft/translate/block.h"
 #include "engine/soft/vcpu.h"
 
-#define RAM_BYTES 0x10000ul
+#define RAM_BYTES 0x20000ul
 #define CODE	  0x1000ul
 #define SECONDS	  10 /* after which a kick counts as lost */
 #define STEPS_MAX 5000
@@ -51,24 +51,29 @@ static const u8 checked_loop[] = {0x48, 0x8b, 0x97, 0xf8, 0x0f, 0x00, 0x00, 0x48
 				  0x00, 0x00, 0x48, 0x8b, 0x03, 0x48, 0x01, 0x07, 0x48, 0x81, 0xc3,
 				  0x00, 0x04, 0x00, 0x00, 0xff, 0xc9, 0x75, 0xef, 0xeb, 0xd5};
 
-/* lea rax, [other]; jmp rax, twice, each leads to the other: at 0x1000 and 0x9008, which have the
+/* lea rax, [other]; jmp rax, twice, each leads to the other: at 0x1000 and 0x11010, which have the
  * same slot of the jump cache. */
-#define OTHER 0x8008 /* from the first one on */
-static const u8 one_slot[OTHER + 9] = {0x48, 0x8d, 0x05, 0x01,		 0x80, 0x00,
+#define OTHER 0x10010 /* from the first one on */
+static const u8 one_slot[OTHER + 9] = {0x48, 0x8d, 0x05, 0x09,		 0x00, 0x01,
 				       0x00, 0xff, 0xe0, [OTHER] = 0x48, 0x8d, 0x05,
-				       0xf1, 0x7f, 0xff, 0xff,		 0xff, 0xe0};
+				       0xe9, 0xff, 0xfe, 0xff,		 0xff, 0xe0};
 
-/* @steps: after so many in all, or so many @spinning in blocks, everything has been seen. */
+/* lea rax, [1f]; jmp rax; 1: jmp 1b: found in the jump cache, and never asked for again. */
+static const u8 way_in[] = {0x48, 0x8d, 0x05, 0x02, 0x00, 0x00, 0x00, 0xff, 0xe0, 0xeb, 0xfe};
+
+/* @steps: after so many in all, or so many @spinning in blocks, everything has been seen. @warm:
+ * first run for so many, so that the blocks know their ways. */
 static const struct guest {
 	const u8 *code;
 	u32 bytes;
 	bool wide;
-	u32 steps, spinning;
-} guests[] = {{two_blocks, sizeof(two_blocks), false, STEPS_MAX, 40},
-	      {short_string, sizeof(short_string), true, 500, 40},
-	      {system_call, sizeof(system_call), true, 500, 40},
-	      {checked_loop, sizeof(checked_loop), true, STEPS_MAX, 250},
-	      {one_slot, sizeof(one_slot), true, 600, 60}};
+	u32 steps, spinning, warm;
+} guests[] = {{two_blocks, sizeof(two_blocks), false, STEPS_MAX, 40, 0},
+	      {short_string, sizeof(short_string), true, 500, 40, 0},
+	      {system_call, sizeof(system_call), true, 500, 40, 0},
+	      {checked_loop, sizeof(checked_loop), true, STEPS_MAX, 250, 0},
+	      {one_slot, sizeof(one_slot), true, 600, 60, 0},
+	      {way_in, sizeof(way_in), true, 600, 60, 20000}};
 
 static void enter_long_mode(struct engine_vcpu *vcpu, u8 *ram)
 {
@@ -215,6 +220,11 @@ static void kick_everywhere(const struct guest *guest)
 	if (traced == 0)
 		run_for_ever(v);
 	wait_for_stop(traced, 0);
+	if (guest->warm) {
+		step(traced, v, guest->warm);
+		kick(traced, v);
+		wait_for_stop(traced, guest->warm);
+	}
 	for (u32 count = 200; count < guest->steps; count++) {
 		kicked_after = count;
 		u32 spinning = step(traced, v, count);
@@ -239,6 +249,7 @@ static void no_kick_is_lost_in_stubs(void **state)
 	kick_everywhere(&guests[2]);
 	assert_int_equal(jump_slot(CODE), jump_slot(CODE + OTHER));
 	kick_everywhere(&guests[4]);
+	kick_everywhere(&guests[5]);
 }
 
 static void no_kick_is_lost_in_loops(void **state)

@@ -18,10 +18,6 @@
 #include "engine/soft/mmu/internal.h"
 #include "engine/soft/mmu/shadow.h"
 
-/* The index of a supervisor's jump, in jump_slot[]. */
-#define JUMP_OF_AC BIT(JUMP_CACHE_BITS)
-_Static_assert(JUMP_CACHE_BITS == 15, "slot and index in 16 bits");
-
 static struct mmu_context *context_find(struct soft_vcpu *v, u64 pcid, bool globals)
 {
 	struct mmu *m = v->mmu;
@@ -78,7 +74,6 @@ static void save_entries(struct soft_vcpu *v, struct mmu_context *c)
 
 static void save_jumps(const struct mmu *m, struct mmu_context *c, enum mmu_index index)
 {
-	u16 mark = index == MMU_KERNEL_AC ? (u16)JUMP_OF_AC : 0;
 	u32 n = c->jumps;
 
 	for (u32 k = m->jump_logged[index]; k-- > 0 && n < CONTEXT_JUMPS_MAX;) {
@@ -87,10 +82,12 @@ static void save_jumps(const struct mmu *m, struct mmu_context *c, enum mmu_inde
 
 		if (entry->rip == jump_empty(slot))
 			continue;
-		c->jump_slot[n] = (u16)slot | mark;
+		c->jump_slot[n] = (u16)slot;
 		c->jump[n++] = *entry;
 	}
 	c->jumps = n;
+	if (index != MMU_KERNEL_AC)
+		c->jumps_plain = n;
 	c->jump_mode[index] = m->jump_mode[index];
 	c->jump_nonglobal[index] = m->jump_nonglobal[index];
 	filter_copy(&c->code_pages[index], &m->code_pages[index]);
@@ -114,7 +111,6 @@ static void context_save(struct soft_vcpu *v, u64 cr3, bool globals)
 	filter_copy(&c->large_2m, &m->large_2m[globals]);
 	filter_copy(&c->large_1g, &m->large_1g[globals]);
 	save_entries(v, c);
-	jump_caches_unpoke(v);
 	c->jumps = 0;
 	if (globals) {
 		save_jumps(m, c, MMU_KERNEL);
@@ -166,11 +162,9 @@ static void restore_jumps(struct soft_vcpu *v, const struct mmu_context *c)
 		filter_copy(&m->code_pages[index], &c->code_pages[index]);
 	}
 	for (u32 k = c->jumps; k-- > 0;) {
-		u32 slot = c->jump_slot[k];
-		u32 index = slot & JUMP_OF_AC ? (u32)MMU_KERNEL_AC : first;
+		u32 index = k < c->jumps_plain ? first : (u32)MMU_KERNEL_AC;
 
-		jump_cache_enter(v, (enum mmu_index)index, slot & (JUMP_CACHE_SIZE - 1),
-				 c->jump[k]);
+		jump_cache_enter(v, (enum mmu_index)index, c->jump_slot[k], c->jump[k]);
 	}
 }
 

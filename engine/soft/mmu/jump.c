@@ -3,42 +3,12 @@
  * translations of the pages its block lies in, so what forgets those comes here too. Inside.
  */
 #include "engine/soft/mmu/internal.h"
+#include "engine/soft/mmu/shadow.h"
 #include "engine/soft/translate/mode.h"
 
 static void make_empty(struct mmu *m, enum mmu_index index, u32 slot)
 {
 	m->jump[index][slot].rip = jump_empty(slot);
-}
-
-void jump_cache_poke(struct soft_vcpu *v, enum mmu_index index, const u8 *code)
-{
-	struct mmu *m = v->mmu;
-
-	if (m->jump_poked[index])
-		return;
-	for (u32 k = 0; k < m->jump_logged[index]; k++) {
-		struct jump_entry *entry = &m->jump[index][m->jump_log[index][k]];
-
-		m->jump_code[index][k] = entry->code;
-		entry->code = (u64)code;
-	}
-	m->jump_poked[index] = m->jump_logged[index];
-}
-
-static void unpoke(struct mmu *m, enum mmu_index index)
-{
-	for (u32 k = 0; k < m->jump_poked[index]; k++)
-		m->jump[index][m->jump_log[index][k]].code = m->jump_code[index][k];
-	m->jump_poked[index] = 0;
-}
-
-void jump_caches_unpoke(struct soft_vcpu *v)
-{
-	struct mmu *m = v->mmu;
-
-	for (enum mmu_index index = 0; index < MMU_COUNT; index++)
-		if (unlikely(m->jump_poked[index]))
-			unpoke(m, index);
 }
 
 void jump_cache_enter(struct soft_vcpu *v, enum mmu_index index, u32 slot, struct jump_entry entry)
@@ -72,9 +42,6 @@ static u32 other_slot(struct soft_vcpu *v, enum mmu_index index, u32 slot)
 void jump_cache_put(struct soft_vcpu *v, enum mmu_index index, u64 linear, const u8 *code)
 {
 	u32 slot = jump_slot(linear);
-
-	jump_caches_unpoke(v);
-
 	struct jump_entry before = v->mmu->jump[index][slot];
 
 	drop(v->mmu, index, linear);
@@ -105,8 +72,16 @@ void jump_cache_drop(struct soft_vcpu *v, u32 mode, u64 linear)
 		m->jump_epoch++;
 }
 
-static void clear(struct mmu *m, enum mmu_index index)
+/** Blocks with links to other pages run in root operation only: there MODE_SHADOW is. */
+static void cut_links(struct soft_vcpu *v, const struct mmu *m, enum mmu_index index)
 {
+	if (index == MMU_USER && m == &v->mmus[MMU_ROOT])
+		shadow_links_cut(v, blocks_cut_far(v));
+}
+
+static void clear(struct soft_vcpu *v, struct mmu *m, enum mmu_index index)
+{
+	cut_links(v, m, index);
 	for (u32 k = 0; k < m->jump_logged[index]; k++) {
 		u32 slot = m->jump_log[index][k];
 
@@ -116,21 +91,20 @@ static void clear(struct mmu *m, enum mmu_index index)
 	for (u32 slot = 0; slot < JUMP_WAYS; slot++) /* of a new vCPU, which is all zeroes */
 		make_empty(m, index, slot);
 	m->jump_logged[index] = 0;
-	m->jump_poked[index] = 0;
 	m->jump_nonglobal[index] = 0;
 	filter_clear(&m->code_pages[index]);
 }
 
 void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index)
 {
-	clear(v->mmu, index);
+	clear(v, v->mmu, index);
 }
 
 void jump_caches_forget(struct soft_vcpu *v)
 {
 	for (struct mmu *m = v->mmus; m < v->mmus + MMU_SETS; m++) {
 		for (enum mmu_index index = 0; index < MMU_COUNT; index++)
-			clear(m, index);
+			clear(v, m, index);
 		m->jump_epoch++;
 	}
 }
@@ -150,6 +124,7 @@ void jump_cache_flush(struct soft_vcpu *v, enum mmu_index index, u64 base, u64 s
 {
 	struct mmu *m = v->mmu;
 
+	cut_links(v, m, index);
 	for (u32 k = 0; k < m->jump_logged[index]; k++) {
 		u32 slot = m->jump_log[index][k];
 

@@ -122,10 +122,6 @@ const struct jump_entry *jump_cache_find(const struct soft_vcpu *v, enum mmu_ind
 					 u64 linear);
 /** Drops the entry of @linear for blocks of @mode (translate/mode.h). */
 void jump_cache_drop(struct soft_vcpu *v, u32 mode, u64 linear);
-/** Makes every entry of the jump cache of @index lead to @code, until jump_caches_unpoke() or the
- * next entry. Async-signal-safe on the vCPU's own thread while it runs translated code. */
-void jump_cache_poke(struct soft_vcpu *v, enum mmu_index index, const u8 *code);
-void jump_caches_unpoke(struct soft_vcpu *v);
 /** All blocks are gone: empties all jump caches, those of other PCIDs and operations too. */
 void jump_caches_forget(struct soft_vcpu *v);
 /** Empties the jump cache of @index and v->mmu->jump_nonglobal[@index]. */
@@ -195,5 +191,9 @@ void sys_write(struct soft_vcpu *v, u64 linear, u32 size, u64 value);
  * left.
  */
 void blocks_invalidate(struct soft_vcpu *v, u64 gpa, u32 size);
+
+/** Cuts the links between user blocks of different pages, which entries of the jump cache have
+ * been. Returns how many. */
+u32 blocks_cut_far(struct soft_vcpu *v);
 
 #endif

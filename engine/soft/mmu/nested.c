@@ -22,7 +22,6 @@ void mmu_leave(struct soft_vcpu *v)
 {
 	struct mmu_controls *c = &v->mmu->left;
 
-	jump_caches_unpoke(v);
 	if (v->mmu == &v->mmus[MMU_ROOT])
 		shadow_pause(v);
 	c->cr0 = v->cr0;

@@ -75,6 +75,8 @@ void shadow_protect(struct soft_vcpu *v, const u8 *host);
 void shadow_pause(struct soft_vcpu *v);
 /** VM exit, with the hypervisor's control registers loaded. */
 void shadow_resume(struct soft_vcpu *v);
+/** @n links between blocks that the current program may have to make again were cut. */
+void shadow_links_cut(struct soft_vcpu *v, u32 n);
 /** Takes everything out of the host's address space: memory slots change. Outside too. */
 void shadow_forget(struct soft_vcpu *v);
 

@@ -10,6 +10,7 @@
 #define TICK_US	     1000  /* as often as ticks count */
 #define CREDIT_US    20000 /* for the pages that a program uses when it gets its space */
 #define SHARE	     8	   /* of the time, one part may go to faults */
+#define LINK_NS	     300   /* what it takes to link two blocks again */
 #define SIGNAL_US    4	   /* a fault's cost besides what is measured */
 
 static u64 us(const struct soft_vcpu *v, u64 n)
@@ -80,6 +81,12 @@ void shadow_charge(struct space *space, u64 ticks)
 void shadow_charge_fault(struct soft_vcpu *v, struct space *space, u64 ticks)
 {
 	shadow_charge(space, ticks + us(v, SIGNAL_US));
+}
+
+void shadow_links_cut(struct soft_vcpu *v, u32 n)
+{
+	if (n && v->shadow && v->shadow->loaded)
+		shadow_charge(v->shadow->loaded, n * us(v, LINK_NS) / 1000);
 }
 
 void shadow_at_once(struct soft_vcpu *v)

@@ -67,10 +67,6 @@ static bool block_touches(const struct block *b, u64 gpa, u32 size, bool *near)
 		*near = true;
 		touches |= first < gpa + size && last >= gpa;
 	}
-	for (u32 n = 0; n < b->look_count && ((b->gpa ^ gpa) & PAGE_MASK) == 0; n++) {
-		u64 page = gpa & PAGE_MASK;
-		touches |= page + b->look[n].first < gpa + size && page + b->look[n].last >= gpa;
-	}
 	return touches;
 }
 
@@ -100,8 +96,6 @@ static void add_lines(struct page_chain *chain, const struct block *b)
 	for (u32 part = 0; part < 2; part++)
 		if (block_part(b, part, &first, &last))
 			mark_lines(chain, first, last);
-	for (u32 n = 0; n < b->look_count; n++)
-		mark_lines(chain, b->look[n].first, b->look[n].last);
 }
 
 static void renew_lines(struct block_cache *cache, struct page_chain *chain)
@@ -165,9 +159,39 @@ static void patch(struct block_cache *cache, const struct block_exit *exit, u32 
 	__builtin_memcpy(cache->rw + exit->site, &rel, 4);
 }
 
+/* Where @exit leads that is linked. */
+static u32 linked_code(const struct block_exit *exit)
+{
+	const struct block *target = exit->linked;
+	if (exit->inner && target == exit->from)
+		return target->code + target->loop_body;
+	return target->code + (exit->parked ? target->entry_parked : target->entry_host);
+}
+
+static void add_far(struct block_cache *cache, struct block_exit *exit)
+{
+	exit->next_far = cache->far;
+	exit->prev_far = &cache->far;
+	if (cache->far)
+		cache->far->prev_far = &exit->next_far;
+	cache->far = exit;
+}
+
+static void remove_far(struct block_exit *exit)
+{
+	if (!exit->prev_far)
+		return;
+	*exit->prev_far = exit->next_far;
+	if (exit->next_far)
+		exit->next_far->prev_far = exit->prev_far;
+	exit->prev_far = NULL;
+}
+
 void block_link(struct soft_vcpu *v, struct block_exit *exit, struct block *target)
 {
 	if (!exit->linked) {
+		if ((exit->from->linear ^ target->linear) & PAGE_MASK)
+			add_far(v->cache, exit);
 		exit->linked = target;
 		exit->next_incoming = target->incoming;
 		exit->prev_incoming = &target->incoming;
@@ -175,13 +199,8 @@ void block_link(struct soft_vcpu *v, struct block_exit *exit, struct block *targ
 			target->incoming->prev_incoming = &exit->next_incoming;
 		target->incoming = exit;
 	}
-	if (exit->linked != target)
-		return;
-	if (exit->inner && target == exit->from)
-		patch(v->cache, exit, target->code + target->loop_body);
-	else
-		patch(v->cache, exit,
-		      target->code + (exit->parked ? target->entry_parked : target->entry_host));
+	if (exit->linked == target)
+		patch(v->cache, exit, linked_code(exit));
 }
 
 static void unlink_outgoing(struct block_cache *cache, struct block_exit *exit)
@@ -192,6 +211,7 @@ static void unlink_outgoing(struct block_cache *cache, struct block_exit *exit)
 	if (exit->next_incoming)
 		exit->next_incoming->prev_incoming = exit->prev_incoming;
 	exit->linked = NULL;
+	remove_far(exit);
 	patch(cache, exit, exit->stub);
 }
 
@@ -202,10 +222,19 @@ static void unlink_incoming(struct block_cache *cache, struct block *b)
 		struct block_exit *next = exit->next_incoming;
 		patch(cache, exit, exit->stub);
 		exit->linked = NULL;
+		remove_far(exit);
 		exit->next_incoming = NULL;
 		exit = next;
 	}
 	b->incoming = NULL;
+}
+
+u32 blocks_cut_far(struct soft_vcpu *v)
+{
+	u32 n = 0;
+	for (; v->cache->far; n++)
+		unlink_outgoing(v->cache, v->cache->far);
+	return n;
 }
 
 static void remove_block(struct soft_vcpu *v, struct block *b)
@@ -405,6 +434,15 @@ const struct insn_map *block_insn(const struct soft_vcpu *v, const struct block 
 	return &b->map[low];
 }
 
+s64 block_branch_undo(struct soft_vcpu *v, const void *pc)
+{
+	const struct block *b = block_of_host(v, (const u8 *)pc - 1);
+	for (u32 n = 0; b && n < b->way_count; n++)
+		if (v->cache->rx + b->code + b->ways[n].back == pc)
+			return b->ways[n].undo;
+	return 0;
+}
+
 #define CHECK_FAILURES_MAX 8
 #define JMP_REL32	   0xe9
 
@@ -426,24 +464,44 @@ void block_check_failed(struct soft_vcpu *v, const void *pc)
 	}
 }
 
-void block_poke(struct soft_vcpu *v, const void *pc)
+/* A look-up compares, then JNE leads to where nothing was found; then comes the jump through the
+ * entry. NOP and JMP in its stead take the same bytes, and have the same displacement. */
+static const u8 jne_rel32[] = {0x0f, 0x85}, nop_jmp_rel32[] = {0x90, 0xe9};
+#define JNE_SIZE 6
+
+const void *block_poke(struct soft_vcpu *v, const void *pc)
 {
-	const struct stubs *stubs = &v->cache->stubs;
+	struct block_cache *cache = v->cache;
 	struct block *b = block_of_host(v, pc);
-	u32 set = (u32)(v->mmu - v->mmus);
-	for (enum mmu_index index = 0; index < MMU_COUNT; index++)
-		if ((const u8 *)pc >= stubs->second[set][index] &&
-		    (const u8 *)pc < stubs->second_end[set][index])
-			jump_cache_poke(v, index, stubs->kicked);
+	const u8 *go_on = pc;
 	if (!b)
-		return;
+		return pc;
 	for (u32 n = 0; n < b->exit_count; n++)
-		patch(v->cache, &b->exits[n], b->exits[n].stub);
-	/* STAC and CLAC may let it leave by the other kernel index. */
-	bool user = MODE_MMU(b->mode) == MMU_USER;
-	u32 first = user ? MMU_USER : MMU_KERNEL, last = user ? MMU_USER : MMU_KERNEL_AC;
-	for (u32 index = first; index <= last; index++)
-		jump_cache_poke(v, (enum mmu_index)index, stubs->kicked);
+		patch(cache, &b->exits[n], b->exits[n].stub);
+	for (u32 n = 0; n < b->way_count; n++) {
+		u32 at = b->code + b->ways[n].branch;
+		if (!b->ways[n].branch)
+			continue;
+		__builtin_memcpy(cache->rw + at, nop_jmp_rel32, sizeof(nop_jmp_rel32));
+		if (pc == cache->rx + at + JNE_SIZE)
+			go_on = cache->rx + at;
+	}
+	cache->poked = b;
+	return go_on;
+}
+
+void block_unpoke(struct soft_vcpu *v)
+{
+	struct block_cache *cache = v->cache;
+	struct block *b = cache->poked;
+	for (u32 n = 0; n < b->exit_count; n++)
+		if (b->exits[n].linked)
+			patch(cache, &b->exits[n], linked_code(&b->exits[n]));
+	for (u32 n = 0; n < b->way_count; n++)
+		if (b->ways[n].branch)
+			__builtin_memcpy(cache->rw + b->code + b->ways[n].branch, jne_rel32,
+					 sizeof(jne_rel32));
+	cache->poked = NULL;
 }
 
 u64 guest_rip_of_host(struct soft_vcpu *v, u64 host)

@@ -21,14 +21,16 @@ struct error;
 struct perf_map;
 struct translator;
 
-/* A direct jump out of a block, within one page; unlinked it leads to its stub, which asks the
- * dispatcher. */
+/* A direct jump out of a block; unlinked it leads to its stub, which asks the dispatcher. Within
+ * one page a link is good as long as its blocks are. Those to other pages, of MODE_SHADOW only,
+ * depend on the TLBs as entries of the jump cache do, and are cut with them: blocks_cut_far(). */
 struct block_exit {
 	u32 site; /* cache offset of the rel32 */
 	u32 stub; /* cache offset of the stub */
 	u64 target;
 	struct block *linked;
 	struct block_exit *next_incoming, **prev_incoming; /* of linked */
+	struct block_exit *next_far, **prev_far; /* if linked to a block of another page */
 	struct block *from;
 	bool parked; /* flags are in v->arith here, not in the host's */
 	bool plain;  /* leads to a MODE_PLAIN block */
@@ -37,13 +39,14 @@ struct block_exit {
 	u32 cold;    /* plain: where the way to C begins, cache offset */
 };
 
-/* Bytes that a translation depends on besides its own: offsets in its page, both inclusive. */
-struct code_range {
-	u16 first, last;
-};
-
-#define BLOCK_LOOKS_MAX 6
 #define BLOCK_ALIGNMENT 16 /* of its metadata */
+
+/* A way out of a block through the jump cache. Offsets are from block->code. */
+struct cached_way {
+	u16 branch; /* where it branches to the call if nothing was found; 0: always called */
+	u16 back;   /* behind the call of the stub for what was not found */
+	s32 undo;   /* what to add to RSP if the target turns out to be non-canonical */
+};
 
 /* From which host offset on which guest instruction runs; sorted by host. */
 struct insn_map {
@@ -70,12 +73,12 @@ struct block {
 	u8 exit_count;
 	bool valid;
 	u16 loop_body; /* from .code: behind what holds for all turns of a loop; 0: none */
-	u8 look_count;
-	struct code_range look[BLOCK_LOOKS_MAX];
 	struct insn_map *map;
 	struct block_exit *incoming;
 	struct block *page_next[2], *page_prev[2]; /* chains of the pages of gpa and gpa2 */
 	struct block_exit *exits;
+	struct cached_way *ways;
+	u8 way_count;
 };
 
 /* The stubs' looks at attention that are on the way to the guest's next instruction. */
@@ -86,7 +89,8 @@ enum attention_check {
 	CHECK_SYSCALL, /* + enum mmu_set */
 	CHECK_SYSRET = CHECK_SYSCALL + MMU_SETS,
 	CHECK_GROUP = CHECK_SYSRET + MMU_SETS,
-	CHECK_COUNT
+	CHECK_SECOND, /* and one for each MMU index of each set */
+	CHECK_COUNT = CHECK_SECOND + MMU_SETS * MMU_COUNT
 };
 
 /* Code stubs at the start of the cache; host code addresses in rx. See stubs.c. */
@@ -95,21 +99,20 @@ struct stubs {
 	const u8 *dispatch;	  /* guest state is in memory: ask the dispatcher where to go */
 	const u8 *dispatch_ready; /* from here to dispatch_end: rewind to dispatch on a kick */
 	const u8 *dispatch_end;
-	const u8 *leave;	/* back to the caller of enter */
-	const u8 *exit;		/* r15 = struct block_exit *, v->rip set, flags in host */
+	const u8 *leave; /* back to the caller of enter */
+	const u8 *exit;	 /* r15 = struct block_exit by its place in the arena, flags in host */
 	const u8 *exit_parked;	/* the same, flags parked */
 	const u8 *plain_parked; /* v->rip set, flags parked, nothing to chain */
 	const u8 *plain_exit;	/* as exit, nothing to chain */
-	const u8 *indirect;	/* called: r14 = target, r15 = undo of RSP, flags parked */
+	const u8 *indirect;	/* called: r14 = target, flags parked */
 	/* As indirect, when the address was not in its own slot of the jump cache of that index:
 	 * looks at the others. */
-	const u8 *second[MMU_SETS][MMU_COUNT], *second_end[MMU_SETS][MMU_COUNT];
-	const u8 *kicked; /* r15 = jump-cache offset, flags parked: entry was hit while kicked */
-	const u8 *op;	  /* r15 = struct insn *, v->rip set, flags parked */
-	const u8 *op_end; /* the same, goes on in the dispatcher */
-	const u8 *miss;	  /* r14 = address, r15 = access description: r14 = hva */
-	const u8 *group;  /* r14 = address, r15 = access description: r14 = hva or 0 */
-	const u8 *commit; /* bounce buffer to guest memory; flags parked */
+	const u8 *second[MMU_SETS][MMU_COUNT];
+	const u8 *op;		     /* r15 = struct insn *, v->rip set, flags parked */
+	const u8 *op_end;	     /* the same, goes on in the dispatcher */
+	const u8 *miss;		     /* r14 = address, r15 = access description: r14 = hva */
+	const u8 *group;	     /* r14 = address, r15 = access description: r14 = hva or 0 */
+	const u8 *commit;	     /* bounce buffer to guest memory; flags parked */
 	const u8 *syscall[MMU_SETS]; /* as op_end, v->next_rip set: SYSCALL from 64-bit code */
 	const u8 *sysret[MMU_SETS];  /* as op_end: SYSRET to 64-bit code at CPL 0 */
 	/* called, otherwise as op_end: REP MOVS of 1 << n bytes */
@@ -139,9 +142,11 @@ struct block_cache {
 	u8 *arena;     /* metadata */
 	u64 arena_size, arena_used, arena_limit;
 	u64 populated, arena_populated; /* bytes of each that have had memory asked for */
+	struct block *poked;		/* see block_poke() */
 	struct block **by_age; /* a ring too: @count blocks, valid or not, from @oldest on */
 	u32 age_mask, oldest, count;
-	struct block **hash; /* hash_mask + 1 */
+	struct block_exit *far; /* all links to other pages */
+	struct block **hash;	/* hash_mask + 1 */
 	u32 hash_mask;
 	struct page_chain *pages; /* PAGE_HASH_SIZE */
 	struct stubs stubs;
@@ -175,15 +180,21 @@ void blocks_invalidate_all(struct soft_vcpu *v);
 void block_link(struct soft_vcpu *v, struct block_exit *exit, struct block *target);
 /** Block whose code holds @pc (in rx), valid or not; NULL if none. */
 struct block *block_of_host(struct soft_vcpu *v, const void *pc);
+/** What to add to RSP to undo the near branch whose call of a stub returns to @pc. */
+s64 block_branch_undo(struct soft_vcpu *v, const void *pc);
 /** The instruction that @pc belongs to. */
 const struct insn_map *block_insn(const struct soft_vcpu *v, const struct block *b, const void *pc);
 /** A check for several accesses has failed for good (soft_group()), called from @pc: after some
  * times the check leads to the MODE_PLAIN block at once. */
 void block_check_failed(struct soft_vcpu *v, const void *pc);
-/** Makes the block that runs at @pc come out at its end: direct exits lead to their stubs,
- * jump-cache entries of the current MMU index to the `kicked` stub. Async-signal-safe on the vCPU's
+/** Makes the block that runs at @pc come out at its end, until block_unpoke(): direct exits lead to
+ * their stubs, and no look-up of the jump cache finds anything. Returns where the block has to go
+ * on: @pc, or before it if that was between a look-up and its jump. Async-signal-safe on the vCPU's
  * own thread while it runs translated code. */
-void block_poke(struct soft_vcpu *v, const void *pc);
+const void *block_poke(struct soft_vcpu *v, const void *pc);
+/** Lets the block that was poked go its ways again. Every block that is poked comes to the
+ * dispatcher before another one runs. */
+void block_unpoke(struct soft_vcpu *v);
 
 /** What to add to RIP for a linear address in @mode: in 64-bit mode CS has no base, whatever its
  * descriptor says (SDM 3A 3.2.4). */

@@ -126,6 +126,7 @@ void cache_reset(struct soft_vcpu *v)
 	struct block_cache *cache = v->cache;
 	trace(translate, 1, "cache reset: %u blocks, %llu code bytes", cache->count,
 	      (unsigned long long)cache->used);
+	jump_caches_forget(v);
 	for (; cache->count; cache->count--, cache->oldest++)
 		v->stats.blocks_evicted += block_oldest(cache)->valid;
 	for (u32 n = 0; n < v->vm->slot_count; n++) {
@@ -135,11 +136,11 @@ void cache_reset(struct soft_vcpu *v)
 	memset(cache->hash, 0, table_size(cache->hash_mask));
 	memset(cache->pages, 0, PAGE_HASH_SIZE * sizeof(*cache->pages));
 	cache->arena_used = 0;
+	cache->poked = NULL;
 	cache->oldest = 0;
 	cache->count = 0;
 	cache->used = cache->stubs_end;
 	v->pending_link = 0;
-	jump_caches_forget(v);
 	v->stats.cache_flushes++;
 }
 

@@ -52,24 +52,35 @@ static s32 undo_of(const struct decoded *d)
 }
 
 /* The jump at @site is taken with the target in r14, flags parked: not in the jump cache. */
-static void add_miss(struct translator *t, u8 *site, u32 insn, const u8 *stub)
+static void add_miss(struct translator *t, u8 *site, u32 insn, const u8 *stub, bool compared)
 {
 	u32 n = t->miss_count++;
+	t->miss[n].compared = compared;
 	t->miss[n].site = site;
 	t->miss[n].stub = stub;
 	t->miss[n].insn = insn;
-	t->miss[n].undo = undo_of(&t->insns[insn]);
 }
 
-/* Out of line. The stub finds the branch by its return address, and what to undo in r15. */
+/* Out of line. Whoever needs to know finds the branch by the call's return address. */
 static void emit_misses(struct translator *t)
 {
 	struct emitter *e = &t->e;
+	struct block *b = t->block;
+	const u8 *start = t->v->cache->rw + b->code;
+	b->ways = cache_alloc(t->v->cache, t->miss_count * sizeof(*b->ways));
+	if (!b->ways) {
+		t->no_memory = true;
+		return;
+	}
 	for (u32 n = 0; n < t->miss_count; n++) {
+		struct cached_way *way = &b->ways[b->way_count++];
+		if (t->miss[n].compared) /* the displacement stands behind two bytes of JNE */
+			way->branch = (u16)(t->miss[n].site - 2 - start);
+		way->undo = undo_of(&t->insns[t->miss[n].insn]);
 		e_patch(e, t->miss[n].site, e->p);
 		map_here(t, t->miss[n].insn, true);
-		e_mov_imm(e, S1, (u64)(s64)t->miss[n].undo);
 		e_call_to(e, t->miss[n].stub - e->to_rx);
+		way->back = (u16)(e->p - start);
 	}
 }
 
@@ -84,17 +95,21 @@ static void emit_jump_cache(struct translator *t, u64 known, u32 insn)
 	if (t->mode != t->block->mode) {
 		e_gs(e, W32, 0x81, ALU_CMP, GS_MMU(set, jump_mode) + 4 * (s32)t->index);
 		e32(e, t->mode & ~(u32)MODE_PLAIN);
-		add_miss(t, e_jcc(e, CC_NE), insn, stubs->indirect);
+		add_miss(t, e_jcc(e, CC_NE), insn, stubs->indirect, false);
 	}
 	if (known != ~0ull) {
-		e_mov_imm(e, S1, (u64)jump_slot(known) * sizeof(struct jump_entry));
+		table += (s32)(jump_slot(known) * sizeof(struct jump_entry));
+		e_gs(e, W64, 0x3b, S0, table); /* cmp r14, gs:[rip] */
 	} else {
 		e_jump_slot(e);
+		e_gs_base(e, W64, 0x3b, S0, S1, table);
 	}
-	e_gs_base(e, W64, 0x3b, S0, S1, table);
 	add_miss(t, e_jcc(e, CC_NE), insn,
-		 t->v->vm->tune.ways ? stubs->second[set][t->index] : stubs->indirect);
-	e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
+		 t->v->vm->tune.ways ? stubs->second[set][t->index] : stubs->indirect, true);
+	if (known != ~0ull)
+		e_gs(e, W32, 0xff, 4, table + 8); /* jmp gs:[code] */
+	else
+		e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
 }
 
 /* Goes on at the address in the low @size bytes of r14, CS-relative. */
@@ -108,7 +123,7 @@ static void emit_goto_r14(struct translator *t, u32 size)
 		e_store_gs(e, W64, S0, GS(tmp[3]));
 		emit_single_end(t);
 		e_load_gs(e, W64, S0, GS(tmp[3]));
-		add_miss(t, e_jmp(e), t->count - 1, t->v->cache->stubs.indirect);
+		add_miss(t, e_jmp(e), t->count - 1, t->v->cache->stubs.indirect, false);
 		return;
 	}
 	emit_jump_cache(t, ~0ull, t->count - 1);
@@ -122,8 +137,10 @@ static bool chainable(const struct translator *t, u64 target)
 	if (t->v->vm->tune.crossings && (t->mode & MODE_FLAT) &&
 	    (linear & ~PAGE_MASK) > PAGE_SIZE - INSN_BYTES_MAX)
 		return false;
-	return !single(t) && t->mode == t->block->mode && t->block->gpa2 == ~0ull &&
-	       (linear & PAGE_MASK) == t->page;
+	if (single(t) || t->mode != t->block->mode || t->block->gpa2 != ~0ull)
+		return false;
+	return (linear & PAGE_MASK) == t->page ||
+	       ((t->mode & MODE_SHADOW) && t->v->vm->tune.far && is_canonical(linear));
 }
 
 struct side_exit *add_side_exit(struct translator *t, u8 *site, u64 target, u32 insn,
@@ -201,8 +218,7 @@ static void emit_exit_stub(struct translator *t, const struct side_exit *side)
 	exit->site = (u32)(side->site - t->v->cache->rw);
 	exit->stub = (u32)(e->p - t->v->cache->rw);
 	r14_changes(t);
-	e_store_gs_imm(e, GS(rip), exit->target, S0);
-	e_mov_imm(e, S1, (u64)exit);
+	e_mov_imm(e, S1, (u64)((u8 *)exit - t->v->cache->arena));
 	e_jmp_to(e, (side->parked ? stubs->exit_parked : stubs->exit) - e->to_rx);
 }
 

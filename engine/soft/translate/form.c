@@ -10,16 +10,16 @@
 #define CACHE_BITS 12 /* sets */
 #define WAYS	   2
 #define BYTES_MAX  15 /* of an instruction */
-#define TEXT_SIZE  24 /* room for it, and to load 8 bytes from anywhere in it */
 
-/* The bytes of a form, filled up with zeros; in the last byte their number and what of the mode
- * decides about decoding. */
-struct form_key {
+/* Bytes of an instruction, filled up with zeros. Numbers in them are found by shifts: a load of
+ * bytes that come from two stores would wait for both. As the key of a form its bytes alone; in the
+ * last byte their number and what of the mode decides about decoding. */
+struct text {
 	u64 low, high;
 };
 
 struct decode_cache {
-	struct form_key keys[1u << CACHE_BITS][WAYS];
+	struct text keys[1u << CACHE_BITS][WAYS];
 	struct form forms[1u << CACHE_BITS][WAYS];
 	u32 victim; /* way that is overwritten next */
 };
@@ -73,18 +73,17 @@ static bool is_prefix(u8 byte)
 	}
 }
 
-/* Number of bytes that make the form; 0: not to be told this simply. @bytes are TEXT_SIZE. */
+/* Number of bytes that make the form; 0: not to be told this simply. @bytes are 16. */
 static u32 fixed_length(const u8 *bytes, u32 mode)
 {
 	u32 n = 0, map = 0;
 	bool code64 = (mode & 3) == MODE_CODE64, other_address = false;
-	while (is_prefix(bytes[n])) {
+	while (unlikely(is_prefix(bytes[n]))) {
 		other_address |= bytes[n] == 0x67;
 		if (++n > 4)
 			return 0;
 	}
-	if (code64 && (bytes[n] & 0xf0) == 0x40)
-		n++;
+	n += code64 & ((bytes[n] & 0xf0) == 0x40);
 	switch (bytes[n]) {
 	case 0x0f:
 		n++;
@@ -115,11 +114,23 @@ static u32 fixed_length(const u8 *bytes, u32 mode)
 	return n + (!address16 && modrm < 0xc0 && (modrm & 7) == 4);
 }
 
-/* The first @n of TEXT_SIZE bytes. */
-static struct form_key first_bytes(const u8 *bytes, u32 n)
+/* @size bytes, at most 15. */
+static struct text load_text(const u8 *bytes, u32 size)
 {
-	struct form_key key;
-	memcpy(&key, bytes, sizeof(key));
+	struct text text = {0};
+	if (likely(size == BYTES_MAX)) {
+		memcpy(&text.low, bytes, 8);
+		memcpy(&text.high, bytes + 7, 8);
+		text.high >>= 8;
+	} else {
+		memcpy(&text, bytes, size);
+	}
+	return text;
+}
+
+/* The first @n of its bytes. */
+static struct text first_bytes(struct text key, u32 n)
+{
 	if (n < 8) {
 		key.low &= (1ull << 8 * n) - 1;
 		key.high = 0;
@@ -129,7 +140,7 @@ static struct form_key first_bytes(const u8 *bytes, u32 n)
 	return key;
 }
 
-static u32 set_of(const struct form_key *key)
+static u32 set_of(const struct text *key)
 {
 	u64 h = (key->low ^ key->high * 0x9e3779b97f4a7c15ull) * 0xbf58476d1ce4e5b9ull;
 	return (u32)(h >> (64 - CACHE_BITS));
@@ -137,11 +148,11 @@ static u32 set_of(const struct form_key *key)
 
 /* ---- what differs from place to place ---- */
 
-static u64 number_at(const u8 *bytes, struct field field)
+static u64 number_at(const struct text *text, struct field field)
 {
-	u64 value;
-	u32 above = 64 - 8u * field.size;
-	memcpy(&value, bytes + field.offset, sizeof(value));
+	u32 above = 64 - 8u * field.size, at = 8u * field.offset;
+	u64 value =
+	    at < 64 ? text->low >> at | text->high << 1 << (63 - at) : text->high >> (at - 64);
 	value <<= above;
 	return field.is_signed ? (u64)((s64)value >> above) : value >> above;
 }
@@ -151,29 +162,28 @@ static u64 truncate_rip(u64 rip, u32 bytes)
 	return bytes == 8 ? rip : bytes == 4 ? (u32)rip : (u16)rip;
 }
 
-/* @bytes: TEXT_SIZE of them. */
-static void fill_in(const struct form *form, const u8 *bytes, u64 rip, u32 mode,
+static void fill_in(const struct form *form, const struct text *text, u64 rip, u32 mode,
 		    struct decoded *out)
 {
 	struct insn *i = &out->insn;
 	*out = form->d;
-	struct form_key text = first_bytes(bytes, i->length);
-	memcpy(out->bytes, &text, BYTES_MAX);
+	struct text own = first_bytes(*text, form->d.insn.length);
+	memcpy(out->bytes, &own, BYTES_MAX);
 	if (form->masks_is4)
 		out->bytes[out->tail_offset] &= 0x7f;
 	out->rip = rip;
 	/* EIP does not wrap at 64 KiB: it passes the limit of a 16-bit segment. */
 	out->next_rip = (mode & 3) == MODE_CODE64 ? rip + i->length : (u32)(rip + i->length);
 	if (form->disp.size)
-		i->disp = (s64)number_at(bytes, form->disp);
+		i->disp = (s64)number_at(text, form->disp);
 	if (i->rip_relative)
 		i->disp += (s64)(rip + i->length);
 	if (form->eip_relative)
 		i->disp = (s64)(u32)i->disp;
 	if (form->imm.size)
-		i->imm = number_at(bytes, form->imm);
+		i->imm = number_at(text, form->imm);
 	if (form->imm2.size)
-		i->imm2 = (u16)number_at(bytes, form->imm2);
+		i->imm2 = (u16)number_at(text, form->imm2);
 	if (form->branch_size)
 		out->target = truncate_rip(rip + i->length + i->imm, form->branch_size);
 }
@@ -186,17 +196,17 @@ static int fail(const struct form *form, int error, u64 rip, struct decoded *out
 }
 
 static const struct form *find_form(const struct decode_cache *cache, u32 set,
-				    const struct form_key *key)
+				    const struct text *key)
 {
 	for (u32 way = 0; way < WAYS; way++) {
-		const struct form_key *k = &cache->keys[set][way];
+		const struct text *k = &cache->keys[set][way];
 		if (k->low == key->low && k->high == key->high)
 			return &cache->forms[set][way];
 	}
 	return NULL;
 }
 
-static void keep_form(struct decode_cache *cache, u32 set, const struct form_key *key,
+static void keep_form(struct decode_cache *cache, u32 set, const struct text *key,
 		      const struct form *form)
 {
 	u32 way = cache->victim++ % WAYS;
@@ -207,17 +217,14 @@ static void keep_form(struct decode_cache *cache, u32 set, const struct form_key
 int decode(struct decode_cache *cache, const u8 *bytes, u32 available, u64 rip, u32 mode,
 	   struct decoded *out)
 {
-	u8 text[TEXT_SIZE] = {0};
 	struct form form;
-	struct form_key key;
+	struct text key;
 	if (available > BYTES_MAX)
 		available = BYTES_MAX;
-	if (likely(available == BYTES_MAX))
-		memcpy(text, bytes, BYTES_MAX);
-	else
-		memcpy(text, bytes, available);
+	/* Read once: it is guest memory, which others may write meanwhile. */
+	struct text text = load_text(bytes, available);
 
-	u32 fixed = cache ? fixed_length(text, mode) : 0, set = 0;
+	u32 fixed = cache ? fixed_length((const u8 *)&text, mode) : 0, set = 0;
 	const struct form *known = NULL;
 	if (fixed && fixed <= available) {
 		key = first_bytes(text, fixed);
@@ -226,13 +233,13 @@ int decode(struct decode_cache *cache, const u8 *bytes, u32 available, u64 rip, 
 		known = find_form(cache, set, &key);
 	}
 	if (known && known->d.insn.length <= available) {
-		fill_in(known, text, rip, mode, out);
+		fill_in(known, &text, rip, mode, out);
 		return 0;
 	}
-	int r = decode_form(bytes, available, mode, &form);
+	int r = decode_form((const u8 *)&text, available, mode, &form);
 	if (r)
 		return fail(&form, r, rip, out);
-	fill_in(&form, text, rip, mode, out);
+	fill_in(&form, &text, rip, mode, out);
 	if (fixed && form.fixed == fixed)
 		keep_form(cache, set, &key, &form);
 	return 0;

@@ -11,10 +11,10 @@ static const struct {
 	{                                                                                          \
 #field, offsetof(struct stubs, field)                                              \
 	}
-    STUB(enter),      STUB(dispatch), STUB(leave),	  STUB(exit),	      STUB(exit_parked),
-    STUB(plain_exit), STUB(indirect), STUB(second),	  STUB(kicked),	      STUB(op),
-    STUB(syscall),    STUB(sysret),   STUB(plain_parked), STUB(leaves_begin), STUB(op_end),
-    STUB(miss),	      STUB(commit),
+    STUB(enter),	STUB(dispatch),	  STUB(leave),	  STUB(exit),
+    STUB(exit_parked),	STUB(plain_exit), STUB(indirect), STUB(second),
+    STUB(op),		STUB(syscall),	  STUB(sysret),	  STUB(plain_parked),
+    STUB(leaves_begin), STUB(op_end),	  STUB(miss),	  STUB(commit),
 #undef STUB
 };
 
@@ -56,9 +56,9 @@ static const struct {
     FIELD(rip),		 FIELD(next_rip),    FIELD(tmp),	 FIELD(host_rsp),
     FIELD(pending_link), FIELD(arith),	     FIELD(int_shadow),	 FIELD(replay),
     FIELD(stepped),	 FIELD(running),     FIELD(host_mxcsr),	 FIELD(self),
-    FIELD(branch_pc),	 FIELD(branch_undo), FIELD(fault_pc),	 FIELD(attention),
-    FIELD(heeded),	 FIELD(rflags_sys),  FIELD(seg_base_fs), FIELD(seg_base_gs),
-    FIELD(io_logged),	 FIELD(io_cursor),   FIELD(bounce),
+    FIELD(branch_pc),	 FIELD(fault_pc),    FIELD(attention),	 FIELD(heeded),
+    FIELD(rflags_sys),	 FIELD(seg_base_fs), FIELD(seg_base_gs), FIELD(io_logged),
+    FIELD(io_cursor),	 FIELD(bounce),
 #undef FIELD
 };
 

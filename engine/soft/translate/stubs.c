@@ -27,6 +27,11 @@ static void e_pop(struct emitter *e, int reg)
 	e8(e, 0x58 | (reg & 7));
 }
 
+static void e_pop_gs(struct emitter *e, s32 disp)
+{
+	e_gs(e, W32, 0x8f, 0, disp);
+}
+
 static void e_ret(struct emitter *e)
 {
 	e8(e, 0xc3);
@@ -195,38 +200,48 @@ static void emit_dispatch(struct emitter *e, struct stubs *s, struct saving savi
 	e_ret(e);
 }
 
-/* An entry of the jump cache at @table beside the target's own slot, or on to @indirect. */
-static void emit_second(struct emitter *e, s32 table, const u8 *indirect)
+/* An entry of jump cache @index of @set beside the target's own slot, or on to @indirect. */
+static void emit_second(struct emitter *e, struct stubs *s, u32 set, u32 index, const u8 *indirect)
 {
+	u32 check = CHECK_SECOND + set * MMU_COUNT + index;
+	s32 table = GS_JUMP(set, index);
 	u8 *found[JUMP_WAYS];
-	e_store_gs(e, W64, S1, GS(branch_undo));
+	s->second[set][index] = here(e);
+	e_pop_gs(e, GS(tmp[3]));
+	s->check_begin[check] = here(e);
+	u8 *attention = e_check_attention(e);
 	e_jump_slot(e);
 	for (u32 k = 1; k < JUMP_WAYS; k++) {
 		e_alu_imm(e, W32, ALU_XOR, S1, (s32)((k ^ (k - 1)) * sizeof(struct jump_entry)));
 		e_gs_base(e, W64, 0x3b, S0, S1, table);
 		found[k] = e_jcc(e, CC_E);
 	}
+	e_patch(e, attention, e->p);
 	e_jmp_to(e, indirect);
 	for (u32 k = 1; k < JUMP_WAYS; k++)
 		e_patch(e, found[k], e->p);
-	e_alu_imm(e, W64, ALU_ADD, RSP, 8);
 	e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
+	s->check_end[check] = here(e);
 }
 
-static void emit_exits(struct emitter *e, struct stubs *s)
+static void emit_exits(struct emitter *e, struct stubs *s, const u8 *arena)
 {
 	const u8 *dispatch = s->dispatch - e->to_rx;
 
 	s->exit = here(e);
 	save_guest(e);
 	e_save_flags(e);
+	const u8 *exit = e->p;
+	e_mov_imm(e, S0, (u64)arena);
+	e_lea(e, W64, S1, S1, S0, 1, 0);
 	e_store_gs(e, W64, S1, GS(pending_link));
+	e_mem(e, W64, 0x8b, S0, S1, REG_NONE, 1, (s32)offsetof(struct block_exit, target));
+	e_store_gs(e, W64, S0, GS(rip));
 	e_jmp_to(e, dispatch);
 
 	s->exit_parked = here(e);
 	save_guest(e);
-	e_store_gs(e, W64, S1, GS(pending_link));
-	e_jmp_to(e, dispatch);
+	e_jmp_to(e, exit);
 
 	s->plain_parked = here(e);
 	save_guest(e);
@@ -238,27 +253,17 @@ static void emit_exits(struct emitter *e, struct stubs *s)
 	e_jmp_to(e, dispatch);
 
 	s->indirect = here(e);
-	e_store_gs(e, W64, S1, GS(branch_undo));
+	e_pop_gs(e, GS(tmp[3]));
 	const u8 *indirect = e->p;
 	e_store_gs(e, W64, S0, GS(rip));
-	e_mem(e, W64, 0x8b, S0, RSP, REG_NONE, 1, 0);
+	e_load_gs(e, W64, S0, GS(tmp[3]));
 	e_store_gs(e, W64, S0, GS(branch_pc));
 	save_guest(e);
 	e_jmp_to(e, dispatch);
 
 	for (u32 set = 0; set < MMU_SETS; set++)
-		for (u32 index = 0; index < MMU_COUNT; index++) {
-			s->second[set][index] = here(e);
-			emit_second(e, GS_JUMP(set, index), indirect);
-			s->second_end[set][index] = here(e);
-		}
-
-	s->kicked = here(e);
-	save_guest(e);
-	e_self(e);
-	e_mov(e, W32, RSI, S1);
-	e_call_c(e, (void *)soft_kicked);
-	e_jmp_to(e, dispatch);
+		for (u32 index = 0; index < MMU_COUNT; index++)
+			emit_second(e, s, set, index, indirect);
 }
 
 static void emit_op_stubs(struct emitter *e, struct stubs *s)
@@ -361,7 +366,7 @@ void stubs_emit(struct soft_vcpu *v)
 		saving.extension = XSAVEOPT;
 	emit_enter(&e, &cache->stubs, saving);
 	emit_dispatch(&e, &cache->stubs, saving);
-	emit_exits(&e, &cache->stubs);
+	emit_exits(&e, &cache->stubs, cache->arena);
 	emit_op_stubs(&e, &cache->stubs);
 	emit_memory_stubs(&e, &cache->stubs);
 	syscall_stubs_emit(&e, &cache->stubs);

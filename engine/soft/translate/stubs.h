@@ -23,7 +23,6 @@ void *soft_group(struct soft_vcpu *v, u64 address, u32 description, const u64 *r
 void soft_miss_attention(struct soft_vcpu *v, const void *pc);
 void soft_commit(struct soft_vcpu *v);
 bool soft_commit_leave(struct soft_vcpu *v, const void *pc);
-void soft_kicked(struct soft_vcpu *v, u32 jump_offset);
 
 /* Results of soft_dispatch() that are no code address */
 #define DISPATCH_LEAVE	   0

@@ -17,7 +17,8 @@
 #define METADATA_MAX                                                                               \
 	(sizeof(struct block) + BLOCK_EXITS_MAX * sizeof(struct block_exit) +                      \
 	 (BLOCK_INSNS_MAX + BLOCK_EXITS_MAX) * sizeof(struct insn) +                               \
-	 sizeof(((struct translator *)0)->map) + 64)
+	 sizeof(((struct translator *)0)->map) +                                                   \
+	 ARRAY_SIZE(((struct translator *)0)->miss) * sizeof(struct cached_way) + 64)
 
 /* ---- decoding ---- */
 
@@ -113,17 +114,20 @@ bool ends_block(const struct decoded *d)
 	}
 }
 
-/* Bytes of the instruction at @linear: from its page, and from the next one if fetched. */
-static u32 gather_bytes(const struct code_source *source, u64 linear, u8 bytes[15])
+/* Bytes of the instruction at @linear: in its page, or copied to @bytes if the next one, which has
+ * been fetched, has some of them. */
+static const u8 *gather_bytes(const struct code_source *source, u64 linear, u8 bytes[15],
+			      u32 *available)
 {
+	const u8 *text = source->page + (linear & ~PAGE_MASK);
 	u32 in_page = (u32)(PAGE_SIZE - (linear & ~PAGE_MASK));
-	u32 n = in_page < 15 ? in_page : 15;
-	memcpy(bytes, source->page + (linear & ~PAGE_MASK), n);
-	if (n < 15 && source->next_page) {
-		memcpy(bytes + n, source->next_page, 15 - n);
-		n = 15;
-	}
-	return n;
+	*available = in_page < 15 ? in_page : 15;
+	if (likely(in_page >= 15) || !source->next_page)
+		return text;
+	memcpy(bytes, text, in_page);
+	memcpy(bytes + in_page, source->next_page, 15 - in_page);
+	*available = 15;
+	return bytes;
 }
 
 /* How many of @available bytes at @rip lie within the limit of CS. */
@@ -156,10 +160,11 @@ static int decode_block(struct translator *t, const struct code_source *source)
 
 	while (t->count < limit) {
 		struct decoded *d = &t->insns[t->count];
-		u8 bytes[15];
+		u8 copied[15];
+		u32 gathered;
 		if ((linear & PAGE_MASK) != t->page)
 			break;
-		u32 gathered = gather_bytes(source, linear, bytes);
+		const u8 *bytes = gather_bytes(source, linear, copied, &gathered);
 		u32 available = within_cs_limit(t, rip, gathered);
 		int r = decode(t->v->cache->decoded, bytes, available, rip, t->mode, d);
 		bool beyond_limit = r == -EFBIG && available < gathered;
@@ -369,7 +374,6 @@ static int make_block(struct soft_vcpu *v, const struct code_source *source, u32
 		return -ENOSPC;
 	t->index = (enum mmu_index)MODE_MMU(t->mode);
 	t->page = source->linear & PAGE_MASK;
-	t->source = source;
 	t->r14_group = GROUP_NONE;
 	t->s1_group = GROUP_NONE;
 	t->spare = S1;

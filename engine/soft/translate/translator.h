@@ -95,7 +95,6 @@ struct slow_op {
 
 struct translator {
 	struct emitter e;
-	const struct code_source *source;
 	struct soft_vcpu *v;
 	struct block *block;
 	u32 mode; /* and index: at the current instruction; the block's own until STAC or CLAC */
@@ -133,8 +132,8 @@ struct translator {
 	struct {
 		u8 *site;
 		u32 insn;
-		s32 undo; /* for RSP, should the target turn out to be non-canonical */
 		const u8 *stub;
+		bool compared; /* behind the comparison with an entry: a kick makes all miss */
 	} miss[2 * BLOCK_EXITS_MAX + 4]; /* jump-cache misses */
 	u32 miss_count;
 	struct insn_map map[7 * BLOCK_INSNS_MAX + 1];
