@@ -211,9 +211,9 @@ static inline bool vmx_nmis_leave(const struct soft_vcpu *v)
 /** The activity state holds such events back. */
 static inline bool vmx_blocks_interrupts(const struct soft_vcpu *v)
 {
-	return v->vmx.nonroot && (v->vmx.activity == ACTIVITY_WAIT_FOR_SIPI ||
-				  (v->vmx.activity == ACTIVITY_SHUTDOWN &&
-				   !vmx_interrupts_leave(v)));
+	return v->vmx.nonroot &&
+	       (v->vmx.activity == ACTIVITY_WAIT_FOR_SIPI ||
+		(v->vmx.activity == ACTIVITY_SHUTDOWN && !vmx_interrupts_leave(v)));
 }
 
 static inline bool vmx_blocks_nmis(const struct soft_vcpu *v)
