@@ -128,7 +128,7 @@ void tlb_forget(struct soft_vcpu *v)
 	tlb_flush(v, false);
 }
 
-void tlb_flush_context(struct soft_vcpu *v)
+void tlb_flush_context(struct soft_vcpu *v, bool same)
 {
 	world.flushes++;
 }

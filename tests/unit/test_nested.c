@@ -520,7 +520,7 @@ static void test_no_pcids(void **state)
 	leave();
 	other.cr3 |= 8; /* PWT */
 	enter(1);
-	tlb_flush_context(v);
+	tlb_flush_context(v, true);
 	leave();
 	other.cr3 &= ~8ull;
 	enter(1);

@@ -104,7 +104,8 @@ static const char *register_problem(const ZydisDecodedOperand *op)
 	case ZYDIS_REGCLASS_GPR64: {
 		ZydisRegister full =
 		    ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
-		bool moved = full == ZYDIS_REGISTER_RSP || full >= ZYDIS_REGISTER_R13;
+		int guest = full - ZYDIS_REGISTER_RAX;
+		bool moved = host_reg(guest) != guest;
 		return moved && !is_renamed(op) ? "implies a register that lives elsewhere" : NULL;
 	}
 	case ZYDIS_REGCLASS_X87:

@@ -75,7 +75,7 @@ static void settle(struct soft_vcpu *v)
 	if (unlikely(shapes_differ(v, c))) {
 		tlb_flush(v, false);
 	} else if (pdptrs_differ(v, c) || (cr3 != c->cr3 && !(v->cr4 & CR4_PCIDE))) {
-		tlb_flush_context(v);
+		tlb_flush_context(v, false);
 	} else if (cr3 != c->cr3) {
 		v->cr3 = c->cr3;
 		context_switch(v, cr3, true);

@@ -208,7 +208,7 @@ static u64 peek(struct soft_vcpu *v, u64 linear, struct memslot **slot)
 {
 	struct walk w = {.linear = linear};
 
-	return mmu_peek(v, &w, MMU_USER) ? record_for(v, &w, slot) : 0;
+	return mmu_peek(v, &w, ACCESS_READ, MMU_USER) ? record_for(v, &w, slot) : 0;
 }
 
 /** Remembers that @host, in a window, may be written, for shadow_protect(). */
@@ -320,8 +320,11 @@ void shadow_drop(struct soft_vcpu *v, struct space *space)
 {
 	struct shadow *s = v->shadow;
 
-	if (s->loaded == space)
+	if (s->loaded == space) {
+		shadow_compare_code(v);
 		shadow_unload(v);
+	}
+	shadow_forget_code(v, space);
 	for (u32 k = 0; k < space->logged; k++) {
 		u32 window;
 		if (window_of(space, space->log[k], &window))
@@ -489,7 +492,7 @@ static void update_pending(struct soft_vcpu *v, struct space *space)
 	space->pending_count = 0;
 }
 
-void shadow_enter(struct soft_vcpu *v)
+static void bring_up(struct soft_vcpu *v)
 {
 	v->shadow_check = false;
 	if (!(v->cr0 & CR0_PG) || !(v->msr.efer & EFER_LMA) || shadow_paused(v))
@@ -516,6 +519,12 @@ void shadow_enter(struct soft_vcpu *v)
 		load_table(v, space);
 	v->shadow_on = true;
 	vcpu_update_mode(v);
+}
+
+void shadow_enter(struct soft_vcpu *v)
+{
+	bring_up(v);
+	shadow_compare_code(v);
 }
 
 /* ---- what makes translations invalid ---- */

@@ -22,6 +22,14 @@
 /* memslot.views: where, in a window, a page may be written: nowhere, an address, or */
 #define VIEWS_MANY (~0ull)
 
+#define CODE_SLOTS 16384
+
+/* A page that code was fetched from. */
+struct code_page {
+	u64 linear, gpa;
+	bool used;
+};
+
 /* The shadow of one set of page tables. */
 struct space {
 	u64 cr3;
@@ -35,7 +43,9 @@ struct space {
 	u32 mappings;		    /* of MAPPINGS_MAX, at most */
 	u16 window[SHADOW_WINDOWS]; /* 1 + its place; 0: none */
 	u64 pending[PENDING_MAX];   /* pages that may have changed */
-	u64 log[LOG_MAX];	    /* pages that are mapped */
+	u32 code_count;
+	struct code_page code[CODE_SLOTS]; /* by a hash of .linear */
+	u64 log[LOG_MAX];		   /* pages that are mapped */
 };
 
 struct shadow {
@@ -63,6 +73,8 @@ struct shadow *shadow_get(struct soft_vcpu *v);
 struct space *shadow_space(struct soft_vcpu *v, u64 cr3);
 /** Gives @space windows for what its tables, those of v->cr3, use. false: nothing new. */
 bool shadow_add_windows(struct soft_vcpu *v, struct space *space);
+/** Nothing is known any more of what @space's code was fetched from. */
+void shadow_forget_code(struct soft_vcpu *v, struct space *space);
 /** Unmaps all of @space. */
 void shadow_drop(struct soft_vcpu *v, struct space *space);
 /** User code does without until shadow_enter(). */

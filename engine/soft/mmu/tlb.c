@@ -70,7 +70,7 @@ static void flush_global_entries(struct soft_vcpu *v)
 	m->tlb_global_logged = 0;
 }
 
-void tlb_flush_context(struct soft_vcpu *v)
+void tlb_flush_context(struct soft_vcpu *v, bool same)
 {
 	v->stats.tlb_flushes++;
 	trace_gp(mmu, 1, "vcpu %u: flush of the current PCID at rip %#llx", v->base.id,
@@ -79,7 +79,8 @@ void tlb_flush_context(struct soft_vcpu *v)
 	filter_clear(&v->mmu->large_2m[false]);
 	filter_clear(&v->mmu->large_1g[false]);
 	flush_logged_entries(v);
-	jump_cache_clear(v, MMU_USER);
+	if (!same || !shadow_keeps_code(v))
+		jump_cache_clear(v, MMU_USER);
 	for (enum mmu_index index = MMU_KERNEL; index < MMU_COUNT; index++)
 		if (v->mmu->jump_nonglobal[index])
 			jump_cache_clear(v, index);
@@ -87,7 +88,7 @@ void tlb_flush_context(struct soft_vcpu *v)
 
 void tlb_flush_live(struct soft_vcpu *v)
 {
-	tlb_flush_context(v);
+	tlb_flush_context(v, false);
 	flush_global_entries(v);
 	v->mmu->itlb_global_epoch = ++v->mmu->itlb_epochs;
 	filter_clear(&v->mmu->large_2m[true]);
@@ -101,7 +102,7 @@ void tlb_flush(struct soft_vcpu *v, bool keep_global)
 	contexts_drop(v->mmu, v->mmu->vpid);
 	shadow_flush(v);
 	if (keep_global) {
-		tlb_flush_context(v);
+		tlb_flush_context(v, false);
 		return;
 	}
 	tlb_flush_live(v);
@@ -215,7 +216,8 @@ void tlb_flush_page(struct soft_vcpu *v, u64 linear)
 
 		if (entry->tag == (page | 1))
 			entry->tag = 0;
-		if (filter_has(&v->mmu->code_pages[index], linear, 12))
+		if (filter_has(&v->mmu->code_pages[index], linear, 12) &&
+		    !(index == MMU_USER && shadow_keeps_code_page(v, linear)))
 			jump_cache_flush(v, index, page, PAGE_SIZE);
 	}
 }
@@ -416,6 +418,8 @@ const u8 *mmu_fetch(struct soft_vcpu *v, u64 linear, u64 *gpa)
 	}
 	/* The caller is about to enter the page into the jump cache of its own index. */
 	filter_add(&v->mmu->code_pages[v->mmu_index], linear, 12);
+	if (v->mmu_index == MMU_USER)
+		shadow_note_code(v, linear, entry->gpa);
 	*gpa = entry->gpa | in_page;
 	return entry->host ? entry->host + in_page : NULL;
 }
