@@ -362,7 +362,7 @@ static enum shadow_result alone(struct soft_vcpu *v)
 	v->alone = true;
 	v->stats.shadow_alone++;
 	if (v->shadow && v->shadow->loaded)
-		shadow_charge_fault(v, v->shadow->loaded, 0);
+		shadow_charge_alone(v, v->shadow->loaded);
 	return SHADOW_ALONE;
 }
 
@@ -428,6 +428,8 @@ static u64 update_page(struct soft_vcpu *v, struct space *space, u32 window, u64
 
 	if (record == old)
 		return record;
+	if (old && ((old ^ record) & PAGE_MASK))
+		shadow_charge_gone(v, space, 1);
 	if (old && record && ((old ^ record) & PAGE_MASK) == 0) {
 		allow(s, space, window, linear, record);
 		set_record(s, space, slot, window, linear, record);
@@ -506,14 +508,16 @@ static void bring_up(struct soft_vcpu *v)
 	if (!space || !space->on)
 		return;
 	u64 begin = __builtin_ia32_rdtsc();
-	if (space->stale)
+	bool whole = space->stale;
+	if (whole)
 		revalidate(v, space);
 	else
 		update_pending(v, space);
 	space->stale = false;
 	if (!space->on)
 		return;
-	shadow_charge(space, __builtin_ia32_rdtsc() - begin);
+	if (whole)
+		shadow_charge(space, __builtin_ia32_rdtsc() - begin);
 	space->pending_count = 0;
 	if (v->shadow->loaded != space)
 		load_table(v, space);

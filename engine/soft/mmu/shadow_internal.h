@@ -84,8 +84,13 @@ void shadow_unload(struct soft_vcpu *v);
 void shadow_give_up(struct soft_vcpu *v, struct space *space);
 /** The page of @linear has to be looked at before user code goes on. */
 void shadow_pend(struct soft_vcpu *v, struct space *space, u64 linear);
-/** @space has cost @ticks of the host's TSC; a fault, these besides the signal. */
+/** @space has cost @ticks of the host's TSC. */
 void shadow_charge(struct space *space, u64 ticks);
+/** The same for a fault that is over with a new page mapped: these besides the signal. */
 void shadow_charge_fault(struct soft_vcpu *v, struct space *space, u64 ticks);
+/** A fault that was in vain. */
+void shadow_charge_alone(struct soft_vcpu *v, struct space *space);
+/** @pages pages of @space are not what they were. */
+void shadow_charge_gone(struct soft_vcpu *v, struct space *space, u32 pages);
 
 #endif
