@@ -261,7 +261,7 @@ static _Noreturn void load_host(struct soft_vcpu *v)
 	mmu_enter_root(v);
 	vcpu_segment_changed(v);
 	if (host_has_pae(v, long_mode)) {
-		tlb_flush_context(v);
+		tlb_flush_context(v, false);
 		if (mmu_load_pdptrs(v, v->cr3))
 			abort_vmx(v, ABORT_HOST_PDPTES);
 	}
