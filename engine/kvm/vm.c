@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -67,6 +68,12 @@ fail_open:
 
 int kvm_vm_set_option(struct engine_vm *vm, const char *name, const char *value, struct error *err)
 {
+	if (!strcmp(name, "cpu")) {
+		if (!strcmp(value, "host"))
+			return 0;
+		return error_set(err, EINVAL, "the kvm engine has no processor '%s'; known: host",
+				 value);
+	}
 	return error_set(err, EINVAL, "the kvm engine has no option '%s'; the soft engine may",
 			 name);
 }

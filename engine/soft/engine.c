@@ -115,6 +115,20 @@ static int set_perf(struct soft_vm *vm, const char *value, struct error *err)
 	return 0;
 }
 
+/* "host", then features that are offered only where they are asked for: ",+vmx". */
+static int set_cpu(struct soft_vm *vm, const char *value, struct error *err)
+{
+	if (!strcmp(value, "host") || !strcmp(value, "host,-vmx"))
+		vm->vmx = false;
+	else if (!strcmp(value, "host,+vmx"))
+		vm->vmx = true;
+	else
+		return error_set(err, EINVAL,
+				 "the soft engine has no processor '%s'; known: host, host,+vmx",
+				 value);
+	return 0;
+}
+
 static int soft_set_option(struct engine_vm *base, const char *name, const char *value,
 			   struct error *err)
 {
@@ -123,6 +137,8 @@ static int soft_set_option(struct engine_vm *base, const char *name, const char 
 		return tuning_parse(&vm->tune, value, err);
 	if (!strcmp(name, "code-cache"))
 		return set_code_cache(vm, value, err);
+	if (!strcmp(name, "cpu"))
+		return set_cpu(vm, value, err);
 	if (!strcmp(name, "perf"))
 		return set_perf(vm, value, err);
 	return error_set(err, EINVAL, "the soft engine has no option '%s'", name);
@@ -201,7 +217,7 @@ static void forget_translations(struct soft_vm *vm)
 		struct soft_vcpu *v = vm->vcpus[n];
 		if (!v)
 			continue;
-		tlb_flush(v, false);
+		tlb_forget(v);
 		shadow_forget(v);
 		cache_reset(v);
 	}
@@ -385,7 +401,8 @@ static int soft_get_supported_cpuid(struct engine_vm *vm, struct kvm_cpuid2 *cpu
 	bool timeless = vm && !soft_vm_of(vm)->irqchip;
 	struct xstate_layout layout;
 	xstate_probe(&layout, vm ? soft_vm_of(vm)->tune.avx512 : true);
-	return cpuid_supported(cpuid, timeless ? 0 : clock_tsc_khz(), &layout);
+	return cpuid_supported(cpuid, timeless ? 0 : clock_tsc_khz(), &layout,
+			       vm && soft_vm_of(vm)->vmx);
 }
 
 /* ---- vCPUs ---- */

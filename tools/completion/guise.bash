@@ -22,7 +22,7 @@ _guise_trace()
 	fi
 	compopt -o nospace
 	mapfile -t COMPREPLY < <(compgen -P "$before" \
-		-W 'all exit irq exception mode msr cpuid translate mmu io boot' -- "$word")
+		-W 'all exit irq exception mode msr cpuid translate mmu io vmx boot' -- "$word")
 }
 
 _guise_value()
@@ -37,6 +37,7 @@ _guise_value()
 	--trace) _guise_trace ;;
 	--perf) _guise_words 'map jitdump' ;;
 	--gdb) compopt -o nospace && _guise_words 'tcp: unix:' ;;
+	--cpu) _guise_words 'host host,+vmx' ;;
 	--code-cache) _guise_words '16M 64M 256M' ;;
 	-a | --append | --tune) COMPREPLY=() ;;
 	*) return 1 ;;
@@ -66,7 +67,7 @@ _guise()
 	_guise_value "$previous" && return
 	if [[ $current == -* ]]; then
 		_guise_words '-k --kernel -i --initrd -a --append -m --memory -c --cpus -e --engine --serial
-			--flat --flat-mode --stats --trace --no-reboot --test-device --code-cache --gdb --kvm-device --perf --tune --help'
+			--flat --flat-mode --stats --trace --no-reboot --test-device --cpu --code-cache --gdb --kvm-device --perf --tune --help'
 	else
 		_guise_files
 	fi
