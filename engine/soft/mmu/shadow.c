@@ -555,6 +555,11 @@ void shadow_flush_pcid(struct soft_vcpu *v, u64 pcid)
 
 	if (!s)
 		return;
+	/* Without CR4.PCIDE the bits say other things, and all is of PCID 0 (SDM 3A table 4-12). */
+	if (!(v->cr4 & CR4_PCIDE)) {
+		shadow_flush(v);
+		return;
+	}
 	for (u32 n = 0; n < SPACES; n++)
 		if ((s->space[n].cr3 & CR3_PCID) == pcid)
 			s->space[n].stale = true;
@@ -578,7 +583,7 @@ void shadow_switch(struct soft_vcpu *v, u64 cr3, bool keep)
 		return;
 	}
 	if (!keep)
-		shadow_flush_pcid(v, v->cr4 & CR4_PCIDE ? cr3 & CR3_PCID : 0);
+		shadow_flush_pcid(v, cr3 & CR3_PCID);
 	shadow_off(v);
 }
 

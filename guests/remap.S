@@ -1,0 +1,349 @@
+/*
+ * Programs of 64-bit mode whose pages the kernel changes under them: what is flushed is gone, for those that run and
+ * those that do not (SDM vol. 3A 4.10); accessed and dirty bits (4.8).
+ */
+#include "shadow.h"
+GUEST(remap)
+
+#define CR4_PCIDE   0x20000
+#define CR4_PGE	    0x80
+
+guest_main:
+	begin
+	call	remapped
+	call	by_cr3
+	call	while_in_system_call
+	call	accessed_and_dirty
+	call	copy_on_write
+	call	programs
+	ret
+
+/* ---- pages that change ---- */
+
+.macro expect_user index, value, line
+	mov	rbx, VA(\index)
+	xor	eax, eax
+	user_ok(mov rax, [rbx])
+	check_equal rax, \value, \line
+.endm
+
+/* Another frame: as soon as it is flushed. */
+remapped:
+	mov	qword ptr [FRAME(30)], 0x30
+	mov	qword ptr [FRAME(31)], 0x31
+	mov	r12d, 4
+1:	map	5, 30
+	invlpg	[VA(5)]
+	expect_user 5, 0x30, __LINE__
+	user_ok(mov [rbx + 8], rax)
+	map	5, 31
+	invlpg	[VA(5) + 0xfff]
+	expect_user 5, 0x31, __LINE__
+	user_ok(mov [rbx + 8], rax)
+	expect([FRAME(30) + 8], 0x30)
+	expect([FRAME(31) + 8], 0x31)
+	/* not flushed: either; then flushed */
+	map	5, 30
+	user_ok(mov rax, [rbx])
+	and	eax, ~1
+	expect(rax, 0x30)
+	invlpg	[VA(5)]
+	expect_user 5, 0x30, __LINE__
+	/* by a page fault for the address (4.10.4.1) */
+	mov	qword ptr [PTE(5)], 0
+	user(mov [rbx + 16], rcx; mov rax, [rbx])
+	mov	qword ptr [PTE(5)], 0
+	invlpg	[VA(5)]
+	faults_at(ABSENT_READ, VA(5), mov rax, [rbx])
+	map	5, 31
+	expect_user 5, 0x31, __LINE__
+	/* there once, at two places */
+	map	6, 31
+	mov	rcx, VA(6)
+	user_ok(mov qword ptr [rcx + 24], 5; add qword ptr [rbx + 24], 2; mov rax, [rcx + 24])
+	expect(rax, 7)
+	unmap	6
+	dec	r12d
+	jnz	1b
+	ret
+
+/* All pages at once, whatever other bits CR3 has: PWT and PCD are no PCID. */
+by_cr3:
+	mov	r12d, offset pml4
+	mov	r14d, 2
+1:	map	5, 30
+	map	6, 31
+	mov	cr3, r12
+	expect_user 5, 0x30, __LINE__
+	expect_user 6, 0x31, __LINE__
+	map	5, 31
+	map	6, 30
+	mov	cr3, r12
+	expect_user 5, 0x31, __LINE__
+	expect_user 6, 0x30, __LINE__
+	user_ok(mov [rbx + 32], rbx)
+	mov	qword ptr [PTE(6)], 0
+	mov	cr3, r12
+	faults_at(ABSENT_READ, VA(6), mov rax, [rbx])
+	add	r12, 0x18
+	dec	r14d
+	jnz	1b
+	mov	r12d, offset pml4
+	mov	cr3, r12
+	/* a global page: INVLPG, or CR4.PGE */
+	mov	rax, cr4
+	or	rax, CR4_PGE
+	mov	cr4, rax
+	map	5, 30, (URW|PTE_G)
+	invlpg	[VA(5)]
+	expect_user 5, 0x30, __LINE__
+	map	5, 31, (URW|PTE_G)
+	invlpg	[VA(5)]
+	expect_user 5, 0x31, __LINE__
+	map	5, 30
+	mov	rax, cr4
+	and	rax, ~CR4_PGE
+	mov	cr4, rax
+	expect_user 5, 0x30, __LINE__
+	ret
+
+/* SYSCALL and SYSRET, in loops that go on: RDX says what the kernel does to page 5. */
+while_in_system_call:
+	mov	ecx, MSR_STAR
+	xor	eax, eax
+	mov	edx, (UCODE32 << 16) | KCODE64
+	wrmsr
+	write_msr MSR_LSTAR, "offset system_call"
+	write_msr MSR_SFMASK, F_IF
+	mov	qword ptr [FRAME(30)], 0
+	mov	qword ptr [FRAME(31)], 0
+	map	5, 30
+	invlpg	[VA(5)]
+	mov	rbx, VA(5)
+	mov	r8d, 1000
+	user_ok(5: mov rdx, [rbx]; add qword ptr [rbx], 1; syscall; add qword ptr [rbx], 1; dec r8d; jnz 5b)
+	expect([FRAME(30)], 1000)
+	expect([FRAME(31)], 1000)
+	/* taken away in the middle of a loop */
+	mov	r8d, 100
+	arm	9f
+	enter_user 4f
+	.pushsection .user, "awx"
+4:	mov	rax, [rbx]
+	cmp	r8d, 50
+	jne	5f
+	mov	r10d, 1
+	syscall
+5:	dec	r8d
+	jnz	4b
+	int3
+	.popsection
+9:	disarm
+	expect([fault_vector], PF)
+	mov	rax, offset 4b
+	expect([fault_ip], rax)
+	expect([fault_cr2], VA(5))
+	expect(r8, 49)
+	xor	r10d, r10d
+	ret
+
+system_call:
+	test	r10d, r10d
+	jnz	1f
+	xor	qword ptr [PTE(5)], FRAME(30) ^ FRAME(31)
+	invlpg	[VA(5)]
+	sysretq
+1:	mov	qword ptr [PTE(5)], 0
+	invlpg	[VA(5)]
+	sysretq
+
+/* ---- accessed and dirty bits ---- */
+
+.macro expect_bits want, line
+	mov	rax, [PTE(5)]
+	and	eax, (PTE_A|PTE_D)
+	check_equal rax, \want, \line
+.endm
+
+accessed_and_dirty:
+	mov	r12d, 3
+	mov	rbx, VA(5)
+1:	map	5, 5
+	invlpg	[VA(5)]
+	expect_bits 0, __LINE__
+	user_ok(mov rax, [rbx])
+	expect_bits PTE_A, __LINE__
+	user_ok(mov [rbx], rax)
+	expect_bits (PTE_A|PTE_D), __LINE__
+	/* D cleared: set by the next write, not by reads */
+	and	qword ptr [PTE(5)], ~PTE_D
+	invlpg	[VA(5)]
+	user_ok(mov rax, [rbx])
+	expect_bits PTE_A, __LINE__
+	user_ok(add byte ptr [rbx + 5], 1)
+	expect_bits (PTE_A|PTE_D), __LINE__
+	/* A cleared: set by the next access */
+	and	qword ptr [PTE(5)], ~PTE_A
+	mov	rax, cr3
+	mov	cr3, rax
+	user_ok(mov rax, [rbx])
+	expect_bits (PTE_A|PTE_D), __LINE__
+	and	qword ptr [PTE(5)], ~(PTE_A|PTE_D)
+	invlpg	[VA(5)]
+	user_ok(lock inc dword ptr [rbx])
+	expect_bits (PTE_A|PTE_D), __LINE__
+	/* neighbours are not touched */
+	map	6, 6
+	map	4, 4
+	invlpg	[VA(4)]
+	invlpg	[VA(6)]
+	user_ok(mov [rbx + 0xff8], rax)
+	mov	rax, [PTE(4)]
+	or	rax, [PTE(6)]
+	and	eax, (PTE_A|PTE_D)
+	expect(rax, 0)
+	/* nor by what faults */
+	map	5, 5, (PTE_P|PTE_U)
+	invlpg	[VA(5)]
+	faults_at((PF_P|PF_W|PF_U), VA(5), mov [rbx], rax)
+	mov	rax, [PTE(5)]
+	and	eax, PTE_D
+	expect(rax, 0)
+	dec	r12d
+	jnz	1b
+	ret
+
+/* Two pages share a frame until one is written. */
+copy_on_write:
+	mov	qword ptr [FRAME(30)], 0x1000
+	mov	r12d, 5
+	mov	rbx, VA(5)
+	mov	rcx, VA(6)
+1:	map	5, 30, (PTE_P|PTE_U)
+	map	6, 30, (PTE_P|PTE_U)
+	invlpg	[VA(5)]
+	invlpg	[VA(6)]
+	user_ok(mov rax, [rbx]; mov rdx, [rcx])
+	faults_at((PF_P|PF_W|PF_U), VA(6), add [rcx], rcx)
+	mov	rax, [FRAME(30)]
+	mov	[FRAME(31)], rax
+	mov	r13, rax
+	map	6, 31
+	user_ok(add qword ptr [rcx], 1; mov rdx, [rcx]; mov rax, [rbx])
+	expect(rax, r13)
+	lea	rax, [r13 + 1]
+	expect(rdx, rax)
+	expect([FRAME(30)], r13)
+	map	5, 30
+	user_ok(add qword ptr [rbx], 0x10; mov rdx, [rcx])
+	lea	rax, [r13 + 0x10]
+	expect([FRAME(30)], rax)
+	dec	r12d
+	jnz	1b
+	ret
+
+/* ---- several programs under PCIDs ---- */
+
+#define PROGRAMS 10
+#define PROGRAM_BYTES 0x4000 /* PML4, PDPT, page directory, page table */
+#define TABLES(k) (tables + (k) * PROGRAM_BYTES)
+#define ENTRY(k, index) (TABLES(k) + 0x3000 + (index) * 8)
+
+.macro switch k, keep=1
+	mov	rax, offset TABLES(\k) + \k + 1
+.if \keep
+	bts	rax, 63
+.endif
+	mov	cr3, rax
+.endm
+
+.macro give k, index, frame, flags=URW
+	mov	qword ptr [ENTRY(\k, \index)], FRAME(\frame) + (\flags)
+.endm
+
+/* Page i of program k shows frame 16 k + i, where quadword 0 is its number. */
+build:
+	xor	ecx, ecx
+	mov	rdi, FRAME(0)
+1:	mov	[rdi], rcx
+	mov	qword ptr [rdi + 8], 0
+	add	rdi, 0x1000
+	inc	ecx
+	cmp	ecx, 512
+	jne	1b
+	mov	rdx, offset tables
+	mov	rbx, FRAME(0) + URW
+2:	mov	rdi, rdx
+	mov	rsi, offset pml4
+	mov	ecx, 512
+	rep movsq
+	mov	rsi, offset pdpt
+	mov	ecx, 512
+	rep movsq
+	lea	rax, [rdx + 0x1000 + URW]
+	mov	[rdx], rax
+	add	rax, 0x1000
+	mov	[rdx + 0x1000 + 8], rax
+	add	rax, 0x1000
+	mov	[rdx + 0x2000], rax
+	xor	ecx, ecx
+3:	mov	[rdx + 0x3000 + rcx * 8], rbx
+	add	rbx, 0x1000
+	inc	ecx
+	cmp	ecx, 16
+	jne	3b
+	add	rdx, PROGRAM_BYTES
+	cmp	rdx, offset tables + PROGRAMS * PROGRAM_BYTES
+	jne	2b
+	ret
+
+programs:
+	cpuid_bit 1, 0, ecx, 17
+	jz	1f
+	call	build
+	mov	rax, cr4
+	or	rax, CR4_PCIDE
+	mov	cr4, rax
+	call	round_robin
+	mov	rax, offset pml4
+	mov	cr3, rax
+	mov	rax, cr4
+	and	rax, ~CR4_PCIDE
+	mov	cr4, rax
+1:	ret
+
+/* More programs than are kept: nobody sees or writes another's pages. */
+round_robin:
+	mov	r12d, 12
+1:	xor	r13d, r13d
+	mov	r14, offset tables + 1
+2:	mov	rax, r14
+	bts	rax, 63
+	mov	cr3, rax
+	mov	rbx, TEST_VA
+	mov	ecx, 16
+	xor	eax, eax
+	user_ok(5: add rax, [rbx]; inc qword ptr [rbx + 8]; add rbx, 0x1000; dec ecx; jnz 5b)
+	mov	rdx, r13
+	shl	edx, 8
+	add	edx, 120
+	expect(rax, rdx)
+	add	r14, PROGRAM_BYTES + 1
+	inc	r13d
+	cmp	r13d, PROGRAMS
+	jne	2b
+	dec	r12d
+	jnz	1b
+	mov	rbx, FRAME(0)
+	mov	ecx, 16 * PROGRAMS
+3:	cmp	qword ptr [rbx + 8], 12
+	jne	4f
+	add	rbx, 0x1000
+	dec	ecx
+	jnz	3b
+4:	expect(rcx, 0)
+	ret
+
+	.bss
+	.balign	4096
+tables:	.skip	PROGRAMS * PROGRAM_BYTES
