@@ -15,6 +15,8 @@ guest_main:
 	call	while_in_system_call
 	call	accessed_and_dirty
 	call	copy_on_write
+	call	large_pages
+	call	huge_pages
 	call	programs
 	ret
 
@@ -242,6 +244,109 @@ copy_on_write:
 	jnz	1b
 	ret
 
+/* ---- large pages ---- */
+
+#define LARGE_VA (TEST_VA + 0x200000)
+
+.macro large n
+	mov	qword ptr [test_pd + 8], LARGE(\n) + URW + PTE_PS
+.endm
+
+/* INVLPG of any address in it makes all of a large page go. */
+large_pages:
+	mov	dword ptr [LARGE(2)], 0x20
+	mov	dword ptr [LARGE(2) + 0x5000], 0x25
+	mov	dword ptr [LARGE(2) + 0x1ff000], 0x2f
+	mov	dword ptr [LARGE(3)], 0x30
+	mov	dword ptr [LARGE(3) + 0x5000], 0x35
+	mov	dword ptr [LARGE(3) + 0x1ff000], 0x3f
+	mov	rbx, LARGE_VA
+	mov	r12d, 3
+1:	large	2
+	invlpg	[LARGE_VA]
+	user_ok(mov eax, [rbx + 0x5000]; mov ecx, [rbx]; mov edx, [rbx + 0x1ff000])
+	expect(rax, 0x25)
+	expect(rcx, 0x20)
+	expect(rdx, 0x2f)
+	user_ok(mov [rbx + 0x5004], eax)
+	expect([LARGE(2) + 0x5000], 0x2500000025)
+	large	3
+	invlpg	[LARGE_VA + 0x77000]
+	user_ok(mov eax, [rbx + 0x5000]; mov ecx, [rbx]; mov edx, [rbx + 0x1ff000])
+	expect(rax, 0x35)
+	expect(rcx, 0x30)
+	expect(rdx, 0x3f)
+	/* parted: other pages, some absent, one read-only */
+	mov	rdi, offset parts
+	mov	ecx, 512
+	mov	rax, LARGE(3) + URW
+2:	mov	[rdi], rax
+	add	rdi, 8
+	add	rax, 0x1000
+	loop	2b
+	mov	qword ptr [parts], LARGE(2) + URW
+	mov	qword ptr [parts + 5 * 8], LARGE(3) + 0x5000 + (PTE_P|PTE_U)
+	mov	qword ptr [parts + 6 * 8], 0
+	mov	qword ptr [test_pd + 8], offset parts + URW
+	invlpg	[LARGE_VA + 0x1ff000]
+	user_ok(mov eax, [rbx + 0x5000]; mov ecx, [rbx]; mov edx, [rbx + 0x1ff000])
+	expect(rax, 0x35)
+	expect(rcx, 0x20)
+	expect(rdx, 0x3f)
+	faults_at((PF_P|PF_W|PF_U), (LARGE_VA + 0x5000), mov [rbx + 0x5000], eax)
+	faults_at(ABSENT_READ, (LARGE_VA + 0x6000), mov eax, [rbx + 0x6000])
+	/* and one again: every small page was known for itself */
+	large	3
+	mov	rax, cr3
+	mov	cr3, rax
+	user_ok(mov [rbx + 0x5004], eax; mov ecx, [rbx])
+	expect(rcx, 0x30)
+	/* dirty bits of all of it */
+	and	qword ptr [test_pd + 8], ~PTE_D
+	invlpg	[LARGE_VA + 0x3000]
+	user_ok(mov eax, [rbx + 0x5000])
+	mov	rax, [test_pd + 8]
+	and	eax, PTE_D
+	expect(rax, 0)
+	user_ok(mov [rbx + 0x5004], eax)
+	mov	rax, [test_pd + 8]
+	and	eax, PTE_D
+	expect(rax, PTE_D)
+	dec	r12d
+	jnz	1b
+	mov	qword ptr [test_pd + 8], 0
+	invlpg	[LARGE_VA]
+	faults_at(ABSENT_READ, LARGE_VA, mov eax, [rbx])
+	ret
+
+/* The same with 1 GiB. */
+huge_pages:
+	mov	eax, 0x80000001
+	cpuid
+	bt	edx, 26
+	jnc	1f
+	mov	rax, URW | PTE_PS
+	mov	[pdpt + 9 * 8], rax
+	mov	rbx, WINDOW2 + 0x40000000 + LARGE(2)
+	user_ok(mov eax, [rbx]; mov ecx, [rbx + 0x200000])
+	expect(rax, 0x20)
+	expect(rcx, 0x30)
+	mov	qword ptr [huge_pd + 8 * 8], LARGE(3) + URW + PTE_PS
+	mov	qword ptr [huge_pd + 9 * 8], LARGE(2) + URW + PTE_PS
+	mov	qword ptr [huge_pd + 10 * 8], LARGE(3) + URW + PTE_PS
+	mov	qword ptr [huge_pd + 11 * 8], LARGE(2) + URW + PTE_PS
+	mov	rax, offset huge_pd + URW
+	mov	[pdpt + 9 * 8], rax
+	mov	rcx, WINDOW2 + 0x40000000
+	invlpg	[rcx + 0x12345678]
+	user_ok(mov eax, [rbx]; mov ecx, [rbx + 0x200000])
+	expect(rax, 0x30)
+	expect(rcx, 0x20)
+	mov	qword ptr [pdpt + 9 * 8], 0
+	mov	rax, cr3
+	mov	cr3, rax
+1:	ret
+
 /* ---- several programs under PCIDs ---- */
 
 #define PROGRAMS 10
@@ -347,3 +452,5 @@ round_robin:
 	.bss
 	.balign	4096
 tables:	.skip	PROGRAMS * PROGRAM_BYTES
+parts:	.skip	4096
+huge_pd: .skip	4096

@@ -193,22 +193,33 @@ bool shadow_add_windows(struct soft_vcpu *v, struct space *space)
 #define MAPPED	 BIT(0)
 #define WRITABLE BIT(1)
 
+/** Remembers where INVLPG takes more than a small page away. */
+static void note_large(struct space *space, const struct walk *w)
+{
+	if (w->page_size == BIT(30))
+		filter_add(&space->large_1g, w->linear, 30);
+	else if (w->page_size != PAGE_SIZE)
+		filter_add(&space->large_2m, w->linear, 21);
+}
+
 /** What the page of walk @w would be recorded as; 0: it cannot be mapped. */
-static u64 record_for(struct soft_vcpu *v, const struct walk *w, struct memslot **slot)
+static u64 record_for(struct soft_vcpu *v, struct space *space, const struct walk *w,
+		      struct memslot **slot)
 {
 	*slot = phys_slot(v->vm, w->gpa);
 	if (!*slot || (*slot)->fd < 0)
 		return 0;
+	note_large(space, w);
 	bool writable = w->writable && w->dirty && phys_plain_write(*slot, w->gpa);
 	return (w->gpa & PAGE_MASK) | MAPPED | (writable ? WRITABLE : 0);
 }
 
 /** The same for what a page walk finds that sets nothing; 0 also where it would have to. */
-static u64 peek(struct soft_vcpu *v, u64 linear, struct memslot **slot)
+static u64 peek(struct soft_vcpu *v, struct space *space, u64 linear, struct memslot **slot)
 {
 	struct walk w = {.linear = linear};
 
-	return mmu_peek(v, &w, MMU_USER) ? record_for(v, &w, slot) : 0;
+	return mmu_peek(v, &w, MMU_USER) ? record_for(v, space, &w, slot) : 0;
 }
 
 /** Remembers that @host, in a window, may be written, for shadow_protect(). */
@@ -234,7 +245,8 @@ static void set_record(struct shadow *s, struct space *space, struct memslot *sl
 #define RUN_MAX 16 /* neighbouring pages that are entered with the one that is needed */
 
 /** How many pages from @linear on, all like @record, lie behind each other in RAM. */
-static u32 run_length(struct soft_vcpu *v, u32 window, u64 linear, u64 record, u32 max)
+static u32 run_length(struct soft_vcpu *v, struct space *space, u32 window, u64 linear, u64 record,
+		      u32 max)
 {
 	struct memslot *slot;
 	u32 n = 1;
@@ -242,7 +254,7 @@ static u32 run_length(struct soft_vcpu *v, u32 window, u64 linear, u64 record, u
 	for (; n < max; n++) {
 		u64 next = linear + n * PAGE_SIZE;
 		if (*record_of(v->shadow, window, next) ||
-		    peek(v, next, &slot) != record + n * PAGE_SIZE)
+		    peek(v, space, next, &slot) != record + n * PAGE_SIZE)
 			break;
 	}
 	return n;
@@ -289,7 +301,7 @@ static bool map_page(struct soft_vcpu *v, struct space *space, u32 window, const
 		u64 start = first & ~(LARGE_RUN - 1);
 		struct memslot *same;
 		while (first > start && !*record_of(v->shadow, window, first - PAGE_SIZE) &&
-		       peek(v, first - PAGE_SIZE, &same) == record - PAGE_SIZE) {
+		       peek(v, space, first - PAGE_SIZE, &same) == record - PAGE_SIZE) {
 			first -= PAGE_SIZE;
 			record -= PAGE_SIZE;
 		}
@@ -298,7 +310,7 @@ static bool map_page(struct soft_vcpu *v, struct space *space, u32 window, const
 	}
 	if (max > (end - first) / PAGE_SIZE)
 		max = (u32)((end - first) / PAGE_SIZE);
-	u32 pages = run_length(v, window, first, record, max);
+	u32 pages = run_length(v, space, window, first, record, max);
 	return map_run(v, space, window, first, record, slot, pages);
 }
 
@@ -339,6 +351,8 @@ void shadow_drop(struct soft_vcpu *v, struct space *space)
 	space->mappings = 0;
 	space->logged = 0;
 	space->pending_count = 0;
+	filter_clear(&space->large_2m);
+	filter_clear(&space->large_1g);
 }
 
 void shadow_unload(struct soft_vcpu *v)
@@ -350,6 +364,16 @@ void shadow_unload(struct soft_vcpu *v)
 		load_table(v, NULL);
 		s->loaded = NULL;
 	}
+}
+
+/** Page @entry, or a region, has to be looked at before user code goes on. */
+static void pend(struct soft_vcpu *v, struct space *space, u64 entry)
+{
+	if (space->pending_count < PENDING_MAX)
+		space->pending[space->pending_count++] = entry;
+	else
+		space->stale = true;
+	shadow_off(v);
 }
 
 /* ---- faults ---- */
@@ -372,7 +396,7 @@ static enum shadow_result page_fault(struct soft_vcpu *v, struct space *space, u
 	v->events.exception_error = error;
 	v->events.exception_cr2 = linear;
 	/* The guest is likely to enter the page: map it on the way back. */
-	shadow_pend(v, space, linear);
+	pend(v, space, linear & PAGE_MASK);
 	shadow_charge_fault(v, space, 0);
 	return SHADOW_PAGE_FAULT;
 }
@@ -391,7 +415,7 @@ enum shadow_result shadow_fault(struct soft_vcpu *v, u64 host, bool write)
 	u64 begin = __builtin_ia32_rdtsc();
 	if (mmu_walk(v, &w, write ? ACCESS_WRITE : ACCESS_READ, MMU_USER, true))
 		return page_fault(v, space, w.linear, w.error);
-	u64 record = record_for(v, &w, &slot), known = *record_of(s, window, w.linear);
+	u64 record = record_for(v, space, &w, &slot), known = *record_of(s, window, w.linear);
 	if (!record || (write && !(record & WRITABLE)))
 		return alone(v);
 	if (((known ^ record) & (PAGE_MASK | MAPPED)) == 0) {
@@ -421,7 +445,7 @@ static u64 update_page(struct soft_vcpu *v, struct space *space, u32 window, u64
 {
 	struct shadow *s = v->shadow;
 	struct memslot *slot;
-	u64 *r = record_of(s, window, linear), old = *r, record = peek(v, linear, &slot);
+	u64 *r = record_of(s, window, linear), old = *r, record = peek(v, space, linear, &slot);
 
 	if (record == old)
 		return record;
@@ -444,6 +468,8 @@ static void revalidate(struct soft_vcpu *v, struct space *space)
 	u32 kept = 0, gone_window = 0;
 	u64 gone = 0, gone_end = 0;
 
+	filter_clear(&space->large_2m); /* those that are left are found again */
+	filter_clear(&space->large_1g);
 	for (u32 k = 0; k < space->logged; k++) {
 		u64 linear = space->log[k];
 		u32 window;
@@ -471,18 +497,35 @@ static void revalidate(struct soft_vcpu *v, struct space *space)
 	v->stats.shadow_checks++;
 }
 
+static void update_mapped(struct soft_vcpu *v, struct space *space, u64 linear)
+{
+	u32 window;
+
+	if (!window_of(space, linear, &window))
+		return;
+	u64 old = *record_of(v->shadow, window, linear);
+	if (!update_page(v, space, window, linear) && old)
+		hide(v->shadow, window, linear, PAGE_SIZE);
+}
+
+static void update_region(struct soft_vcpu *v, struct space *space, u64 region)
+{
+	u32 window;
+
+	for (u64 n = 0; n < LARGE_RUN; n += PAGE_SIZE)
+		if (window_of(space, region + n, &window) &&
+		    *record_of(v->shadow, window, region + n))
+			update_mapped(v, space, region + n);
+}
+
 static void update_pending(struct soft_vcpu *v, struct space *space)
 {
-	struct shadow *s = v->shadow;
-
 	for (u32 n = 0; n < space->pending_count; n++) {
-		u64 linear = space->pending[n];
-		u32 window;
-		if (!window_of(space, linear, &window))
-			continue;
-		u64 old = *record_of(s, window, linear);
-		if (!update_page(v, space, window, linear) && old)
-			hide(s, window, linear, PAGE_SIZE);
+		u64 entry = space->pending[n];
+		if (entry & REGION)
+			update_region(v, space, entry & PAGE_MASK);
+		else
+			update_mapped(v, space, entry);
 		if (!space->on)
 			return;
 	}
@@ -529,15 +572,6 @@ void shadow_off(struct soft_vcpu *v)
 	vcpu_update_mode(v);
 }
 
-void shadow_pend(struct soft_vcpu *v, struct space *space, u64 linear)
-{
-	if (space->pending_count < PENDING_MAX)
-		space->pending[space->pending_count++] = linear & PAGE_MASK;
-	else
-		space->stale = true;
-	shadow_off(v);
-}
-
 void shadow_flush(struct soft_vcpu *v)
 {
 	struct shadow *s = v->shadow;
@@ -571,9 +605,17 @@ void shadow_flush_page(struct soft_vcpu *v, u64 linear)
 	struct space *space = v->shadow ? shadow_space(v, v->cr3) : NULL;
 	u32 window;
 
-	if (space && window_of(space, linear, &window) &&
-	    *record_of(v->shadow, window, linear & PAGE_MASK))
-		shadow_pend(v, space, linear);
+	if (!space || !window_of(space, linear, &window))
+		return;
+	/* INVLPG takes away all of a large page (SDM 3A 4.10.4.1). */
+	if (filter_has(&space->large_1g, linear, 30)) {
+		space->stale = true;
+		shadow_off(v);
+	} else if (filter_has(&space->large_2m, linear, 21)) {
+		pend(v, space, (linear & ~(LARGE_RUN - 1)) | REGION);
+	} else if (*record_of(v->shadow, window, linear)) {
+		pend(v, space, linear & PAGE_MASK);
+	}
 }
 
 void shadow_switch(struct soft_vcpu *v, u64 cr3, bool keep)
