@@ -410,6 +410,8 @@ programs:
 	or	rax, CR4_PCIDE
 	mov	cr4, rax
 	call	round_robin
+	call	left_alone
+	call	same_pcid
 	mov	rax, offset pml4
 	mov	cr3, rax
 	mov	rax, cr4
@@ -449,8 +451,99 @@ round_robin:
 4:	expect(rcx, 0)
 	ret
 
+/* What is flushed while another program runs is gone when the first comes back. */
+left_alone:
+	mov	r12d, 3
+1:	give	0, 1, 1
+	switch	0, 0
+	expect_user 1, 1, __LINE__
+	switch	1
+	expect_user 1, 17, __LINE__
+	give	0, 1, 40
+	switch	0, 0
+	expect_user 1, 40, __LINE__
+	switch	1
+	give	0, 1, 41
+	switch	0
+	invlpg	[VA(1)]
+	expect_user 1, 41, __LINE__
+	/* INVPCID, all types */
+	cpuid_bit 7, 0, ebx, 10
+	jz	3f
+	xor	r14d, r14d
+2:	give	0, 1, 42
+	switch	0, 0
+	expect_user 1, 42, __LINE__
+	switch	1
+	give	0, 1, 43
+	mov	qword ptr [descriptor], 1
+	cmp	r14d, 2
+	jb	4f
+	mov	qword ptr [descriptor], 0
+4:	mov	qword ptr [descriptor + 8], VA(1)
+	invpcid	r14, [descriptor]
+	switch	0
+	expect_user 1, 43, __LINE__
+	inc	r14d
+	cmp	r14d, 4
+	jne	2b
+3:	/* INVLPG takes global pages from everybody */
+	mov	rax, cr4
+	or	rax, CR4_PGE
+	mov	cr4, rax
+	give	0, 2, 50, (URW|PTE_G)
+	give	1, 2, 50, (URW|PTE_G)
+	invlpg	[VA(2)]
+	switch	1
+	invlpg	[VA(2)]
+	expect_user 2, 50, __LINE__
+	switch	0
+	expect_user 2, 50, __LINE__
+	give	0, 2, 51, (URW|PTE_G)
+	give	1, 2, 51, (URW|PTE_G)
+	invlpg	[VA(2)]
+	expect_user 2, 51, __LINE__
+	switch	1
+	expect_user 2, 51, __LINE__
+	mov	rax, cr4
+	and	rax, ~CR4_PGE
+	mov	cr4, rax
+	dec	r12d
+	jnz	1b
+	ret
+
+/* One PCID for two sets of tables: what is flushed is flushed for both. */
+same_pcid:
+	give	2, 3, 60
+	give	3, 3, 61
+	mov	rax, offset TABLES(2) + 9
+	mov	cr3, rax
+	expect_user 3, 60, __LINE__
+	mov	rax, offset TABLES(3) + 9
+	mov	cr3, rax
+	expect_user 3, 61, __LINE__
+	give	2, 3, 62
+	invlpg	[VA(3)]
+	expect_user 3, 61, __LINE__
+	mov	rax, offset TABLES(2) + 9
+	bts	rax, 63
+	mov	cr3, rax
+	invlpg	[VA(3)]
+	expect_user 3, 62, __LINE__
+	give	3, 3, 63
+	invlpg	[VA(3)]
+	mov	rax, offset TABLES(3) + 9
+	bts	rax, 63
+	mov	cr3, rax
+	user_ok(mov rax, [rbx])
+	cmp	eax, 62			/* still the other's, or its own */
+	je	1f
+	expect(rax, 63)
+1:	ret
+
 	.bss
 	.balign	4096
 tables:	.skip	PROGRAMS * PROGRAM_BYTES
 parts:	.skip	4096
 huge_pd: .skip	4096
+descriptor: .skip 16

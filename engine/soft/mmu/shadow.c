@@ -600,12 +600,11 @@ void shadow_flush_pcid(struct soft_vcpu *v, u64 pcid)
 	shadow_off(v);
 }
 
-void shadow_flush_page(struct soft_vcpu *v, u64 linear)
+static void flush_page(struct soft_vcpu *v, struct space *space, u64 linear)
 {
-	struct space *space = v->shadow ? shadow_space(v, v->cr3) : NULL;
 	u32 window;
 
-	if (!space || !window_of(space, linear, &window))
+	if (!window_of(space, linear, &window))
 		return;
 	/* INVLPG takes away all of a large page (SDM 3A 4.10.4.1). */
 	if (filter_has(&space->large_1g, linear, 30)) {
@@ -616,6 +615,14 @@ void shadow_flush_page(struct soft_vcpu *v, u64 linear)
 	} else if (*record_of(v->shadow, window, linear)) {
 		pend(v, space, linear & PAGE_MASK);
 	}
+}
+
+void shadow_flush_page(struct soft_vcpu *v, u64 linear)
+{
+	/* Global pages go from all PCIDs (SDM 3A 4.10.4.1), and one PCID may have several spaces.
+	 */
+	for (u32 n = 0; v->shadow && n < SPACES; n++)
+		flush_page(v, &v->shadow->space[n], linear);
 }
 
 void shadow_switch(struct soft_vcpu *v, u64 cr3, bool keep)

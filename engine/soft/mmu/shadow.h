@@ -63,7 +63,7 @@ enum shadow_result shadow_fault_unknown(struct soft_vcpu *v);
 
 /** v->cr3 is about to be another; @keep: what is known of its PCID stays valid. */
 void shadow_switch(struct soft_vcpu *v, u64 cr3, bool keep);
-/** TLB flushes: of everything, of a PCID, of the page of @linear in the current space. */
+/** TLB flushes: of everything, of a PCID, of the page of @linear as INVLPG does it. */
 void shadow_flush(struct soft_vcpu *v);
 void shadow_flush_pcid(struct soft_vcpu *v, u64 pcid);
 void shadow_flush_page(struct soft_vcpu *v, u64 linear);
