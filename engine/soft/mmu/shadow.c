@@ -244,19 +244,25 @@ static void set_record(struct shadow *s, struct space *space, struct memslot *sl
 
 #define RUN_MAX 16 /* neighbouring pages that are entered with the one that is needed */
 
-/** How many pages from @linear on, all like @record, lie behind each other in RAM. */
-static u32 run_length(struct soft_vcpu *v, struct space *space, u32 window, u64 linear, u64 record,
-		      u32 max)
+/** Whether the page of @linear is not mapped, and would be as @record, from @slot. */
+static bool continues(struct soft_vcpu *v, struct space *space, u32 window, u64 linear, u64 record,
+		      const struct memslot *slot)
 {
-	struct memslot *slot;
+	struct memslot *found;
+
+	return !*record_of(v->shadow, window, linear) && peek(v, space, linear, &found) == record &&
+	       found == slot;
+}
+
+/** How many pages from @linear on, all like @record, lie behind each other in @slot. */
+static u32 run_length(struct soft_vcpu *v, struct space *space, u32 window, u64 linear, u64 record,
+		      const struct memslot *slot, u32 max)
+{
 	u32 n = 1;
 
-	for (; n < max; n++) {
-		u64 next = linear + n * PAGE_SIZE;
-		if (*record_of(v->shadow, window, next) ||
-		    peek(v, space, next, &slot) != record + n * PAGE_SIZE)
-			break;
-	}
+	while (n < max &&
+	       continues(v, space, window, linear + n * PAGE_SIZE, record + n * PAGE_SIZE, slot))
+		n++;
 	return n;
 }
 
@@ -299,9 +305,8 @@ static bool map_page(struct soft_vcpu *v, struct space *space, u32 window, const
 
 	if (w->page_size > PAGE_SIZE) {
 		u64 start = first & ~(LARGE_RUN - 1);
-		struct memslot *same;
-		while (first > start && !*record_of(v->shadow, window, first - PAGE_SIZE) &&
-		       peek(v, space, first - PAGE_SIZE, &same) == record - PAGE_SIZE) {
+		while (first > start &&
+		       continues(v, space, window, first - PAGE_SIZE, record - PAGE_SIZE, slot)) {
 			first -= PAGE_SIZE;
 			record -= PAGE_SIZE;
 		}
@@ -310,7 +315,7 @@ static bool map_page(struct soft_vcpu *v, struct space *space, u32 window, const
 	}
 	if (max > (end - first) / PAGE_SIZE)
 		max = (u32)((end - first) / PAGE_SIZE);
-	u32 pages = run_length(v, space, window, first, record, max);
+	u32 pages = run_length(v, space, window, first, record, slot, max);
 	return map_run(v, space, window, first, record, slot, pages);
 }
 
