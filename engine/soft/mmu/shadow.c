@@ -24,11 +24,11 @@ static u64 reserve(u64 size, int prot)
 	return failed(p) ? 0 : (u64)p;
 }
 
-/** Nothing there any more. */
-static void unmap(u64 host, u64 size)
+/** Nothing there any more; false: the host refuses, all is as it was. */
+static bool unmap(u64 host, u64 size)
 {
-	gp_syscall(SYS_mmap, (long)host, (long)size, PROT_NONE,
-		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	return !failed(gp_syscall(SYS_mmap, (long)host, (long)size, PROT_NONE,
+				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0));
 }
 
 static u64 *shadow_table(struct soft_vcpu *v)
@@ -147,6 +147,9 @@ static bool add_window(struct shadow *s, struct space *space, u32 window)
 	for (u32 slot = 0; slot < SLOTS; slot++) {
 		if (s->slot_owner[slot])
 			continue;
+		if (s->slot_used[slot] && !unmap(slot_base(s, slot), WINDOW_SIZE))
+			continue;
+		s->slot_used[slot] = false;
 		s->slot_owner[slot] = space;
 		s->slot_window[slot] = (u16)window;
 		space->window[window] = (u16)(slot + 1);
@@ -319,18 +322,35 @@ static bool map_page(struct soft_vcpu *v, struct space *space, u32 window, const
 	return map_run(v, space, window, first, record, slot, pages);
 }
 
-/** Takes away @size bytes from @linear on, whose records are cleared already. */
-static void hide(struct shadow *s, u32 window, u64 linear, u64 size)
+/**
+ * What may be done in @size bytes from @linear on. false: the host refuses to part its mappings any
+ * further, or the file to be written, and @space has been given up: nobody may go on using what is
+ * not allowed any more.
+ */
+static bool set_access(struct soft_vcpu *v, struct space *space, u32 window, u64 linear, u64 size,
+		       int prot)
 {
-	/* Cheaper than giving the mapping up, and as good. */
-	gp_syscall(SYS_mprotect, (long)host_of(s, window, linear), (long)size, PROT_NONE, 0, 0, 0);
+	u64 host = host_of(v->shadow, window, linear);
+
+	if (v->shadow->mappings <= MAPPINGS_MAX &&
+	    !failed(gp_syscall(SYS_mprotect, (long)host, (long)size, prot, 0, 0, 0)))
+		return true;
+	shadow_give_up(v, space);
+	return false;
 }
 
-static void allow(struct shadow *s, struct space *space, u32 window, u64 linear, u64 record)
+/** Takes away @size bytes from @linear on, whose records are cleared already. */
+static void hide(struct soft_vcpu *v, struct space *space, u32 window, u64 linear, u64 size)
 {
-	add_mappings(s, space, 2);
-	gp_syscall(SYS_mprotect, (long)host_of(s, window, linear & PAGE_MASK), PAGE_SIZE,
-		   PROT_READ | (record & WRITABLE ? PROT_WRITE : 0), 0, 0, 0);
+	/* Cheaper than giving the mapping up, and as good. */
+	set_access(v, space, window, linear, size, PROT_NONE);
+}
+
+static bool allow(struct soft_vcpu *v, struct space *space, u32 window, u64 linear, u64 record)
+{
+	add_mappings(v->shadow, space, 2);
+	return set_access(v, space, window, linear & PAGE_MASK, PAGE_SIZE,
+			  PROT_READ | (record & WRITABLE ? PROT_WRITE : 0));
 }
 
 void shadow_drop(struct soft_vcpu *v, struct space *space)
@@ -347,7 +367,7 @@ void shadow_drop(struct soft_vcpu *v, struct space *space)
 	for (u32 slot = 0; slot < SLOTS; slot++) {
 		if (s->slot_owner[slot] != space)
 			continue;
-		unmap(slot_base(s, slot), WINDOW_SIZE);
+		s->slot_used[slot] = !unmap(slot_base(s, slot), WINDOW_SIZE);
 		s->slot_owner[slot] = NULL;
 	}
 	for (u32 n = 0; n < SHADOW_WINDOWS; n++)
@@ -421,10 +441,12 @@ enum shadow_result shadow_fault(struct soft_vcpu *v, u64 host, bool write)
 	if (mmu_walk(v, &w, write ? ACCESS_WRITE : ACCESS_READ, MMU_USER, true))
 		return page_fault(v, space, w.linear, w.error);
 	u64 record = record_for(v, space, &w, &slot), known = *record_of(s, window, w.linear);
-	if (!record || (write && !(record & WRITABLE)))
+	/* What is mapped as it should be and faults all the same is no memory: a file too short. */
+	if (!record || (write && !(record & WRITABLE)) || known == record)
 		return alone(v);
 	if (((known ^ record) & (PAGE_MASK | MAPPED)) == 0) {
-		allow(s, space, window, w.linear, record);
+		if (!allow(v, space, window, w.linear, record))
+			return alone(v);
 		set_record(s, space, slot, window, w.linear, record);
 	} else if (!map_page(v, space, window, &w, record, slot)) {
 		return alone(v);
@@ -445,7 +467,8 @@ enum shadow_result shadow_fault_unknown(struct soft_vcpu *v)
 
 /* ---- up to date again ---- */
 
-/** What is mapped of the page of @linear becomes what the tables say. Returns its new record. */
+/** What is mapped of the page of @linear becomes what the tables say. Returns its new record; 0
+ * also if @space had to be given up. */
 static u64 update_page(struct soft_vcpu *v, struct space *space, u32 window, u64 linear)
 {
 	struct shadow *s = v->shadow;
@@ -455,7 +478,8 @@ static u64 update_page(struct soft_vcpu *v, struct space *space, u32 window, u64
 	if (record == old)
 		return record;
 	if (old && record && ((old ^ record) & PAGE_MASK) == 0) {
-		allow(s, space, window, linear, record);
+		if (!allow(v, space, window, linear, record))
+			return 0;
 		set_record(s, space, slot, window, linear, record);
 	} else if (record) {
 		if (!map_run(v, space, window, linear, record, slot, 1))
@@ -469,7 +493,6 @@ static u64 update_page(struct soft_vcpu *v, struct space *space, u32 window, u64
 /** Compares all of @space with the tables. */
 static void revalidate(struct soft_vcpu *v, struct space *space)
 {
-	struct shadow *s = v->shadow;
 	u32 kept = 0, gone_window = 0;
 	u64 gone = 0, gone_end = 0;
 
@@ -480,24 +503,24 @@ static void revalidate(struct soft_vcpu *v, struct space *space)
 		u32 window;
 		if (!window_of(space, linear, &window))
 			continue;
-		if (!*record_of(s, window, linear))
+		if (!*record_of(v->shadow, window, linear))
 			continue; /* listed twice, or gone before */
 		if (update_page(v, space, window, linear)) {
-			if (!space->logged) /* given up */
-				return;
 			space->log[kept++] = linear;
 			continue;
 		}
 		if (gone_end != linear || window != gone_window) {
 			if (gone_end)
-				hide(s, gone_window, gone, gone_end - gone);
+				hide(v, space, gone_window, gone, gone_end - gone);
 			gone = linear;
 			gone_window = window;
 		}
 		gone_end = linear + PAGE_SIZE;
 	}
-	if (gone_end)
-		hide(s, gone_window, gone, gone_end - gone);
+	if (gone_end && space->on)
+		hide(v, space, gone_window, gone, gone_end - gone);
+	if (!space->on)
+		return;
 	space->logged = kept;
 	v->stats.shadow_checks++;
 }
@@ -509,8 +532,8 @@ static void update_mapped(struct soft_vcpu *v, struct space *space, u64 linear)
 	if (!window_of(space, linear, &window))
 		return;
 	u64 old = *record_of(v->shadow, window, linear);
-	if (!update_page(v, space, window, linear) && old)
-		hide(v->shadow, window, linear, PAGE_SIZE);
+	if (!update_page(v, space, window, linear) && old && space->on)
+		hide(v, space, window, linear, PAGE_SIZE);
 }
 
 static void update_region(struct soft_vcpu *v, struct space *space, u64 region)
@@ -653,7 +676,7 @@ static void protect_view(struct soft_vcpu *v, u64 host, u64 gpa)
 	if (*r != (gpa | MAPPED | WRITABLE))
 		return;
 	*r &= ~WRITABLE;
-	allow(s, s->slot_owner[slot], (u32)slot, offset, *r);
+	allow(v, s->slot_owner[slot], (u32)slot, offset, *r);
 }
 
 static void protect_page(struct soft_vcpu *v, struct memslot *slot, u64 page)

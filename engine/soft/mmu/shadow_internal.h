@@ -45,6 +45,7 @@ struct shadow {
 	u64 reserved, base; /* host addresses: of all, of the first place */
 	u64 *records;	    /* what is mapped, for every page of every place */
 	struct space *slot_owner[SLOTS];
+	bool slot_used[SLOTS]; /* nobody's, but the host did not let it be unmapped */
 	u16 slot_window[SLOTS];
 	struct space *loaded; /* the table is its */
 	u32 mappings;
