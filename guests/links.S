@@ -48,6 +48,7 @@ guest_main:
 	call	self_modifying
 	call	written_through_another
 	call	crossing_code
+	call	fault_forgets
 	ret
 
 /* A direct jump to the next page, which shows another frame, or may not be entered. */
@@ -334,6 +335,39 @@ crossing_code:
 	user_ok(mov byte ptr [rcx], 0x99; call rbx; mov edx, eax; mov byte ptr [rcx], 0x55; call rbx)
 	expect(rdx, 0x66992211)
 	expect(rax, 0x66552211)
+	dec	r12d
+	jnz	1b
+	ret
+
+/* A page fault makes the processor forget the page, also where nobody flushes it (SDM 3A 4.10.4.1). */
+fault_forgets:
+	mov	qword ptr [FRAME(53)], 0x53
+	mov	qword ptr [FRAME(54)], 0x54
+	mov	rbx, VA(5)
+	mov	r12d, 3
+1:	map	5, 53
+	invlpg	[VA(5)]
+	user_ok(mov rcx, [rbx])
+	expect(rcx, 0x53)
+	/* if this faults; it need not */
+	mov	qword ptr [PTE(5)], 0
+	user(mov ah, [rbx])
+	cmp	qword ptr [fault_vector], PF
+	jne	2f
+	map	5, 54
+	user_ok(mov rcx, [rbx])
+	expect(rcx, 0x54)
+2:	map	5, 53
+	invlpg	[VA(5)]
+	user_ok(mov rcx, [rbx])
+	map	5, 53, (PTE_P|PTE_U)
+	invlpg	[VA(5)]
+	user_ok(mov rcx, [rbx])
+	map	5, 54, (PTE_P|PTE_U)
+	user(mov [rbx], rcx)
+	expect([fault_vector], PF)
+	user_ok(mov rcx, [rbx])
+	expect(rcx, 0x54)
 	dec	r12d
 	jnz	1b
 	ret

@@ -394,10 +394,16 @@ void shadow_unload(struct soft_vcpu *v)
 /** Page @entry, or a region, has to be looked at before user code goes on. */
 static void pend(struct soft_vcpu *v, struct space *space, u64 entry)
 {
-	if (space->pending_count < PENDING_MAX)
-		space->pending[space->pending_count++] = entry;
-	else
+	u32 n = space->pending_count;
+
+	if (n && space->pending[n - 1] == entry)
+		n--;
+	if (n < PENDING_MAX) {
+		space->pending[n] = entry;
+		space->pending_count = n + 1;
+	} else {
 		space->stale = true;
+	}
 	shadow_off(v);
 }
 
@@ -420,6 +426,7 @@ static enum shadow_result page_fault(struct soft_vcpu *v, struct space *space, u
 	v->events.exception_has_error = true;
 	v->events.exception_error = error;
 	v->events.exception_cr2 = linear;
+	tlb_faulted(v, linear);
 	/* The guest is likely to enter the page: map it on the way back. */
 	pend(v, space, linear & PAGE_MASK);
 	shadow_charge_fault(v, space, 0);
@@ -651,6 +658,15 @@ void shadow_flush_page(struct soft_vcpu *v, u64 linear)
 	 */
 	for (u32 n = 0; v->shadow && n < SPACES; n++)
 		flush_page(v, &v->shadow->space[n], linear);
+}
+
+void shadow_faulted(struct soft_vcpu *v, u64 linear)
+{
+	struct space *space = shadow_space(v, v->cr3);
+	u32 window;
+
+	if (space && window_of(space, linear, &window) && *record_of(v->shadow, window, linear))
+		pend(v, space, linear & PAGE_MASK);
 }
 
 void shadow_switch(struct soft_vcpu *v, u64 cr3, bool keep)

@@ -67,6 +67,8 @@ void shadow_switch(struct soft_vcpu *v, u64 cr3, bool keep);
 void shadow_flush(struct soft_vcpu *v);
 void shadow_flush_pcid(struct soft_vcpu *v, u64 pcid);
 void shadow_flush_page(struct soft_vcpu *v, u64 linear);
+/** A page fault for @linear, which makes processors forget its page. */
+void shadow_faulted(struct soft_vcpu *v, u64 linear);
 /** The page of RAM at @host may no longer be written unasked: it has got code, or is watched or
  * logged. */
 void shadow_protect(struct soft_vcpu *v, const u8 *host);
