@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "engine/soft/mmu/shadow.h"
 #include "engine/soft/translate/block.h"
+#include "engine/soft/translate/emit.h"
 #include "engine/soft/vcpu.h"
 
 static struct sigaction previous[_NSIG];
@@ -79,10 +80,12 @@ static void on_kick(int signal, siginfo_t *info, void *context)
 
 static void take_guest_registers(struct soft_vcpu *v, const ucontext_t *uc, bool flags_in_host)
 {
-	static const int host[] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_R13, REG_RBP, REG_RSI,
-				   REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12};
-	for (u32 g = 0; g < ARRAY_SIZE(host); g++)
-		v->regs[g] = (u64)uc->uc_mcontext.gregs[host[g]];
+	static const int by_number[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
+					  REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
+					  REG_R12, REG_R13, REG_R14, REG_R15};
+	for (int g = RAX; g <= R15; g++)
+		if (host_reg(g) != REG_NONE)
+			v->regs[g] = (u64)uc->uc_mcontext.gregs[by_number[host_reg(g)]];
 	if (flags_in_host)
 		vcpu_set_arith(v, (u64)uc->uc_mcontext.gregs[REG_EFL]);
 }

@@ -123,7 +123,7 @@ void tlb_flush(struct soft_vcpu *v, bool keep_global)
 		world.flushes_all++;
 }
 
-void tlb_flush_context(struct soft_vcpu *v)
+void tlb_flush_context(struct soft_vcpu *v, bool same)
 {
 	world.flushes++;
 }

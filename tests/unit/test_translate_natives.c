@@ -107,7 +107,8 @@ static const char *register_problem(const ZydisDecodedOperand *op)
 	case ZYDIS_REGCLASS_GPR64: {
 		ZydisRegister full =
 		    ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
-		bool moved = full == ZYDIS_REGISTER_RSP || full >= ZYDIS_REGISTER_R13;
+		int guest = full - ZYDIS_REGISTER_RAX;
+		bool moved = host_reg(guest) != guest;
 		return moved && !is_renamed(op) ? "implies a register that lives elsewhere" : NULL;
 	}
 	case ZYDIS_REGCLASS_X87:
@@ -188,6 +189,8 @@ static bool same_place(const ZydisDecodedOperand *host, s64 disp)
 /* What the shadow table says is in r15, or in r14 with the address. */
 static bool same_shadowed_place(const ZydisDecodedOperand *guest, const ZydisDecodedOperand *host)
 {
+	if (host->mem.index == ZYDIS_REGISTER_NONE && host->mem.base == ZYDIS_REGISTER_R15)
+		return host->mem.disp.value == guest->mem.disp.value; /* a low constant */
 	if (host->mem.index == ZYDIS_REGISTER_NONE)
 		return host->mem.base == ZYDIS_REGISTER_R14 && host->mem.disp.value == 0;
 	return host->mem.index == ZYDIS_REGISTER_R15 && host->mem.scale == 1 &&

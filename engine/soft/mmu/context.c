@@ -141,16 +141,18 @@ void context_switch(struct soft_vcpu *v, u64 cr3, bool keep)
 	if (keep && cr3 == v->cr3)
 		return;
 	if (!v->vm->tune.contexts) {
-		tlb_flush_context(v);
+		tlb_flush_context(v, cr3 == v->cr3);
 		return;
 	}
+	if (cr3 != v->cr3)
+		shadow_compare_code(v);
 	if ((v->cr3 ^ cr3) & CR3_PCID) {
 		/* The incoming one's room is not to be taken. */
 		if (c)
 			c->left = ++v->context_clock;
 		context_save(v, context_take(v));
 	}
-	tlb_flush_context(v);
+	tlb_flush_context(v, cr3 == v->cr3);
 	if (!c)
 		return;
 	/* The same PCID for other tables, without a flush: nothing that is kept would be wrong
@@ -169,5 +171,5 @@ void context_flush(struct soft_vcpu *v, u64 pcid)
 	if (c)
 		c->left = 0;
 	if (pcid == current)
-		tlb_flush_context(v);
+		tlb_flush_context(v, true);
 }

@@ -36,9 +36,9 @@ struct walk {
 int mmu_walk(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index,
 	     bool set_ad);
 
-/** What a read at w->linear would find in the tables of 4-level paging, with nothing to set and
- * nothing to fault; else false. */
-bool mmu_peek(struct soft_vcpu *v, struct walk *w, enum mmu_index index);
+/** What @access, no write, at w->linear would find in the tables of 4-level paging, with nothing to
+ * set and nothing to fault; else false. */
+bool mmu_peek(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index);
 
 /** Reloads the PAE page-directory pointers from CR3; false if a reserved bit is set (#GP is the
  * caller's). */
@@ -66,8 +66,9 @@ void tlb_init(struct soft_vcpu *v);
 /** Empties every TLB of this vCPU and the jump caches, for all PCIDs. @keep_global: entries of
  * global pages stay. */
 void tlb_flush(struct soft_vcpu *v, bool keep_global);
-/** Drops the entries of the current PCID that are not of global pages. */
-void tlb_flush_context(struct soft_vcpu *v);
+/** Drops the entries of the current PCID that are not of global pages. @same: its tables stay the
+ * current ones. */
+void tlb_flush_context(struct soft_vcpu *v, bool same);
 /** CR0.WP has become 1: drops write entries that it forbids. */
 void tlb_flush_wp(struct soft_vcpu *v);
 /** INVLPG: drops the page of @linear (all of a large page), global or not. */

@@ -222,7 +222,7 @@ static u64 peek(struct soft_vcpu *v, struct space *space, u64 linear, struct mem
 {
 	struct walk w = {.linear = linear};
 
-	return mmu_peek(v, &w, MMU_USER) ? record_for(v, space, &w, slot) : 0;
+	return mmu_peek(v, &w, ACCESS_READ, MMU_USER) ? record_for(v, space, &w, slot) : 0;
 }
 
 /** Remembers that @host, in a window, may be written, for shadow_protect(). */
@@ -357,8 +357,11 @@ void shadow_drop(struct soft_vcpu *v, struct space *space)
 {
 	struct shadow *s = v->shadow;
 
-	if (s->loaded == space)
+	if (s->loaded == space) {
+		shadow_compare_code(v);
 		shadow_unload(v);
+	}
+	shadow_forget_code(v, space);
 	for (u32 k = 0; k < space->logged; k++) {
 		u32 window;
 		if (window_of(space, space->log[k], &window))
@@ -414,7 +417,7 @@ static enum shadow_result alone(struct soft_vcpu *v)
 	v->alone = true;
 	v->stats.shadow_alone++;
 	if (v->shadow && v->shadow->loaded)
-		shadow_charge_fault(v, v->shadow->loaded, 0);
+		shadow_charge_alone(v, v->shadow->loaded);
 	return SHADOW_ALONE;
 }
 
@@ -484,6 +487,8 @@ static u64 update_page(struct soft_vcpu *v, struct space *space, u32 window, u64
 
 	if (record == old)
 		return record;
+	if (old && ((old ^ record) & PAGE_MASK))
+		shadow_charge_gone(v, space, 1);
 	if (old && record && ((old ^ record) & PAGE_MASK) == 0) {
 		if (!allow(v, space, window, linear, record))
 			return 0;
@@ -567,7 +572,7 @@ static void update_pending(struct soft_vcpu *v, struct space *space)
 	space->pending_count = 0;
 }
 
-void shadow_enter(struct soft_vcpu *v)
+static void bring_up(struct soft_vcpu *v)
 {
 	v->shadow_check = false;
 	if (!(v->cr0 & CR0_PG) || !(v->msr.efer & EFER_LMA))
@@ -581,19 +586,27 @@ void shadow_enter(struct soft_vcpu *v)
 	if (!space || !space->on)
 		return;
 	u64 begin = __builtin_ia32_rdtsc();
-	if (space->stale)
+	bool whole = space->stale;
+	if (whole)
 		revalidate(v, space);
 	else
 		update_pending(v, space);
 	space->stale = false;
 	if (!space->on)
 		return;
-	shadow_charge(space, __builtin_ia32_rdtsc() - begin);
+	if (whole)
+		shadow_charge(space, __builtin_ia32_rdtsc() - begin);
 	space->pending_count = 0;
 	if (v->shadow->loaded != space)
 		load_table(v, space);
 	v->shadow_on = true;
 	vcpu_update_mode(v);
+}
+
+void shadow_enter(struct soft_vcpu *v)
+{
+	bring_up(v);
+	shadow_compare_code(v);
 }
 
 /* ---- what makes translations invalid ---- */

@@ -61,6 +61,15 @@ enum shadow_result shadow_fault(struct soft_vcpu *v, u64 host, bool write);
 /** The same for a fault that tells no address. */
 enum shadow_result shadow_fault_unknown(struct soft_vcpu *v);
 
+/** User code was fetched from the page of @linear, at @gpa. */
+void shadow_note_code(struct soft_vcpu *v, u64 linear, u64 gpa);
+/** A flush of the current context, or of the page of @linear: whether the jump cache of user code
+ * can stay as it is until shadow_compare_code(), which is before user code goes on. */
+bool shadow_keeps_code(struct soft_vcpu *v);
+bool shadow_keeps_code_page(struct soft_vcpu *v, u64 linear);
+/** Empties it now unless the tables still say what they said before the flush. */
+void shadow_compare_code(struct soft_vcpu *v);
+
 /** v->cr3 is about to be another; @keep: what is known of its PCID stays valid. */
 void shadow_switch(struct soft_vcpu *v, u64 cr3, bool keep);
 /** TLB flushes: of everything, of a PCID, of the page of @linear as INVLPG does it. */

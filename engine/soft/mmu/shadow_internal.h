@@ -23,6 +23,14 @@
 /* memslot.views: where, in a window, a page may be written: nowhere, an address, or */
 #define VIEWS_MANY (~0ull)
 
+#define CODE_SLOTS 16384
+
+/* A page that code was fetched from. */
+struct code_page {
+	u64 linear, gpa;
+	bool used;
+};
+
 /* The shadow of one set of page tables. */
 struct space {
 	u64 cr3;
@@ -38,7 +46,9 @@ struct space {
 	u64 pending[PENDING_MAX];   /* pages that may have changed, and regions of LARGE_RUN */
 	/* Where large pages were found */
 	struct page_filter large_2m, large_1g;
-	u64 log[LOG_MAX]; /* pages that are mapped */
+	u32 code_count;
+	struct code_page code[CODE_SLOTS]; /* by a hash of .linear */
+	u64 log[LOG_MAX];		   /* pages that are mapped */
 };
 
 struct shadow {
@@ -61,6 +71,8 @@ struct shadow *shadow_get(struct soft_vcpu *v);
 struct space *shadow_space(struct soft_vcpu *v, u64 cr3);
 /** Gives @space windows for what its tables, those of v->cr3, use. false: nothing new. */
 bool shadow_add_windows(struct soft_vcpu *v, struct space *space);
+/** Nothing is known any more of what @space's code was fetched from. */
+void shadow_forget_code(struct soft_vcpu *v, struct space *space);
 /** Unmaps all of @space. */
 void shadow_drop(struct soft_vcpu *v, struct space *space);
 /** User code does without until shadow_enter(). */
@@ -68,8 +80,13 @@ void shadow_off(struct soft_vcpu *v);
 void shadow_unload(struct soft_vcpu *v);
 /** @space is too much for the host: without, for a long time. */
 void shadow_give_up(struct soft_vcpu *v, struct space *space);
-/** @space has cost @ticks of the host's TSC; a fault, these besides the signal. */
+/** @space has cost @ticks of the host's TSC. */
 void shadow_charge(struct space *space, u64 ticks);
+/** The same for a fault that is over with a new page mapped: these besides the signal. */
 void shadow_charge_fault(struct soft_vcpu *v, struct space *space, u64 ticks);
+/** A fault that was in vain. */
+void shadow_charge_alone(struct soft_vcpu *v, struct space *space);
+/** @pages pages of @space are not what they were. */
+void shadow_charge_gone(struct soft_vcpu *v, struct space *space, u32 pages);
 
 #endif

@@ -1,7 +1,10 @@
 /*
- * Who gets a shadow space: programs that keep running, and do not keep faulting. What a space may
- * spend on faults is measured; who spends more loses it, and has to wait longer for the next.
+ * Who gets a shadow space: programs that keep running, and whose pages stay. A space has a credit,
+ * which grows with the time that its program runs. A fault that maps a page costs it a part of what
+ * it takes, as memory that grows does so once; a page that goes again costs all that its next
+ * mapping will. Who has spent more loses the space, and has to wait longer for the next.
  */
+#include "debug/trace.h"
 #include "engine/soft/mmu/internal.h"
 #include "engine/soft/mmu/shadow_internal.h"
 
@@ -9,7 +12,9 @@
 #define TICKS_MAX    512   /* ..., at most */
 #define TICK_US	     1000  /* as often as ticks count */
 #define CREDIT_US    20000 /* for the pages that a program uses when it gets its space */
-#define SHARE	     8	   /* of the time, one part may go to faults */
+#define SHARE	     8	   /* of the time, one part may be spent */
+#define GROWTH	     8	   /* of a page's first mapping, one part is charged */
+#define PAGE_US	     8	   /* what it takes to map a page */
 #define LINK_NS	     300   /* what it takes to link two blocks again */
 #define SIGNAL_US    4	   /* a fault's cost besides what is measured */
 
@@ -50,6 +55,8 @@ static struct space *take(struct soft_vcpu *v, u64 cr3)
 
 static void promote(struct soft_vcpu *v, struct space *space)
 {
+	trace_gp(mmu, 1, "vcpu %u: the program of CR3 %#llx gets a shadow space", v->base.id,
+		 (unsigned long long)space->cr3);
 	space->on = true;
 	space->stale = true;
 	shadow_add_windows(v, space);
@@ -58,6 +65,8 @@ static void promote(struct soft_vcpu *v, struct space *space)
 
 static void demote(struct soft_vcpu *v, struct space *space)
 {
+	trace_gp(mmu, 1, "vcpu %u: the program of CR3 %#llx loses its space: %u pages, %u mappings",
+		 v->base.id, (unsigned long long)space->cr3, space->logged, space->mappings);
 	space->on = false;
 	space->ticks = 0;
 	space->wait = space->wait * 4 < TICKS_MAX ? space->wait * 4 : TICKS_MAX;
@@ -80,7 +89,17 @@ void shadow_charge(struct space *space, u64 ticks)
 
 void shadow_charge_fault(struct soft_vcpu *v, struct space *space, u64 ticks)
 {
-	shadow_charge(space, ticks + us(v, SIGNAL_US));
+	shadow_charge(space, (ticks + us(v, SIGNAL_US)) / GROWTH);
+}
+
+void shadow_charge_alone(struct soft_vcpu *v, struct space *space)
+{
+	shadow_charge(space, us(v, SIGNAL_US));
+}
+
+void shadow_charge_gone(struct soft_vcpu *v, struct space *space, u32 pages)
+{
+	shadow_charge(space, pages * us(v, PAGE_US));
 }
 
 void shadow_links_cut(struct soft_vcpu *v, u32 n)

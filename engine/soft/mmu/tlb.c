@@ -66,7 +66,7 @@ static void flush_global_entries(struct soft_vcpu *v)
 	v->tlb_global_logged = 0;
 }
 
-void tlb_flush_context(struct soft_vcpu *v)
+void tlb_flush_context(struct soft_vcpu *v, bool same)
 {
 	v->stats.tlb_flushes++;
 	trace_gp(mmu, 1, "vcpu %u: flush of the current PCID at rip %#llx", v->base.id,
@@ -75,7 +75,8 @@ void tlb_flush_context(struct soft_vcpu *v)
 	filter_clear(&v->large_2m[false]);
 	filter_clear(&v->large_1g[false]);
 	flush_logged_entries(v);
-	jump_cache_clear(v, MMU_USER);
+	if (!same || !shadow_keeps_code(v))
+		jump_cache_clear(v, MMU_USER);
 	for (enum mmu_index index = MMU_KERNEL; index < MMU_COUNT; index++)
 		if (v->jump_nonglobal[index])
 			jump_cache_clear(v, index);
@@ -84,7 +85,7 @@ void tlb_flush_context(struct soft_vcpu *v)
 /** The current context's entries, and global ones. */
 static void flush_live(struct soft_vcpu *v)
 {
-	tlb_flush_context(v);
+	tlb_flush_context(v, false);
 	flush_global_entries(v);
 	v->itlb_global_epoch++;
 	filter_clear(&v->large_2m[true]);
@@ -98,7 +99,7 @@ void tlb_flush(struct soft_vcpu *v, bool keep_global)
 	contexts_drop(v);
 	shadow_flush(v);
 	if (keep_global) {
-		tlb_flush_context(v);
+		tlb_flush_context(v, false);
 		return;
 	}
 	flush_live(v);
@@ -197,7 +198,8 @@ void tlb_flush_page(struct soft_vcpu *v, u64 linear)
 
 		if (entry->tag == (page | 1))
 			entry->tag = 0;
-		if (filter_has(&v->code_pages[index], linear, 12))
+		if (filter_has(&v->code_pages[index], linear, 12) &&
+		    !(index == MMU_USER && shadow_keeps_code_page(v, linear)))
 			jump_cache_flush(v, index, page, PAGE_SIZE);
 	}
 }
@@ -398,6 +400,8 @@ const u8 *mmu_fetch(struct soft_vcpu *v, u64 linear, u64 *gpa)
 	}
 	/* The caller is about to enter the page into the jump cache of its own index. */
 	filter_add(&v->code_pages[v->mmu_index], linear, 12);
+	if (v->mmu_index == MMU_USER)
+		shadow_note_code(v, linear, entry->gpa);
 	*gpa = entry->gpa | in_page;
 	return entry->host ? entry->host + in_page : NULL;
 }

@@ -283,9 +283,9 @@ static bool walk_fast(struct soft_vcpu *v, struct walk *w, enum access access, e
 	return permitted(v, w, access, index);
 }
 
-bool mmu_peek(struct soft_vcpu *v, struct walk *w, enum mmu_index index)
+bool mmu_peek(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index)
 {
-	return (v->cr0 & CR0_PG) && (v->msr.efer & EFER_LMA) && walk_fast(v, w, ACCESS_READ, index);
+	return (v->cr0 & CR0_PG) && (v->msr.efer & EFER_LMA) && walk_fast(v, w, access, index);
 }
 
 int mmu_walk(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index,

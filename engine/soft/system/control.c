@@ -131,7 +131,7 @@ bool set_cr3(struct soft_vcpu *v, u64 value)
 	if (v->cr4 & CR4_PCIDE)
 		context_switch(v, value, keep);
 	else
-		tlb_flush_context(v);
+		tlb_flush_context(v, value == v->cr3);
 	v->cr3 = value;
 	return true;
 }

@@ -29,49 +29,48 @@ enum insn_class {
 enum reg_field { FIELD_REG, FIELD_RM, FIELD_VVVV, FIELD_OPCODE };
 
 struct reg_operand {
-	u8 field; /* enum reg_field */
-	u8 guest; /* 0-15; with @high 0-3 for AH CH DH BH */
-	bool high;
-	bool read, write;
-	u8 size; /* bytes */
+	u8 guest;     /* 0-15; with @high 0-3 for AH CH DH BH */
+	u8 size;      /* bytes */
+	u8 field : 2; /* enum reg_field */
+	bool high : 1;
+	bool read : 1, write : 1;
 };
 
 struct decoded {
-	enum insn_class class;
 	struct insn insn;
 	u64 rip, next_rip; /* CS-relative */
+	u64 target;	   /* direct branches: destination, CS-relative */
 	u8 bytes[15];
+	u8 class;	   /* enum insn_class */
 	u16 flags_read;	   /* arithmetic flags, RFLAGS bits */
 	u16 flags_written; /* certainly overwritten */
 	u16 flags_kept;	   /* overwritten, or left as they were */
 
 	/* the native form */
-	bool vex, vex_l, wide; /* wide: REX.W, VEX.W or EVEX.W */
-	u8 vex_pp;	       /* of EVEX too */
-	bool evex;
-	u8 evex_tail; /* the prefix's last byte, without V' */
-	bool need_66, need_lock;
-	u8 need_rep; /* mandatory or meaningful F2/F3, else 0 */
-	bool has_modrm;
-	u8 tail_offset, tail; /* immediate bytes that follow the operand bytes */
-	struct reg_operand gpr[4];
-	u8 gpr_count;
 	u16 gpr_used;	 /* guest registers named or implied, for choosing spills */
 	u16 gpr_written; /* those of them that may change */
+	struct reg_operand gpr[4];
+	u8 gpr_count;
+	u8 need_rep;	      /* mandatory or meaningful F2/F3, else 0 */
+	u8 tail_offset, tail; /* immediate bytes that follow the operand bytes */
+	u8 vex_pp;	      /* of EVEX too */
+	u8 evex_tail;	      /* the prefix's last byte, without V' */
+	u8 cond;	      /* condition of JCC */
+	bool vex : 1, vex_l : 1, evex : 1;
+	bool wide : 1; /* REX.W, VEX.W or EVEX.W */
+	bool need_66 : 1, need_lock : 1;
+	bool has_modrm : 1;
 
 	/* memory operand */
-	bool mem;
-	u16 mem_size; /* bytes */
-	bool mem_read, mem_write;
-	u32 mem_mask;	  /* under an opmask: bits of the access's description (masked.h); else 0 */
-	bool mem_aligned; /* #GP(0) unless aligned to its size, before any page fault */
+	bool mem : 1, mem_read : 1, mem_write : 1;
+	bool mem_aligned : 1; /* #GP(0) unless aligned to its size, before any page fault */
+	u16 mem_size;	      /* bytes */
+	u32 mem_mask; /* under an opmask: bits of the access's description (masked.h); else 0 */
 
-	u64 target;		 /* direct branches: destination, CS-relative */
-	u8 cond;		 /* condition of JCC */
-	bool fpu, mmx, sse, avx; /* which unit, for #NM and #UD by mode */
-	bool avx512;		 /* EVEX, and VEX with opmasks */
-	bool is_wait;		 /* WAIT/FWAIT */
-	bool goes_on;		 /* done in the block although its C function would end it */
+	bool fpu : 1, mmx : 1, sse : 1, avx : 1; /* which unit, for #NM and #UD by mode */
+	bool avx512 : 1;			 /* EVEX, and VEX with opmasks */
+	bool is_wait : 1;			 /* WAIT/FWAIT */
+	bool goes_on : 1; /* done in the block although its C function would end it */
 };
 
 struct decode_cache;

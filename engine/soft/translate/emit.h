@@ -2,11 +2,12 @@
  * Host code, byte by byte (SDM vol. 2 chapter 2). State of the vCPU is addressed as gs:[offset].
  *
  * Register conventions of translated code
- *   host rax rcx rdx rbx rbp rsi rdi r8-r12   guest registers of the same name
+ *   host rax rcx rdx rbx rbp rsi rdi r8 r12   guest registers of the same name
+ *   host r9 r10 r11                           guest r13 r14 r15
  *   host r13                                  guest RSP
  *   host r14 r15                              scratch, valid inside one guest instruction
  *   host rsp                                  the vCPU thread's own stack
- *   guest r13 r14 r15                         in v->regs[]
+ *   guest r9 r10 r11                          in v->regs[]: compilers use them least
  *   host flags                                guest's arithmetic flags, or parked in v->arith
  * (translate.h)
  */
@@ -21,6 +22,17 @@
 
 #define GS(field) ((s32)offsetof(struct soft_vcpu, field))
 #define GS_REG(g) (GS(regs) + 8 * (s32)(g))
+
+/** Host register of guest @g, or REG_NONE if it lives in memory. */
+static inline int host_reg(int g)
+{
+	static const s8 host[16] = {
+	    [RAX] = RAX,      [RCX] = RCX,     [RDX] = RDX,	 [RBX] = RBX,
+	    [RSP] = HOST_RSP, [RBP] = RBP,     [RSI] = RSI,	 [RDI] = RDI,
+	    [R8] = R8,	      [R9] = REG_NONE, [R10] = REG_NONE, [R11] = REG_NONE,
+	    [R12] = R12,      [R13] = R9,      [R14] = R10,	 [R15] = R11};
+	return host[g];
+}
 
 struct emitter {
 	u8 *p;	   /* next byte, in the writable mapping */
@@ -160,11 +172,13 @@ static inline void e_modrm_index(struct emitter *e, int reg, int base, int index
 {
 	int mod = disp == 0 && (base & 7) != 5 ? 0 : disp == (s8)disp ? 0x40 : 0x80;
 	int ss = scale == 8 ? 0xc0 : scale == 4 ? 0x80 : scale == 2 ? 0x40 : 0;
-	e8(e, mod | (reg & 7) << 3 | 4);
-	e8(e, ss | (index & 7) << 3 | (base & 7));
+	struct head h = {0};
+	h8(&h, mod | (reg & 7) << 3 | 4);
+	h8(&h, ss | (index & 7) << 3 | (base & 7));
 	if (mod == 0x40)
-		e8(e, (u8)disp);
-	else if (mod == 0x80)
+		h8(&h, (u8)disp);
+	e_head(e, h);
+	if (mod == 0x80)
 		e32(e, (u32)disp);
 }
 
@@ -203,12 +217,14 @@ static inline void e_mov(struct emitter *e, int w, int dst, int src)
 /** rorx @dst, @src, @count: 64 bits, flags stay; BMI2. Both registers are r8 to r15. */
 static inline void e_rorx(struct emitter *e, int dst, int src, u8 count)
 {
-	e8(e, 0xc4);
-	e8(e, 0x43); /* R and B set, map 0F3A */
-	e8(e, 0xfb); /* W1, F2 */
-	e8(e, 0xf0);
-	e8(e, 0xc0 | (dst & 7) << 3 | (src & 7));
-	e8(e, count);
+	struct head h = {0};
+	h8(&h, 0xc4);
+	h8(&h, 0x43); /* R and B set, map 0F3A */
+	h8(&h, 0xfb); /* W1, F2 */
+	h8(&h, 0xf0);
+	h8(&h, 0xc0 | (dst & 7) << 3 | (src & 7));
+	h8(&h, count);
+	e_head(e, h);
 }
 
 /** shrx @dst, @src, rsp: 64 bits, flags stay; BMI2. */
@@ -291,10 +307,12 @@ static inline void e_alu_imm(struct emitter *e, int w, int n, int reg, s32 imm)
 /** Shift by a constant; @n is the group-2 operation. */
 static inline void e_shift(struct emitter *e, int w, int n, int reg, u8 count)
 {
-	e_rex(e, w, 0, 0, reg);
-	e8(e, 0xc1);
-	e8(e, 0xc0 | n << 3 | (reg & 7));
-	e8(e, count);
+	struct head h = {0};
+	h_rex(&h, w, 0, 0, reg);
+	h8(&h, 0xc1);
+	h8(&h, 0xc0 | n << 3 | (reg & 7));
+	h8(&h, count);
+	e_head(e, h);
 }
 
 #define SHIFT_LEFT  4
@@ -340,23 +358,18 @@ static inline void e_call_to(struct emitter *e, const u8 *target)
 	e_patch(e, e->p - 4, target);
 }
 
-/** r15 = jump_slot(r14) * sizeof(struct jump_entry); destroys the flags. */
-static inline void e_jump_slot(struct emitter *e)
+/** r15 = jump_slot(r14) * sizeof(struct jump_entry); destroys the flags. @has_rorx: BMI2. */
+static inline void e_jump_slot(struct emitter *e, bool has_rorx)
 {
-	e_mov(e, W64, S1, S0);
-	e_rex(e, W64, 0, 0, S1);
-	e8(e, 0xc1);
-	e8(e, 0xc0 | 5 << 3 | (S1 & 7));
-	e8(e, 12); /* shr r15, 12 */
-	e_rr(e, W32, 0x33, S1, S0);
-	e_rex(e, W32, 0, 0, S1);
-	e8(e, 0x81);
-	e8(e, 0xc0 | ALU_AND << 3 | (S1 & 7));
-	e32(e, JUMP_CACHE_SIZE - 1);
-	e_rex(e, W32, 0, 0, S1);
-	e8(e, 0xc1);
-	e8(e, 0xc0 | 4 << 3 | (S1 & 7));
-	e8(e, 4); /* shl r15d, 4 */
+	_Static_assert(sizeof(struct jump_entry) == 16, "");
+	if (has_rorx) {
+		e_rorx(e, S1, S0, 8);
+	} else {
+		e_mov(e, W64, S1, S0);
+		e_shift(e, W64, SHIFT_RIGHT, S1, 8);
+	}
+	e_lea(e, W32, S1, S1, S0, 8, 0);
+	e_alu_imm(e, W32, ALU_AND, S1, (JUMP_CACHE_SIZE - 1) * 16);
 }
 
 /** Host flags to v->arith; keeps the flags, destroys AX. */

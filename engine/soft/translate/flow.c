@@ -100,7 +100,7 @@ static void emit_jump_cache(struct translator *t, u64 known, u32 insn)
 		table += (s32)(jump_slot(known) * sizeof(struct jump_entry));
 		e_gs(e, W64, 0x3b, S0, table); /* cmp r14, gs:[rip] */
 	} else {
-		e_jump_slot(e);
+		e_jump_slot(e, t->v->cache->has_rorx);
 		e_gs_base(e, W64, 0x3b, S0, S1, table);
 	}
 	add_miss(t, e_jcc(e, CC_NE), insn,

@@ -133,11 +133,9 @@ static u32 list_places(const struct translator *t, const struct decoded *d, stru
 
 bool looks_up(const struct translator *t, u32 n)
 {
-	struct place scratch[PLACES_MAX];
 	if (is_shadowed(t, &t->insns[n]))
 		return false;
-	u32 count = list_places(t, &t->insns[n], scratch);
-	for (u32 k = 0; k < count; k++) {
+	for (u32 k = 0; k < t->place_count[n]; k++) {
 		const struct place *p = &t->places[n][k];
 		if (p->group == GROUP_NONE || p->first)
 			return true;
@@ -458,6 +456,7 @@ void find_groups(struct translator *t, bool may_loop)
 	for (u32 n = 0; n < t->count; n++) {
 		const struct decoded *d = &t->insns[n];
 		u32 count = list_places(t, d, t->places[n]);
+		t->place_count[n] = (u8)count;
 		/* The second access comes when the first is done: a check that failed then would
 		 * do it twice. */
 		for (u32 k = 0; k < count; k++)

@@ -163,6 +163,7 @@ static void emit_body(struct translator *t, const struct decoded *d, s32 disp, b
 	if (t->body_acquire) {
 		spare_changes(t);
 		e_restore_flags(&t->e, t->spare);
+		map_here(t, t->current, false); /* a look-up before may have faulted */
 	}
 	t->disp = disp;
 	body(t, d);
@@ -263,13 +264,18 @@ static void emit_shadow_access(struct translator *t, const struct decoded *d, co
 	bool constant = p->base == REG_NONE && p->index == REG_NONE && p->seg < SEG_FS &&
 			p->addrsize == 8 && (u64)p->disp >> SHADOW_SHIFT < SHADOW_WINDOWS;
 	u8 s1_group = t->s1_group;
+	/* Addresses of programs that are linked to lie low fit into the instruction. */
+	bool low = constant && p->disp == (s32)p->disp;
 	s32 disp = 0;
-	if (base != REG_NONE) {
-		disp = (s32)p->disp;
-		t->spare = S0;
-	} else {
+	if (low) {
+		base = S1;
+	} else if (base == REG_NONE) {
 		emit_ea(t, p, 0);
 		base = S0;
+	}
+	if (base != S0) {
+		disp = (s32)p->disp;
+		t->spare = S0;
 	}
 	t->s1_group = s1_group;
 	if (!known) {
@@ -280,7 +286,7 @@ static void emit_shadow_access(struct translator *t, const struct decoded *d, co
 		t->s1_group = p->group;
 	}
 	t->mem_base = base;
-	t->mem_index = S1;
+	t->mem_index = low ? REG_NONE : S1;
 	t->mem_scale = 1;
 	if (base == S0 && needs_spare(t, d)) {
 		e_lea(e, W64, S0, S0, S1, 1, 0);

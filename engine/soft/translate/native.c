@@ -18,17 +18,27 @@ struct renaming {
 	int spills;
 };
 
+/* Bit per host register that holds a guest register which the instruction uses. */
+static u32 hosts_used(const struct decoded *d)
+{
+	u32 used = 0;
+	for (int g = RAX; g <= R15; g++)
+		if ((d->gpr_used & 1u << g) && host_reg(g) != REG_NONE)
+			used |= 1u << host_reg(g);
+	return used;
+}
+
 /* A host register that the instruction does not use, its value saved in v->tmp. @legacy: one of the
  * first eight, encodable without REX. */
 static int spill(struct translator *t, const struct decoded *d, struct renaming *r, bool legacy)
 {
 	static const u8 order[] = {RDI, RSI, RBP, RBX, RDX, 8, 9, 10, 11, 12};
+	u32 used = hosts_used(d);
+	for (int k = 0; k < r->spills; k++)
+		used |= 1u << r->spill[k].host;
 	for (u32 n = 0; n < ARRAY_SIZE(order); n++) {
 		int host = order[n];
-		bool used = d->gpr_used & (1u << host);
-		for (int k = 0; k < r->spills; k++)
-			used |= r->spill[k].host == host;
-		if (used || (legacy && host > 7))
+		if ((used & 1u << host) || (legacy && host > 7))
 			continue;
 		s32 slot = GS(tmp) + 8 * r->spills;
 		e_store_gs(&t->e, W64, host, slot);
@@ -197,8 +207,12 @@ static bool high_index(const struct fields *f)
 
 static void emit_tail(struct emitter *e, const struct decoded *d)
 {
+	if (!d->tail)
+		return;
+	struct head h = {0};
 	for (int n = 0; n < d->tail; n++)
-		e8(e, d->bytes[d->tail_offset + n]);
+		h8(&h, d->bytes[d->tail_offset + n]);
+	e_head(e, h);
 }
 
 static void emit_vex(struct emitter *e, const struct decoded *d, const struct fields *f)
@@ -272,12 +286,13 @@ static void emit_legacy(struct emitter *e, const struct decoded *d, const struct
 		opcode = (opcode & 0xf8) | (f->opcode_reg & 7);
 		b = f->opcode_reg;
 	}
+	struct head h = {0};
 	if (d->need_lock)
-		e8(e, 0xf0);
+		h8(&h, 0xf0);
 	if (d->need_66)
-		e8(e, 0x66);
+		h8(&h, 0x66);
 	if (d->need_rep)
-		e8(e, d->need_rep);
+		h8(&h, d->need_rep);
 	u32 prefix = 0x40 | (d->wide ? 8 : 0);
 	if (modrm && (modrm_reg & 8))
 		prefix |= 4;
@@ -286,14 +301,13 @@ static void emit_legacy(struct emitter *e, const struct decoded *d, const struct
 	if (high_index(f))
 		prefix |= 2;
 	if (prefix != 0x40 || rex)
-		e8(e, prefix);
+		h8(&h, prefix);
 	if (d->insn.map)
-		e8(e, 0x0f);
-	if (d->insn.map == 2)
-		e8(e, 0x38);
-	else if (d->insn.map == 3)
-		e8(e, 0x3a);
-	e8(e, opcode);
+		h8(&h, 0x0f);
+	if (d->insn.map > 1)
+		h8(&h, d->insn.map == 2 ? 0x38 : 0x3a);
+	h8(&h, opcode);
+	e_head(e, h);
 	if (modrm)
 		emit_modrm(e, &fields);
 	emit_tail(e, d);

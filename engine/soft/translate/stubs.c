@@ -46,23 +46,33 @@ static void e_call_c(struct emitter *e, const void *function)
 
 static void save_guest(struct emitter *e)
 {
-	for (int g = RAX; g <= R12; g++)
-		e_store_gs(e, W64, g == RSP ? HOST_RSP : g, GS_REG(g));
+	for (int g = RAX; g <= R15; g++)
+		if (host_reg(g) != REG_NONE)
+			e_store_gs(e, W64, host_reg(g), GS_REG(g));
 }
 
 static void load_guest(struct emitter *e)
 {
-	for (int g = RAX; g <= R12; g++)
-		e_load_gs(e, W64, g == RSP ? HOST_RSP : g, GS_REG(g));
+	for (int g = RAX; g <= R15; g++)
+		if (host_reg(g) != REG_NONE)
+			e_load_gs(e, W64, host_reg(g), GS_REG(g));
 }
 
-/* As load_guest(), behind C that changes no guest register: those that it preserves are still there
- * (System V ABI). */
+static bool is_callee_saved(int host)
+{
+	for (u32 n = 0; n < sizeof(callee_saved); n++)
+		if (callee_saved[n] == host)
+			return true;
+	return false;
+}
+
+/* As load_guest(), behind C that changes no guest register: those that it preserves are still
+ * there. */
 static void load_clobbered(struct emitter *e)
 {
-	static const u8 clobbered[] = {RAX, RCX, RDX, RSI, RDI, R8, R9, R10, R11};
-	for (u32 n = 0; n < sizeof(clobbered); n++)
-		e_load_gs(e, W64, clobbered[n], GS_REG(clobbered[n]));
+	for (int g = RAX; g <= R15; g++)
+		if (host_reg(g) != REG_NONE && !is_callee_saved(host_reg(g)))
+			e_load_gs(e, W64, host_reg(g), GS_REG(g));
 }
 
 /* cmp dword gs:[attention], 0; jne */
@@ -243,7 +253,7 @@ static void emit_exits(struct emitter *e, struct stubs *s, const u8 *arena)
 		e_pop_gs(e, GS(tmp[3]));
 		s->check_begin[CHECK_SECOND + index] = here(e);
 		u8 *attention = e_check_attention(e);
-		e_jump_slot(e);
+		e_jump_slot(e, false);
 		u8 *found[JUMP_WAYS];
 		for (u32 k = 1; k < JUMP_WAYS; k++) {
 			e_alu_imm(e, W32, ALU_XOR, S1,

@@ -111,7 +111,7 @@ static void e_jump(struct emitter *e, enum mmu_index index, u8 *miss[2])
 	e_gs(e, W32, 0x3b, S1, GS(jump_mode) + 4 * (s32)index);
 	miss[0] = e_jcc(e, CC_NE);
 	u8 *found[JUMP_WAYS];
-	e_jump_slot(e);
+	e_jump_slot(e, false);
 	for (u32 k = 0; k < JUMP_WAYS; k++) {
 		if (k > 0)
 			e_alu_imm(e, W32, ALU_XOR, S1,
@@ -169,18 +169,19 @@ static void emit_syscall(struct emitter *e, struct stubs *s)
 	u8 *other_mode = e_jcc(e, CC_NE);
 
 	/* RCX = RIP, R11 = RFLAGS without RF */
-	e_gs(e, W32, 0x0fb6, 11, GS(arith) + 1);
+	e_gs(e, W32, 0x0fb6, S1, GS(arith) + 1);
 	e_gs(e, W32, 0x0fb6, RCX, GS(arith));
 	e_shift(e, W32, SHIFT_LEFT, RCX, 11);
-	e_rr(e, W32, 0x0b, 11, RCX);
-	e_gs(e, W32, 0x0b, 11, GS(rflags_sys));
-	e_alu_imm(e, W32, ALU_AND, 11, ~(s32)RFLAGS_RF);
+	e_rr(e, W32, 0x0b, S1, RCX);
+	e_gs(e, W32, 0x0b, S1, GS(rflags_sys));
+	e_alu_imm(e, W32, ALU_AND, S1, ~(s32)RFLAGS_RF);
+	e_store_gs(e, W64, S1, GS_REG(R11));
 	e_alu_imm(e, W32, ALU_AND, S0, ~(s32)RFLAGS_RF);
 	e_alu_imm(e, W32, ALU_OR, S0, 2);
 	e_store_gs(e, W64, S0, GS(rflags_sys));
 	e_load_gs(e, W32, S0, GS(msr.sfmask));
 	e_not(e, W32, S0);
-	e_rr(e, W32, 0x23, S0, 11);
+	e_rr(e, W32, 0x23, S0, S1);
 	e_set_arith(e, S0, S1);
 	e_load_gs(e, W64, RCX, GS(next_rip));
 
@@ -212,7 +213,8 @@ static void emit_sysret(struct emitter *e, struct stubs *s)
 	e_shift(e, W64, SHIFT_ARITH, S0, 16);
 	e_rr(e, W64, 0x3b, S0, RCX);
 	slow[1] = e_jcc(e, CC_NE);
-	e_test_imm(e, 11, MODE_FLAGS);
+	e_load_gs(e, W32, S0, GS_REG(R11));
+	e_test_imm(e, S0, MODE_FLAGS);
 	slow[2] = e_jcc(e, CC_NE);
 	/* What IF may have held back goes through C. */
 	e_load_gs(e, W64, S0, GS(irq_word));
@@ -223,11 +225,11 @@ static void emit_sysret(struct emitter *e, struct stubs *s)
 	slow[4] = e_jcc(e, CC_NE);
 
 	e_store_gs(e, W64, RCX, GS(rip));
-	e_mov(e, W32, S0, 11);
+	e_load_gs(e, W32, S0, GS_REG(R11));
 	e_alu_imm(e, W32, ALU_AND, S0, (s32)SYSRET_FLAGS);
 	e_alu_imm(e, W32, ALU_OR, S0, 2);
 	e_store_gs(e, W64, S0, GS(rflags_sys));
-	e_mov(e, W32, S0, 11);
+	e_load_gs(e, W32, S0, GS_REG(R11));
 	e_set_arith(e, S0, S1);
 
 	/* SDM 2B SYSRET: CS = STAR[63:48] + 16, SS = STAR[63:48] + 8, both with RPL 3 */

@@ -232,7 +232,7 @@ static void emit_native_with_flags(struct translator *t, const struct decoded *d
 	t->body_acquire = t->parked && needs_host;
 	bool parked_after = t->parked && !needs_host && !d->flags_written;
 	t->body_host_after = !parked_after;
-	t->map[t->map_count - 1].flags_parked = t->parked && !needs_host;
+	t->map[t->map_count - 1].flags_parked = t->parked && (d->mem || !needs_host);
 	emit_native(t, d);
 	t->parked = parked_after;
 	t->body_acquire = false;

@@ -111,6 +111,7 @@ struct translator {
 	struct decoded insns[BLOCK_INSNS_MAX];
 	u16 live_after[BLOCK_INSNS_MAX];
 	struct place places[BLOCK_INSNS_MAX][PLACES_MAX];
+	u8 place_count[BLOCK_INSNS_MAX];
 	struct group groups[GROUP_SLOTS];
 	u32 group_count;
 	u8 r14_group;  /* group whose lowest byte's hva is in r14, or GROUP_NONE */
@@ -210,12 +211,6 @@ void emit_lea(struct translator *t, const struct decoded *d);
 void emit_op(struct translator *t, const struct decoded *d);
 /** The same through @stub, which is called if it @returns. */
 void emit_op_by(struct translator *t, const struct decoded *d, const u8 *stub, bool returns);
-
-/** Host register of guest @g, or REG_NONE if it lives in memory. */
-static inline int host_reg(int g)
-{
-	return g == RSP ? HOST_RSP : g >= R13 ? REG_NONE : g;
-}
 
 /** Guest @g into host register @dst. */
 static inline void e_get_guest(struct emitter *e, int w, int dst, int g)
