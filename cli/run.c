@@ -9,6 +9,7 @@
 #include "cli/cli.h"
 #include "cli/run_options.h"
 #include "cli/stats.h"
+#include "gdb/gdb.h"
 #include "host/input.h"
 #include "host/loop.h"
 #include "host/output.h"
@@ -28,7 +29,8 @@ struct run {
 	struct output *console;	    /* standard output */
 	struct output *serial_file; /* with --serial=file: */
 	struct input *input;
-	struct vm *vm; /* the machine that runs, or NULL */
+	struct gdb *gdb; /* with --gdb */
+	struct vm *vm;	 /* the machine that runs, or NULL */
 	struct engine_stats stats;
 };
 
@@ -114,6 +116,14 @@ static int open_streams(struct run *run, struct error *err)
 			return ret;
 		output_on_broken(run->serial_file, output_broken, run);
 	}
+	if (run->options.debugged) {
+		ret = gdb_open(&run->gdb, run->loop, &run->options.gdb, err);
+		if (ret < 0)
+			return ret;
+		fprintf(stderr, "guise: %s gdb at %s\n",
+			run->options.gdb.wait ? "waiting for" : "listening for",
+			gdb_address(run->gdb));
+	}
 	if (!run->options.serial_stdio)
 		return 0;
 	ret = input_open(&run->input, run->loop, STDIN_FILENO, err);
@@ -125,6 +135,7 @@ static int open_streams(struct run *run, struct error *err)
 
 static void close_streams(struct run *run)
 {
+	gdb_close(run->gdb);
 	input_close(run->input);
 	output_close(run->serial_file);
 	output_close(run->console);
@@ -199,6 +210,7 @@ static int run_machine(struct run *run, bool *reset)
 	    .engine_options = run->options.engine_options,
 	    .engine_option_count = run->options.engine_option_count,
 	    .test_device = run->options.test_device,
+	    .gdb = run->gdb,
 	};
 	struct error err;
 	if (vm_create(&run->vm, &config, &err) < 0) {
@@ -226,6 +238,8 @@ static int run_machine(struct run *run, bool *reset)
 			output_flush(run->serial_file, run->signal_fd);
 		terminal_restore(&run->terminal);
 		status = conclude(run, &result);
+		if (run->gdb)
+			gdb_end(run->gdb, status);
 	}
 	struct vm *vm = run->vm;
 	run->vm = NULL;

@@ -32,6 +32,7 @@ enum {
 	OPT_TUNE,
 	OPT_CODE_CACHE,
 	OPT_PERF,
+	OPT_GDB,
 };
 
 static const struct option long_options[] = {
@@ -51,6 +52,7 @@ static const struct option long_options[] = {
     {"tune", required_argument, NULL, OPT_TUNE},
     {"code-cache", required_argument, NULL, OPT_CODE_CACHE},
     {"perf", required_argument, NULL, OPT_PERF},
+    {"gdb", required_argument, NULL, OPT_GDB},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
@@ -80,6 +82,9 @@ static const char help_text[] =
     "  --code-cache=SIZE          memory for the soft engine's translated code; default: 64M\n"
     "\n"
     "Diagnosis\n"
+    "  --gdb=tcp:[HOST:]PORT|unix:PATH[,nowait][,arch=x86-64|i386|i8086]\n"
+    "                             let gdb debug the guest, which waits for it at its first\n"
+    "                             instruction unless nowait is said\n"
     "  --stats                    print a table of counters at the end\n"
     "  --trace=SUBSYSTEM[=LEVEL],...\n"
     "                             write trace lines to standard error; levels 1 to 3\n"
@@ -297,6 +302,9 @@ static int take_option(struct parse *p, int option, char **argv, struct error *e
 		return parse_code_cache(optarg, options, err);
 	case OPT_PERF:
 		return add_engine_option(options, "perf", optarg, err);
+	case OPT_GDB:
+		options->debugged = true;
+		return gdb_config_parse(&options->gdb, optarg, err);
 	case 'h':
 		options->help = true;
 		return 0;

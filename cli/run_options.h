@@ -3,6 +3,7 @@
 #define GUISE_CLI_RUN_OPTIONS_H
 
 #include "boot/boot.h"
+#include "gdb/gdb.h"
 #include "vm/vm.h"
 
 struct error;
@@ -18,6 +19,8 @@ struct run_options {
 	bool stats;
 	bool no_reboot;
 	bool test_device;
+	bool debugged; /* by gdb, as .gdb says */
+	struct gdb_config gdb;
 	bool help;
 	struct vm_engine_option engine_options[ENGINE_OPTIONS_MAX];
 	u32 engine_option_count;

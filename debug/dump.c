@@ -134,6 +134,12 @@ static void print_segments(FILE *out, const struct dump *d)
 	fprintf(out, "  efer %llx  apic base %llx\n", (ull)s->efer, (ull)s->apic_base);
 }
 
+void dump_registers(FILE *out, const struct dump *dump)
+{
+	print_registers(out, dump);
+	print_segments(out, dump);
+}
+
 static void print_code(FILE *out, const struct dump *d)
 {
 	u64 rip = linear_of(d, &d->sregs.cs, d->regs.rip);
@@ -193,18 +199,18 @@ static void print_entry(FILE *out, const struct walk_step *step)
 	fprintf(out, step->entry & 1 ? "\n" : "  not present\n");
 }
 
-static void print_walk(FILE *out, const struct dump *d)
+void dump_walk(FILE *out, const struct dump *d, u64 linear)
 {
 	struct walk walk;
-	u64 rip = linear_of(d, &d->sregs.cs, d->regs.rip);
 
-	walk_linear(d->memory, &d->sregs, rip, &walk);
+	walk_linear(d->memory, &d->sregs, linear, &walk);
 	if (!walk.paging) {
-		fprintf(out, "  paging is off; rip is at physical %llx%s\n", (ull)walk.gpa,
+		fprintf(out, "  paging is off; %llx is at physical %llx%s\n", (ull)linear,
+			(ull)walk.gpa,
 			guest_memory_at(d->memory, walk.gpa, 1) ? "" : ", which is not RAM");
 		return;
 	}
-	fprintf(out, "  page walk of %llx:\n", (ull)rip);
+	fprintf(out, "  page walk of %llx:\n", (ull)linear);
 	for (u32 i = 0; i < walk.count; i++)
 		print_entry(out, &walk.steps[i]);
 	if (walk.mapped)
@@ -218,9 +224,8 @@ void dump_print(FILE *out, const struct dump *dump)
 {
 	fprintf(out, "vCPU %u, exit %s, %s: %s\n", dump->vcpu, dump_exit_name(dump->exit_reason),
 		mode_name(dump), dump->what);
-	print_registers(out, dump);
-	print_segments(out, dump);
+	dump_registers(out, dump);
 	print_code(out, dump);
 	print_stack(out, dump);
-	print_walk(out, dump);
+	dump_walk(out, dump, linear_of(dump, &dump->sregs.cs, dump->regs.rip));
 }

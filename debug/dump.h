@@ -24,6 +24,10 @@ struct dump {
 /** Prints @dump. Whatever the registers and page tables hold, only guest RAM is read. */
 void dump_print(FILE *out, const struct dump *dump);
 
+/** Parts of it: general registers, segments, control registers; the page walk of @linear. */
+void dump_registers(FILE *out, const struct dump *dump);
+void dump_walk(FILE *out, const struct dump *dump, u64 linear);
+
 /** "HLT" for KVM_EXIT_HLT and so on; "UNKNOWN" for numbers that have no name. */
 const char *dump_exit_name(u32 exit_reason);
 

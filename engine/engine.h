@@ -232,6 +232,22 @@ struct engine {
 	int (*vcpu_set_events)(struct engine_vcpu *vcpu, const struct kvm_vcpu_events *events);
 	int (*vcpu_get_debugregs)(struct engine_vcpu *vcpu, struct kvm_debugregs *dregs);
 	int (*vcpu_set_debugregs)(struct engine_vcpu *vcpu, const struct kvm_debugregs *dregs);
+	/**
+	 * KVM_SET_GUEST_DEBUG (api.rst 4.87), for the monitor's debugger. While KVM_GUESTDBG_ENABLE
+	 * is set vcpu_run() returns KVM_EXIT_DEBUG, with run->debug.arch.pc the linear RIP:
+	 *   SINGLESTEP  behind each instruction, or behind the delivery of an event: exception 1,
+	 *               dr6.BS; with BLOCKIRQ no interrupt comes in between
+	 *   USE_SW_BP   at each INT3, before it does anything: exception 3
+	 *   USE_HW_BP   at the breakpoints of debugreg[0..3] and [7]: exception 1, dr6.B0 to B3;
+	 * RIP at the instruction for those on execution, behind it for those on data Exits may also
+	 * be for #DB and #BP of the guest's own (KVM reports every #DB while it steps or watches):
+	 * who finds no reason of its own hands them back with INJECT_DB (and DR6 set before) or
+	 * INJECT_BP, which act once. On kvm the guest's own breakpoints rest while USE_HW_BP is on;
+	 * on soft both are in force, and nothing of the debugger's shows in the guest's registers.
+	 * KVM_CAP_SET_GUEST_DEBUG2 tells the flags. -EINVAL: others (KVM may let them pass);
+	 * -EBUSY: an exception waits already, none can be injected.
+	 */
+	int (*vcpu_set_guest_debug)(struct engine_vcpu *vcpu, const struct kvm_guest_debug *debug);
 	int (*vcpu_get_mp_state)(struct engine_vcpu *vcpu, struct kvm_mp_state *state);
 	int (*vcpu_set_mp_state)(struct engine_vcpu *vcpu, const struct kvm_mp_state *state);
 

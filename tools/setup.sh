@@ -68,6 +68,7 @@ want()
 case ${1:-build} in
 test)
 	want qemu-system-x86 cmd:qemu-system-x86_64 'tests that need it will be skipped'
+	want gdb cmd:gdb 'tests that need it will be skipped'
 	;;
 bench)
 	[ -n "${QEMU:-}" ] || want qemu-system-x86 cmd:qemu-system-x86_64 'nothing to compare with'

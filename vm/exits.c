@@ -3,6 +3,7 @@
 
 #include "debug/dump.h"
 #include "debug/trace.h"
+#include "gdb/gdb.h"
 #include "vm/machine.h"
 
 /* Each returns whether the vCPU may run on. */
@@ -111,6 +112,13 @@ static bool exit_unhandled(struct vcpu *vcpu, struct kvm_run *run)
 	return false;
 }
 
+static bool exit_debug(struct vcpu *vcpu, struct kvm_run *run)
+{
+	if (!vcpu->vm->config.gdb)
+		return exit_unhandled(vcpu, run);
+	return gdb_debug_exit(vcpu->vm->config.gdb, vcpu->id);
+}
+
 static exit_handler *const handlers[] = {
     [KVM_EXIT_IO] = exit_io,
     [KVM_EXIT_MMIO] = exit_mmio,
@@ -121,6 +129,7 @@ static exit_handler *const handlers[] = {
     [KVM_EXIT_INTERNAL_ERROR] = exit_internal_error,
     [KVM_EXIT_IRQ_WINDOW_OPEN] = exit_nothing_to_do,
     [KVM_EXIT_INTR] = exit_nothing_to_do,
+    [KVM_EXIT_DEBUG] = exit_debug,
 };
 
 bool vm_handle_exit(struct vcpu *vcpu)

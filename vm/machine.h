@@ -49,6 +49,7 @@ struct vm {
 	u32 watch_tick;
 
 	atomic_bool ended;
+	atomic_bool interrupted;  /* vm_interrupt() was called */
 	pthread_mutex_t end_lock; /* guards result and culprit */
 	struct vm_result result;
 	struct vcpu *culprit; /* the vCPU that ended the run, or NULL */
@@ -70,6 +71,12 @@ int vm_setup_cpu(struct vm *vm, struct engine_vcpu *cpu, struct error *err);
  * On the vCPU's thread.
  */
 bool vm_handle_exit(struct vcpu *vcpu);
+
+/** vm/debugger.c: shows the machine to the debugger, if there is one. 0 or a negative errno, @err.
+ */
+int vm_debugger_attach(struct vm *vm, struct error *err);
+/** After the end: lets a debugger look at a guest that failed, for as long as it wants. */
+void vm_debugger_examine(struct vm *vm);
 
 /** vm/watch.c: the watch for guests that halted for good. */
 int vm_watch_start(struct vm *vm, struct error *err);

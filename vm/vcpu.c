@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "debug/trace.h"
+#include "gdb/gdb.h"
 #include "vm/machine.h"
 
 static void set_state(struct vcpu *vcpu, enum vcpu_state state)
@@ -23,6 +24,8 @@ static bool seam(struct vcpu *vcpu)
 		if (vcpu->state != VCPU_PAUSED) {
 			vcpu->state = VCPU_PAUSED;
 			pthread_cond_broadcast(&vcpu->changed);
+			if (vcpu->vm->config.gdb)
+				gdb_poke(vcpu->vm->config.gdb);
 		}
 		pthread_cond_wait(&vcpu->changed, &vcpu->lock);
 	}
@@ -142,6 +145,14 @@ void vcpu_bring_to_seam(struct vcpu *vcpu)
 	if (vcpu->state == VCPU_RUNNING && vcpu->request != VCPU_QUIT)
 		vcpu->vm->engine->vcpu_kick(vcpu->cpu);
 	pthread_mutex_unlock(&vcpu->lock);
+}
+
+bool vcpu_is_at_rest(struct vcpu *vcpu)
+{
+	pthread_mutex_lock(&vcpu->lock);
+	bool rests = vcpu->state == VCPU_PAUSED || vcpu->state == VCPU_STOPPED;
+	pthread_mutex_unlock(&vcpu->lock);
+	return rests;
 }
 
 int vcpu_wait_paused(struct vcpu *vcpu, struct error *err)

@@ -64,6 +64,9 @@ void vcpu_request(struct vcpu *vcpu, enum vcpu_request request);
  */
 void vcpu_bring_to_seam(struct vcpu *vcpu);
 
+/** Whether it is PAUSED (or STOPPED). */
+bool vcpu_is_at_rest(struct vcpu *vcpu);
+
 /** Waits for PAUSED (or STOPPED). Returns 0, or what setting up failed with and @err. */
 int vcpu_wait_paused(struct vcpu *vcpu, struct error *err);
 

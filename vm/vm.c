@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "debug/dump.h"
 #include "debug/trace.h"
+#include "gdb/gdb.h"
 #include "host/loop.h"
 #include "host/output.h"
 #include "vm/machine.h"
@@ -207,9 +208,14 @@ int vm_create(struct vm **out, const struct vm_config *config, struct error *err
 	ret = vm_watch_start(vm, err);
 	if (ret < 0)
 		goto stop_vcpus;
+	ret = vm_debugger_attach(vm, err);
+	if (ret < 0)
+		goto stop_watch;
 	*out = vm;
 	return 0;
 
+stop_watch:
+	vm_watch_stop(vm);
 stop_vcpus:
 	stop_vcpus(vm);
 remove_devices:
@@ -228,6 +234,8 @@ void vm_destroy(struct vm *vm)
 {
 	if (!vm)
 		return;
+	if (vm->config.gdb)
+		gdb_detach(vm->config.gdb);
 	vm_watch_stop(vm);
 	stop_vcpus(vm);
 	vm_remove_devices(vm);
@@ -256,6 +264,7 @@ void vm_end(struct vm *vm, enum vm_end end, struct vcpu *culprit, const char *fm
 
 void vm_interrupt(struct vm *vm)
 {
+	atomic_store(&vm->interrupted, true);
 	vm_end(vm, VM_INTERRUPTED, NULL, "interrupted");
 }
 
@@ -266,8 +275,9 @@ void vm_fail(struct vm *vm, const char *text)
 
 void vm_run(struct vm *vm, struct vm_result *result)
 {
-	for (u32 i = 0; i < vm->cpu_count; i++)
-		vcpu_request(&vm->vcpus[i], VCPU_RUN);
+	if (!vm->config.gdb || gdb_lets_start(vm->config.gdb))
+		for (u32 i = 0; i < vm->cpu_count; i++)
+			vcpu_request(&vm->vcpus[i], VCPU_RUN);
 
 	while (!atomic_load(&vm->ended))
 		loop_run(vm->config.loop);
@@ -284,6 +294,7 @@ void vm_run(struct vm *vm, struct vm_result *result)
 	if (vm->config.serial_out)
 		output_allow_waiting(vm->config.serial_out, true);
 
+	vm_debugger_examine(vm);
 	*result = vm->result;
 }
 

@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 
 struct error;
+struct gdb;
 struct input;
 struct loop;
 struct output;
@@ -34,6 +35,7 @@ struct vm_config {
 	struct input *serial_in;   /* NULL: nothing ever arrives at the serial port */
 	const struct vm_engine_option *engine_options; /* for engine->vm_set_option(), in order */
 	u32 engine_option_count;
+	struct gdb *gdb;  /* NULL: nobody debugs */
 	bool test_device; /* with devices/test_device.h and devices/fw_cfg.h */
 };
 

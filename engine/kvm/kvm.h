@@ -127,5 +127,6 @@ KVM_VCPU_STATES(X)
 #undef X
 
 int kvm_vcpu_set_cpuid(struct engine_vcpu *vcpu, const struct kvm_cpuid2 *cpuid);
+int kvm_vcpu_set_guest_debug(struct engine_vcpu *vcpu, const struct kvm_guest_debug *debug);
 
 #endif

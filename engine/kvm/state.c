@@ -18,3 +18,8 @@ int kvm_vcpu_set_cpuid(struct engine_vcpu *vcpu, const struct kvm_cpuid2 *cpuid)
 {
 	return kvm_ioctl(to_kvm_vcpu(vcpu)->fd, KVM_SET_CPUID2, (void *)cpuid);
 }
+
+int kvm_vcpu_set_guest_debug(struct engine_vcpu *vcpu, const struct kvm_guest_debug *debug)
+{
+	return kvm_ioctl(to_kvm_vcpu(vcpu)->fd, KVM_SET_GUEST_DEBUG, (void *)debug);
+}

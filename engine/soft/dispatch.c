@@ -57,6 +57,13 @@ void op_gp(struct soft_vcpu *v, const struct insn *i)
 	raise_gp(v, 0);
 }
 
+void op_monitor_break(struct soft_vcpu *v, const struct insn *i)
+{
+	v->debug.hit |= debug_monitor_hit(v, v->rip + code_base(v, v->mode));
+	v->leave = LEAVE_DEBUG;
+	vcpu_exit(v);
+}
+
 /* ---- memory that misses the TLB ---- */
 
 static u64 linear_of(struct soft_vcpu *v, u64 address, u32 description)
@@ -194,6 +201,7 @@ static void finish_step(struct soft_vcpu *v)
 	/* SDM 3B 17.3.1.4; but MOV SS and POP SS give none, not even a belated one (3A 6.8.3). */
 	if (v->step_tf && v->int_shadow != 2)
 		v->events.debug |= DR6_BS;
+	v->debug.step_due |= (v->debug.control & KVM_GUESTDBG_SINGLESTEP) != 0;
 }
 
 static u64 leave(struct soft_vcpu *v, enum leave_reason reason)
@@ -227,6 +235,11 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 		*result = leave(v, LEAVE_QUEUE);
 		return true;
 	}
+	/* Before a kick, whose reason may be that the debugger changes its mind. */
+	if (unlikely(debug_stop_due(v)) && !v->replay && !ev->exception && !ev->soft_interrupt) {
+		*result = leave(v, LEAVE_DEBUG);
+		return true;
+	}
 	/* A fault ends a shadow and a replay: before the look at kicks, which wait for the replay's
 	 * end and would else wait until the handler comes here by chance. */
 	if (ev->exception || ev->soft_interrupt) {
@@ -258,7 +271,9 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 	/* Faults come before anything else. */
 	if (ev->exception || ev->soft_interrupt)
 		events_deliver(v);
-	while (!ev->triple_fault && !v->replay && events_pending(v)) {
+	if (v->mp_state == KVM_MP_STATE_HALTED && events_held_back(v))
+		v->mp_state = KVM_MP_STATE_RUNNABLE;
+	while (!ev->triple_fault && !v->replay && !debug_stop_due(v) && events_pending(v)) {
 		if (v->mp_state == KVM_MP_STATE_HALTED)
 			v->mp_state = KVM_MP_STATE_RUNNABLE;
 		if (v->mp_state != KVM_MP_STATE_RUNNABLE)
@@ -272,6 +287,10 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 	}
 	if (ev->triple_fault) {
 		*result = leave(v, LEAVE_SHUTDOWN);
+		return true;
+	}
+	if (unlikely(debug_stop_due(v)) && !v->replay) {
+		*result = leave(v, LEAVE_DEBUG);
 		return true;
 	}
 	if (v->window_wanted && !v->replay && vcpu_window_open(v)) {
@@ -340,6 +359,15 @@ static void check_exec_breakpoint(struct soft_vcpu *v, u64 linear)
 	v->events.debug |= hit;
 	v->events.debug_fault = true;
 	vcpu_resume(v);
+}
+
+/* Blocks of other modes have op_monitor_break() there. */
+static bool monitor_breaks(struct soft_vcpu *v, u64 linear)
+{
+	if ((v->debug.dr7 & 0xff) == 0 || v->replay)
+		return false;
+	v->debug.hit |= debug_monitor_hit(v, linear);
+	return v->debug.hit;
 }
 
 /* Page of @linear for execution; leaves through vcpu_exit() if it is no RAM. */
@@ -466,6 +494,8 @@ u64 soft_dispatch(struct soft_vcpu *v)
 	u32 mode = next_mode(v);
 	bool plain = link && link->plain;
 	u64 linear = next_linear(v, mode);
+	if (unlikely(mode & (MODE_STEP | MODE_ONE)) && monitor_breaks(v, linear))
+		return leave(v, LEAVE_DEBUG);
 	if (unlikely(mode & MODE_STEP))
 		check_exec_breakpoint(v, linear);
 	if (!link && (result = known_way(v, mode, linear)))

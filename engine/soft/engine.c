@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "engine/engine.h"
+#include "engine/soft/guest_debug.h"
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/mmu/shadow.h"
@@ -159,7 +160,10 @@ static int soft_check_extension(struct engine_vm *vm, int capability)
 	case KVM_CAP_IMMEDIATE_EXIT:
 	case KVM_CAP_TSC_DEADLINE_TIMER:
 	case KVM_CAP_READONLY_MEM:
+	case KVM_CAP_SET_GUEST_DEBUG:
 		return 1;
+	case KVM_CAP_SET_GUEST_DEBUG2:
+		return GUEST_DEBUG_FLAGS;
 	case KVM_CAP_NR_MEMSLOTS:
 		return MEMSLOTS_MAX;
 	case KVM_CAP_NR_VCPUS:
@@ -580,6 +584,7 @@ const struct engine engine_soft = {
     .vcpu_set_events = soft_set_events,
     .vcpu_get_debugregs = soft_get_debugregs,
     .vcpu_set_debugregs = soft_set_debugregs,
+    .vcpu_set_guest_debug = soft_set_guest_debug,
     .vcpu_get_mp_state = soft_get_mp_state,
     .vcpu_set_mp_state = soft_set_mp_state,
     .vcpu_interrupt = soft_interrupt,

@@ -8,6 +8,7 @@
 
 #include "base/gp.h"
 #include "debug/trace.h"
+#include "engine/soft/guest_debug.h"
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/mmu/io.h"
 #include "engine/soft/signals.h"
@@ -113,7 +114,7 @@ static int wait_runnable(struct soft_vcpu *v)
 		if (v->base.run->immediate_exit)
 			return halted ? -EINTR : -EAGAIN;
 		atomic_fetch_and(&v->attention, ~(u32)ATTENTION_KICK);
-		if (events_pending(v))
+		if (events_pending(v) || events_held_back(v))
 			return 0;
 		if (halted && halted_for_good(v)) {
 			v->base.run->exit_reason = KVM_EXIT_HLT;
@@ -187,6 +188,9 @@ static int handle_leave(struct soft_vcpu *v)
 		return 0;
 	case LEAVE_WINDOW:
 		run->exit_reason = KVM_EXIT_IRQ_WINDOW_OPEN;
+		return 0;
+	case LEAVE_DEBUG:
+		guest_debug_exit(v);
 		return 0;
 	case LEAVE_NO_CODE:
 		return internal_error(v, KVM_INTERNAL_ERROR_EMULATION);

@@ -498,6 +498,7 @@ int soft_set_events(struct engine_vcpu *vcpu, const struct kvm_vcpu_events *even
 	ev->user_vector = events->interrupt.nr;
 	if (events->interrupt.injected && events->interrupt.soft && !exception) {
 		ev->soft_interrupt = true;
+		ev->soft_trap = false;
 		ev->exception_vector = events->interrupt.nr;
 		ev->exception_has_error = false;
 		/* The call gives no length. INT3 and INTO are one byte long, INT n two. */

@@ -88,7 +88,7 @@ void vcpu_update_mode(struct soft_vcpu *v)
 	    mode64 | MODE_RING0 | mmu_mode(v->cr4 & CR4_SMAP ? MMU_KERNEL : MMU_KERNEL_AC);
 	v->mode_user64 = mode64 | mmu_mode(MMU_USER) | (v->shadow_on ? MODE_SHADOW : 0);
 	u32 mode = segment_mode(v) | fpu | mmu_mode(index);
-	if ((v->rflags_sys & RFLAGS_TF) || (v->dr7 & 0xff))
+	if ((v->rflags_sys & RFLAGS_TF) || (v->dr7 & 0xff) || v->debug.stepping)
 		mode |= MODE_STEP;
 	if ((v->cr0 & CR0_AM) && (v->rflags_sys & RFLAGS_AC) && v->cpl == 3)
 		mode |= MODE_ALIGN;

@@ -190,6 +190,7 @@ struct pending_events {
 	u64 exception_cr2;   /* for #PF */
 	bool soft_interrupt; /* INT n, INT3, INTO, INT1: delivered with the software rules */
 	u8 soft_length;	     /* instruction length in bytes */
+	bool soft_trap;	     /* it is INT3, not INT n */
 	bool nmi_masked;     /* between an NMI and IRET */
 	_Atomic u32 nmi;     /* pending NMIs, at most 2 (SDM 3A 6.7.1) */
 	bool triple_fault;
@@ -202,6 +203,18 @@ struct pending_events {
 	bool
 	    debug_fault; /* .debug is a breakpoint fault before the instruction: RF is pushed set */
 	u64 debug;	 /* DR6 bits of a trap-class #DB due at the next boundary; 0: none */
+};
+
+/* The monitor's debugger (KVM_SET_GUEST_DEBUG), beside what the guest debugs by itself. */
+struct guest_debug {
+	u32 control;	/* KVM_GUESTDBG_*; 0: nobody debugs */
+	bool stepping;	/* every instruction is looked at: single step, or data breakpoints */
+	bool step_due;	/* one has been done, or an event delivered: report it */
+	u8 int3_length; /* of the INT3 that was reported last, bytes */
+	u64 dr[4], dr7; /* its breakpoints; dr7 0: none */
+	u64 hit;	/* DR6 bits of those that were met: report them */
+	u64 cached[4];	/* addresses of execution at which translated code stops, */
+	u32 cached_set; /* and which of them are in use */
 };
 
 #define MC_BANKS 10 /* machine-check banks */
@@ -305,6 +318,7 @@ struct soft_vcpu {
 	u64 xcr0;
 	struct xstate_layout layout; /* of extended state, and what of it the guest may enable */
 	u64 dr[4], dr6, dr7;
+	struct guest_debug debug;
 	u64 pdptr[4]; /* PAE: loaded with CR3 (SDM 3A 4.4.1) */
 	struct soft_msrs msr;
 	s64 tsc_offset; /* guest TSC = host TSC + tsc_offset */
@@ -478,6 +492,7 @@ enum leave_reason {
 	LEAVE_SHUTDOWN,
 	LEAVE_WINDOW,  /* the monitor may inject an interrupt */
 	LEAVE_NO_CODE, /* RIP is not in RAM */
+	LEAVE_DEBUG,   /* the monitor's debugger wants to see v->debug.step_due or .hit */
 };
 
 /** The vCPU whose vcpu_run() this thread is in, or NULL. */

@@ -14,6 +14,11 @@ void vcpu_resume(struct soft_vcpu *v)
 	longjmp(machine->back, 1);
 }
 
+void vcpu_exit(struct soft_vcpu *v)
+{
+	abort(); /* INT3 leaves for the monitor's debugger only, and there is none */
+}
+
 void vcpu_update_mode(struct soft_vcpu *v)
 {
 	v->mmu_index = mmu_index_of(v, v->cpl);

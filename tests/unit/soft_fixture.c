@@ -75,11 +75,16 @@ void blocks_invalidate(struct soft_vcpu *v, u64 gpa, u32 size)
 }
 
 /* One breakpoint of one byte, DR0, of the kind in R/W0. */
-u64 debug_data_hit(const struct soft_vcpu *v, u64 linear, u32 size, bool write)
+static u64 data_hit(const struct soft_vcpu *v, u64 linear, u32 size)
 {
 	bool data = v->dr7 & BIT(16);
 
 	return data && linear <= v->dr[0] && v->dr[0] < linear + size ? 1 : 0;
+}
+
+void debug_note_access(struct soft_vcpu *v, u64 linear, u32 size, bool write)
+{
+	v->events.debug |= data_hit(v, linear, size);
 }
 
 u64 debug_port_hit(const struct soft_vcpu *v, u16 port, u32 size)
@@ -89,7 +94,7 @@ u64 debug_port_hit(const struct soft_vcpu *v, u16 port, u32 size)
 
 bool debug_page_watched(const struct soft_vcpu *v, u64 linear)
 {
-	return debug_data_hit(v, linear & PAGE_MASK, PAGE_SIZE, true);
+	return data_hit(v, linear & PAGE_MASK, PAGE_SIZE);
 }
 
 /* ---- the machine ---- */

@@ -36,6 +36,7 @@ _guise_value()
 	--serial) compopt -o nospace && _guise_words 'stdio file: none' ;;
 	--trace) _guise_trace ;;
 	--perf) _guise_words 'map jitdump' ;;
+	--gdb) compopt -o nospace && _guise_words 'tcp: unix:' ;;
 	--code-cache) _guise_words '16M 64M 256M' ;;
 	-a | --append | --tune) COMPREPLY=() ;;
 	*) return 1 ;;
@@ -65,7 +66,7 @@ _guise()
 	_guise_value "$previous" && return
 	if [[ $current == -* ]]; then
 		_guise_words '-k --kernel -i --initrd -a --append -m --memory -c --cpus -e --engine --serial
-			--flat --flat-mode --stats --trace --no-reboot --test-device --code-cache --perf --tune --help'
+			--flat --flat-mode --stats --trace --no-reboot --test-device --code-cache --gdb --perf --tune --help'
 	else
 		_guise_files
 	fi

@@ -77,7 +77,7 @@ static bool halves_lookup(const struct soft_vcpu *v, u64 linear, u32 size, bool 
 static void note_watchpoint(struct soft_vcpu *v, u64 linear, u32 size, bool write)
 {
 	if (unlikely(debug_armed(v)))
-		v->events.debug |= debug_data_hit(v, linear, size, write);
+		debug_note_access(v, linear, size, write);
 }
 
 void mem_read_linear(struct soft_vcpu *v, u64 linear, void *buf, u32 size, enum mmu_index index,

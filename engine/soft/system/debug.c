@@ -16,51 +16,88 @@
 
 enum { BREAK_EXEC, BREAK_WRITE, BREAK_IO, BREAK_ACCESS }; /* R/Wn */
 
-static bool enabled(const struct soft_vcpu *v, u32 n)
+/* The guest's, or those of the monitor's debugger. */
+struct breakpoints {
+	const u64 *address;
+	u64 control; /* as DR7 */
+};
+
+static struct breakpoints guests(const struct soft_vcpu *v)
 {
-	return (v->dr7 >> (n * 2)) & 3;
+	return (struct breakpoints){v->dr, v->dr7};
 }
 
-static u32 kind(const struct soft_vcpu *v, u32 n)
+static struct breakpoints monitors(const struct soft_vcpu *v)
 {
-	return (v->dr7 >> (16 + n * 4)) & 3;
+	return (struct breakpoints){v->debug.dr, v->debug.dr7};
+}
+
+static bool enabled(struct breakpoints b, u32 n)
+{
+	return (b.control >> (n * 2)) & 3;
+}
+
+static u32 kind(struct breakpoints b, u32 n)
+{
+	return (b.control >> (16 + n * 4)) & 3;
 }
 
 /* LENn: 1, 2, 8, 4 bytes (SDM 3B 17.2.4). */
-static u64 length(const struct soft_vcpu *v, u32 n)
+static u64 length(struct breakpoints b, u32 n)
 {
 	static const u8 bytes[4] = {[0] = 1, [1] = 2, [2] = 8, [3] = 4};
-	return bytes[(v->dr7 >> (18 + n * 4)) & 3];
+	return bytes[(b.control >> (18 + n * 4)) & 3];
 }
 
 /* The low bits of the address are ignored up to the length (SDM 3B 17.2.5). */
-static bool overlaps(const struct soft_vcpu *v, u32 n, u64 start, u64 size)
+static bool overlaps(struct breakpoints b, u32 n, u64 start, u64 size)
 {
-	u64 watched = v->dr[n] & ~(length(v, n) - 1);
-	return start - watched < length(v, n) || watched - start < size;
+	u64 watched = b.address[n] & ~(length(b, n) - 1);
+	return start - watched < length(b, n) || watched - start < size;
 }
 
-u64 debug_breakpoints_hit(const struct soft_vcpu *v, u64 linear)
+static u64 exec_hit(struct breakpoints b, u64 linear)
 {
 	u64 hit = 0;
 
 	for (u32 n = 0; n < 4; n++)
-		if (enabled(v, n) && kind(v, n) == BREAK_EXEC && v->dr[n] == linear)
+		if (enabled(b, n) && kind(b, n) == BREAK_EXEC && b.address[n] == linear)
 			hit |= BIT(n);
 	return hit;
 }
 
-u64 debug_data_hit(const struct soft_vcpu *v, u64 linear, u32 size, bool write)
+static u64 data_hit(struct breakpoints b, u64 linear, u32 size, bool write)
 {
 	u64 hit = 0;
 
 	for (u32 n = 0; n < 4; n++) {
-		u32 k = kind(v, n);
-		if (enabled(v, n) && (k == BREAK_ACCESS || (k == BREAK_WRITE && write)) &&
-		    overlaps(v, n, linear, size))
+		u32 k = kind(b, n);
+		if (enabled(b, n) && (k == BREAK_ACCESS || (k == BREAK_WRITE && write)) &&
+		    overlaps(b, n, linear, size))
 			hit |= BIT(n);
 	}
 	return hit;
+}
+
+u64 debug_breakpoints_hit(const struct soft_vcpu *v, u64 linear)
+{
+	return exec_hit(guests(v), linear);
+}
+
+u64 debug_monitor_hit(const struct soft_vcpu *v, u64 linear)
+{
+	return exec_hit(monitors(v), linear);
+}
+
+u64 debug_data_hit(const struct soft_vcpu *v, u64 linear, u32 size, bool write)
+{
+	return data_hit(guests(v), linear, size, write);
+}
+
+void debug_note_access(struct soft_vcpu *v, u64 linear, u32 size, bool write)
+{
+	v->events.debug |= data_hit(guests(v), linear, size, write);
+	v->debug.hit |= data_hit(monitors(v), linear, size, write);
 }
 
 u64 debug_port_hit(const struct soft_vcpu *v, u16 port, u32 size)
@@ -71,14 +108,18 @@ u64 debug_port_hit(const struct soft_vcpu *v, u16 port, u32 size)
 	if (!(v->cr4 & CR4_DE))
 		return 0;
 	for (u32 n = 0; n < 4; n++)
-		if (enabled(v, n) && kind(v, n) == BREAK_IO && overlaps(v, n, port, size))
+		if (enabled(guests(v), n) && kind(guests(v), n) == BREAK_IO &&
+		    overlaps(guests(v), n, port, size))
 			hit |= BIT(n);
 	return hit;
 }
 
 bool debug_page_watched(const struct soft_vcpu *v, u64 linear)
 {
-	return debug_armed(v) && debug_data_hit(v, linear & PAGE_MASK, PAGE_SIZE, true);
+	u64 page = linear & PAGE_MASK;
+
+	return debug_armed(v) && (data_hit(guests(v), page, PAGE_SIZE, true) ||
+				  data_hit(monitors(v), page, PAGE_SIZE, true));
 }
 
 bool set_dr(struct soft_vcpu *v, u32 number, u64 value)

@@ -4,16 +4,29 @@
 
 #include "engine/soft/vcpu.h"
 
-/** Whether any breakpoint of DR7 is enabled (L or G): the vCPU then steps, see MODE_STEP. */
+/** Whether any breakpoint is enabled (L or G), of the guest or of the monitor's debugger: for those
+ * of the guest and for data breakpoints the vCPU then steps, see MODE_STEP. */
 static inline bool debug_armed(const struct soft_vcpu *v)
 {
-	return v->dr7 & 0xff;
+	return (v->dr7 | v->debug.dr7) & 0xff;
 }
 
-/** Instruction breakpoints at @linear. The caller minds RFLAGS.RF (SDM 3B 17.3.1.1). */
+/** Whether the monitor is to be told of something now, between two instructions. */
+static inline bool debug_stop_due(const struct soft_vcpu *v)
+{
+	return v->debug.step_due || v->debug.hit;
+}
+
+/** As debug_breakpoints_hit(), of the monitor's debugger. */
+u64 debug_monitor_hit(const struct soft_vcpu *v, u64 linear);
+
+/** The guest's instruction breakpoints at @linear. The caller minds RFLAGS.RF (SDM 3B 17.3.1.1). */
 u64 debug_breakpoints_hit(const struct soft_vcpu *v, u64 linear);
 
-/** Data breakpoints that an access to [@linear, @linear + @size) bytes meets. */
+/** Notes the data breakpoints that an access to [@linear, @linear + @size) bytes meets. */
+void debug_note_access(struct soft_vcpu *v, u64 linear, u32 size, bool write);
+
+/** The guest's data breakpoints that such an access meets. */
 u64 debug_data_hit(const struct soft_vcpu *v, u64 linear, u32 size, bool write);
 
 /** I/O breakpoints (CR4.DE set) that an access to @size ports from @port on meets. */

@@ -290,6 +290,7 @@ void event_deliver(struct soft_vcpu *v, const struct event *ev)
 
 	e->in_delivery = false;
 	v->step_tf = 0; /* TF fell: no single-step trap behind INT n (SDM 3B 17.3.1.4) */
+	v->debug.step_due |= (v->debug.control & KVM_GUESTDBG_SINGLESTEP) != 0;
 	if (ev->vector == EXC_DB && ev->kind == EVENT_EXCEPTION)
 		debug_handler_entered(v);
 	count(v, ev);

@@ -72,6 +72,7 @@ static _Noreturn void record(struct soft_vcpu *v, u8 vector, bool has_error, u32
 		/* Data breakpoints met by an instruction that is abandoned will be met again. What
 		 * MOV SS has put off stays (SDM 3A 6.8.3). */
 		e->debug = 0;
+		v->debug.hit = 0;
 	}
 	e->exception = true;
 	e->exception_vector = vector;
@@ -147,13 +148,13 @@ static void deliver_recorded(struct soft_vcpu *v)
 	e->exception = false;
 }
 
-/* INT n or INT3 restored by the monitor (KVM_SET_VCPU_EVENTS): still to be delivered, v->rip at its
- * start. */
+/* INT n or INT3 restored by the monitor (KVM_SET_VCPU_EVENTS), or handed back by its debugger:
+ * still to be delivered, v->rip at its start. */
 static void deliver_restored_soft(struct soft_vcpu *v)
 {
 	struct pending_events *e = &v->events;
 	struct event ev = {
-	    .kind = EVENT_SOFT_INT,
+	    .kind = e->soft_trap ? EVENT_SOFT_TRAP : EVENT_SOFT_INT,
 	    .vector = e->exception_vector,
 	    .rip = v->rip + e->soft_length,
 	    .flags = vcpu_rflags(v),
@@ -222,23 +223,43 @@ static bool has_debug_trap(const struct soft_vcpu *v)
 	return v->events.debug && v->int_shadow != 2;
 }
 
-static bool has_nmi(const struct soft_vcpu *v)
+static bool nmi_waits(const struct soft_vcpu *v)
 {
 	return atomic_load_explicit(&v->events.nmi, memory_order_relaxed) &&
 	       !v->events.nmi_masked && v->int_shadow != 2;
 }
 
-static bool has_interrupt(const struct soft_vcpu *v)
+static bool interrupt_waits(const struct soft_vcpu *v)
 {
 	if (!(v->rflags_sys & RFLAGS_IF) || v->int_shadow)
 		return false;
 	return v->events.user_interrupt || (v->vm->irqchip && irqchip_pending(v));
 }
 
+static bool held_back(const struct soft_vcpu *v)
+{
+	return v->debug.control & KVM_GUESTDBG_BLOCKIRQ;
+}
+
+static bool has_nmi(const struct soft_vcpu *v)
+{
+	return nmi_waits(v) && !held_back(v);
+}
+
+static bool has_interrupt(const struct soft_vcpu *v)
+{
+	return interrupt_waits(v) && !held_back(v);
+}
+
 bool events_pending(const struct soft_vcpu *v)
 {
 	return v->events.exception || v->events.soft_interrupt || has_debug_trap(v) || has_nmi(v) ||
 	       has_interrupt(v);
+}
+
+bool events_held_back(const struct soft_vcpu *v)
+{
+	return held_back(v) && (nmi_waits(v) || interrupt_waits(v));
 }
 
 /*

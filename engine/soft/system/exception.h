@@ -44,4 +44,8 @@ void events_deliver(struct soft_vcpu *v);
 /** Whether events_deliver() would do something now. */
 bool events_pending(const struct soft_vcpu *v);
 
+/** Whether an interrupt or NMI would be delivered now but for the monitor's debugger
+ * (KVM_GUESTDBG_BLOCKIRQ): it still ends HLT. */
+bool events_held_back(const struct soft_vcpu *v);
+
 #endif

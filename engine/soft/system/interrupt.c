@@ -20,8 +20,26 @@ void op_int_n(struct soft_vcpu *v, const struct insn *i)
 	software_event(v, EVENT_SOFT_INT, (u8)i->imm);
 }
 
+/* A breakpoint of the monitor's debugger, perhaps: it will tell. */
+static _Noreturn void report_int3(struct soft_vcpu *v, const struct insn *i)
+{
+	struct kvm_run *run = v->base.run;
+
+	v->debug.int3_length = i->length;
+	run->exit_reason = KVM_EXIT_DEBUG;
+	run->debug.arch = (struct kvm_debug_exit_arch){
+	    .exception = EXC_BP,
+	    .pc = is_code64(v) ? v->rip : (u32)(v->seg[SEG_CS].base + v->rip),
+	    .dr6 = DR6_FIXED1,
+	    .dr7 = v->debug.dr7 | DR7_FIXED1,
+	};
+	vcpu_exit(v);
+}
+
 void op_int3(struct soft_vcpu *v, const struct insn *i)
 {
+	if (unlikely(v->debug.control & KVM_GUESTDBG_USE_SW_BP))
+		report_int3(v, i);
 	software_event(v, EVENT_SOFT_TRAP, EXC_BP);
 }
 

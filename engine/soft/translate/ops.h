@@ -98,7 +98,9 @@
 	OP(hypercall, OP_ENDS) /* VMCALL, VMMCALL */                                               \
 	OP(gp, 0)	       /* raises #GP(0) */                                                 \
 	OP(ud, 0)	       /* raises #UD */                                                    \
-	OP(nm, 0)	       /* raises #NM */
+	OP(nm, 0)	       /* raises #NM */                                                    \
+	OP(monitor_break,                                                                          \
+	   OP_ENDS) /* stands for an instruction where the monitor's debugger stops */
 
 /* ops/: strings, ports, stack, and what only 16- and 32-bit code has */
 #define GENERAL_OPS(OP)                                                                            \

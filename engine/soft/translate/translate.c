@@ -6,6 +6,7 @@
 
 #include "debug/trace.h"
 #include "engine/soft/mmu/mmu.h"
+#include "engine/soft/system/debug.h"
 #include "engine/soft/translate/inline_ops.h"
 #include "engine/soft/translate/listing.h"
 #include "engine/soft/translate/translator.h"
@@ -135,13 +136,15 @@ static int decode_block(struct translator *t, const struct code_source *source)
 {
 	u64 rip = source->rip, linear = source->linear;
 	u32 limit = t->mode & (MODE_ONE | MODE_STEP) ? 1 : t->insns_max;
+	bool stops = (t->v->debug.dr7 & 0xff) && !(t->mode & (MODE_ONE | MODE_STEP));
 	bool shadow = false;
 
 	while (t->count < limit) {
 		struct decoded *d = &t->insns[t->count];
 		u8 copied[15];
 		u32 gathered;
-		if ((linear & PAGE_MASK) != t->page)
+		bool stop = unlikely(stops) && debug_monitor_hit(t->v, linear);
+		if ((linear & PAGE_MASK) != t->page || (stop && t->count > 0))
 			break;
 		const u8 *bytes = gather_bytes(source, linear, copied, &gathered);
 		u32 available = within_cs_limit(t, rip, gathered);
@@ -160,6 +163,11 @@ static int decode_block(struct translator *t, const struct code_source *source)
 			d->insn.op = OP_ID_gp;
 		}
 		adapt_to_mode(d, t->mode);
+		if (stop) {
+			d->class = CLASS_OP;
+			d->insn.op = OP_ID_monitor_break;
+			d->mmx = false;
+		}
 		if (!t->v->vm->tune.kept)
 			d->flags_read |= d->flags_kept;
 		d->goes_on = inline_op_goes_on(t, d);
