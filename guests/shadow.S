@@ -163,8 +163,7 @@ vector_faults:
 	mov	qword ptr [FRAME(5)], 0x77
 	mov	qword ptr [FRAME(5) + 8], 0x88
 	needs_page(ABSENT_READ, VA(5), movaps xmm0, [rbx])
-	movhlps	xmm1, xmm0
-	movq	rax, xmm1
+	user_ok(movhlps xmm1, xmm0; movq rax, xmm1)
 	expect(rax, 0x88)
 	needs_page(ABSENT_WRITE, VA(5) + 16, movaps [r15 + 16], xmm0)
 	expect([FRAME(5) + 24], 0x88)
@@ -187,11 +186,11 @@ vector_faults:
 	expect_user_fault(GP, 0, vmovdqa ymm2, [rbx + 16])
 	/* what the mask leaves out does not fault */
 	mov	rsi, VA(4) + 0xff0
-	vpcmpeqd xmm3, xmm3, xmm3		/* ymm3: the lower half */
+	user_ok(vpcmpeqd xmm3, xmm3, xmm3)	/* ymm3: the lower half */
 	unmap	5
 	user_ok(vmaskmovps ymm4, ymm3, [rsi])
 	user_ok(vmaskmovps [rsi], ymm3, ymm4)
-	vinsertf128 ymm3, ymm3, xmm3, 1
+	user_ok(vinsertf128 ymm3, ymm3, xmm3, 1)
 	faults_at(ABSENT_READ, VA(5), vmaskmovps ymm4, ymm3, [rsi])
 	map	5, 5
 1:	ret
