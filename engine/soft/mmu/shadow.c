@@ -497,7 +497,7 @@ static void update_pending(struct soft_vcpu *v, struct space *space)
 static void bring_up(struct soft_vcpu *v)
 {
 	v->shadow_check = false;
-	if (!(v->cr0 & CR0_PG) || !(v->msr.efer & EFER_LMA))
+	if (!(v->cr0 & CR0_PG) || !(v->msr.efer & EFER_LMA) || shadow_paused(v))
 		return;
 	if (!v->vm->tune.patience)
 		shadow_at_once(v);
@@ -555,7 +555,7 @@ void shadow_flush(struct soft_vcpu *v)
 {
 	struct shadow *s = v->shadow;
 
-	if (!s)
+	if (!s || shadow_paused(v))
 		return;
 	for (u32 n = 0; n < SPACES; n++)
 		s->space[n].stale = true;
@@ -566,7 +566,7 @@ void shadow_flush_pcid(struct soft_vcpu *v, u64 pcid)
 {
 	struct shadow *s = v->shadow;
 
-	if (!s)
+	if (!s || shadow_paused(v))
 		return;
 	for (u32 n = 0; n < SPACES; n++)
 		if ((s->space[n].cr3 & CR3_PCID) == pcid)
@@ -579,13 +579,26 @@ void shadow_flush_page(struct soft_vcpu *v, u64 linear)
 	struct space *space = v->shadow ? shadow_space(v, v->cr3) : NULL;
 	u32 window;
 
-	if (space && window_of(space, linear, &window) &&
+	if (space && !shadow_paused(v) && window_of(space, linear, &window) &&
 	    *record_of(v->shadow, window, linear & PAGE_MASK))
 		shadow_pend(v, space, linear);
 }
 
+void shadow_pause(struct soft_vcpu *v)
+{
+	shadow_off(v);
+	v->shadow_check = false;
+}
+
+void shadow_resume(struct soft_vcpu *v)
+{
+	v->shadow_check = true;
+}
+
 void shadow_switch(struct soft_vcpu *v, u64 cr3, bool keep)
 {
+	if (shadow_paused(v))
+		return;
 	if (!v->shadow) {
 		v->shadow_check = !v->vm->tune.patience;
 		return;
