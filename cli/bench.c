@@ -163,7 +163,7 @@ static int create(struct rig *rig, const struct engine *engine, struct error *er
 	put(rig, PML4_GPA, PDPT_GPA | 3); /* present, writable */
 	put(rig, PDPT_GPA, PD_GPA | 3);
 	put(rig, PD_GPA, 0x83); /* and 2 MiB */
-	int ret = engine->vm_create(&rig->vm, err);
+	int ret = engine->vm_create(NULL, &rig->vm, err);
 	if (ret < 0)
 		return ret;
 	struct kvm_userspace_memory_region region = {.memory_size = RAM_BYTES,
@@ -314,7 +314,7 @@ static int bench_exits(void)
 
 	for (const struct engine *const *e = engines; ret == 0 && *e && count < ENGINES_MAX; e++) {
 		struct engine_probe probe = {.usable = false};
-		(*e)->probe(&probe);
+		(*e)->probe(NULL, &probe);
 		if (probe.usable)
 			ret = create(&rigs[count++], *e, &err);
 	}

@@ -35,7 +35,7 @@ static void check_mode(const struct engine *engine, enum calibrate_mode mode, co
 static bool check_engine(const struct engine *engine)
 {
 	struct engine_probe probe = {.usable = false};
-	engine->probe(&probe);
+	engine->probe(NULL, &probe);
 	char heading[32];
 	snprintf(heading, sizeof(heading), "engine %s", engine->name);
 	printf(COLUMN "%s: %s\n", heading, probe.usable ? "usable" : "not usable", probe.reason);

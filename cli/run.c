@@ -147,7 +147,13 @@ static void close_streams(struct run *run)
 
 static int choose_engine(struct run *run, struct error *err)
 {
-	const char *name = run->options.engine;
+	const char *name = run->options.engine, *device = run->options.kvm_device;
+	/* Who names a device wants the engine that takes one. */
+	if (device && !strcmp(name, "auto"))
+		name = "kvm";
+	if (device && strcmp(name, "kvm"))
+		return error_set(err, EINVAL, "engine %s has no device; --kvm-device is for kvm",
+				 name);
 	if (!strcmp(name, "auto")) {
 		char why[512];
 		run->engine = calibrate_choose(why, sizeof(why), err);
@@ -156,14 +162,14 @@ static int choose_engine(struct run *run, struct error *err)
 
 	run->engine = engine_by_name(name);
 	struct engine_probe probe = {.usable = false};
-	run->engine->probe(&probe);
+	run->engine->probe(device, &probe);
 	if (!probe.usable)
 		return error_set(err, ENODEV, "engine %s: %s", name, probe.reason);
 
 	/* An emulated engine is no way to run a kernel; a flat image's few instructions do not
 	 * mind. */
 	double mips;
-	if (probe.emulated && !run->options.boot.flat &&
+	if (probe.emulated && !device && !run->options.boot.flat &&
 	    calibrate(run->engine, CALIBRATE_KERNEL, CALIBRATE_BUDGET_QUICK_NS, &mips, NULL) == 0 &&
 	    calibrate_is_slow(mips))
 		cli_complain("warning: %s runs kernel code at only %.1f MIPS on this host; a stock "
@@ -201,6 +207,7 @@ static int run_machine(struct run *run, bool *reset)
 {
 	struct vm_config config = {
 	    .engine = run->engine,
+	    .engine_device = run->options.kvm_device,
 	    .memory_size = run->options.memory_size,
 	    .boot = run->options.boot,
 	    .loop = run->loop,

@@ -33,6 +33,8 @@ enum {
 	OPT_CODE_CACHE,
 	OPT_PERF,
 	OPT_GDB,
+	OPT_KVM_DEVICE,
+	OPT_CPU,
 };
 
 static const struct option long_options[] = {
@@ -53,6 +55,8 @@ static const struct option long_options[] = {
     {"code-cache", required_argument, NULL, OPT_CODE_CACHE},
     {"perf", required_argument, NULL, OPT_PERF},
     {"gdb", required_argument, NULL, OPT_GDB},
+    {"kvm-device", required_argument, NULL, OPT_KVM_DEVICE},
+    {"cpu", required_argument, NULL, OPT_CPU},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
@@ -74,6 +78,9 @@ static const char help_text[] =
     "less\n"
     "  -c, --cpus=N               default: 1\n"
     "  -e, --engine=auto|kvm|soft what runs the guest; auto: kvm where it is fast, else soft\n"
+    "  --kvm-device=PATH          the kvm engine's device, like /dev/guise; default: /dev/kvm\n"
+    "  --cpu=host|host,+vmx       the processor; +vmx: with Intel's VMX, for hypervisors in the\n"
+    "                             guest (engine soft); default: host\n"
     "  --serial=stdio|file:PATH|none\n"
     "                             where the first serial port leads; default: stdio\n"
     "  --no-reboot                a guest's reset ends the run\n"
@@ -296,6 +303,8 @@ static int take_option(struct parse *p, int option, char **argv, struct error *e
 	case OPT_TEST_DEVICE:
 		options->test_device = true;
 		return 0;
+	case OPT_CPU:
+		return add_engine_option(options, "cpu", optarg, err);
 	case OPT_TUNE:
 		return add_engine_option(options, "tune", optarg, err);
 	case OPT_CODE_CACHE:
@@ -305,6 +314,9 @@ static int take_option(struct parse *p, int option, char **argv, struct error *e
 	case OPT_GDB:
 		options->debugged = true;
 		return gdb_config_parse(&options->gdb, optarg, err);
+	case OPT_KVM_DEVICE:
+		options->kvm_device = optarg;
+		return 0;
 	case 'h':
 		options->help = true;
 		return 0;

@@ -13,7 +13,8 @@ struct error;
 struct run_options {
 	struct boot_image_request boot; /* its strings are the command line's or owned below */
 	u64 memory_size;
-	const char *engine; /* "auto" or an engine's name */
+	const char *engine;	/* "auto" or an engine's name */
+	const char *kvm_device; /* NULL: /dev/kvm */
 	bool serial_stdio;
 	const char *serial_path; /* with neither: no serial port */
 	bool stats;

@@ -23,6 +23,7 @@ struct error;
 	X(translate, "blocks translated and thrown away")                                          \
 	X(mmu, "TLB misses and flushes")                                                           \
 	X(io, "port I/O and MMIO reaching devices")                                                \
+	X(vmx, "VM entries and exits of a hypervisor in the guest")                                \
 	X(boot, "how the kernel was loaded")
 
 enum trace_subsystem {

@@ -19,6 +19,7 @@
 #include <linux/kvm.h>
 
 #include "base/types.h"
+#include "engine/vmx_reasons.h"
 
 struct error;
 struct engine;
@@ -43,6 +44,9 @@ struct engine_probe {
 	char reason[256]; /* one line: version and features if usable, else what is missing and the
 			     mend */
 };
+
+/* Exits of a hypervisor in the guest, by reason. */
+#define VMX_COUNTER(X, name, number, text) X(vmx_##name, "of these, " text)
 
 /*
  * Counters, shown by --stats. One list feeds the structure, the table and its order.
@@ -74,6 +78,10 @@ struct engine_probe {
 	X(shadow_alone, "instructions that could not use theirs")                                  \
 	X(shadow_checks, "times that one was compared with the page tables")                       \
 	X(shadow_lost, "times that a program lost its own")                                        \
+	X(vmx_entries, "VM entries of a hypervisor in the guest")                                  \
+	X(vmx_failures, "VM entries that failed")                                                  \
+	X(vmx_exits, "VM exits to it")                                                             \
+	VMX_REASONS(VMX_COUNTER, X)                                                                \
 	X(ns_guest, "nanoseconds running guest code")                                              \
 	X(ns_translate, "nanoseconds translating")                                                 \
 	X(ns_halted, "nanoseconds halted")                                                         \
@@ -93,23 +101,26 @@ struct engine {
 
 	/**
 	 * Finds out whether the engine works here. Cheap (microseconds), no side effects.
+	 * @device: as for vm_create().
 	 */
-	void (*probe)(struct engine_probe *out);
+	void (*probe)(const char *device, struct engine_probe *out);
 
 	/**
-	 * Creates an empty VM: no memory, no interrupt chips, no vCPUs.
+	 * Creates an empty VM: no memory, no interrupt chips, no vCPUs. @device: the file of a
+	 * driver with KVM's interface, which stays valid, or NULL for /dev/kvm (soft has none).
 	 * Returns 0 and *out, or a negative errno with @err (-ENOENT/-EACCES: no engine here).
 	 * kvm: includes KVM_SET_TSS_ADDR and the identity map, as VMX without unrestricted guest
 	 * needs them (api.rst 4.40, 4.41).
 	 */
-	int (*vm_create)(struct engine_vm **out, struct error *err);
+	int (*vm_create)(const char *device, struct engine_vm **out, struct error *err);
 
 	/**
 	 * Sets something that is the engine's own, by name, before the first vCPU:
 	 *   soft  "tune": NAME=on|off[,...] (engine/soft/tune.h); "code-cache": bytes, a decimal
 	 *         number, for the translated code of each vCPU; "perf": "map" or "jitdump", names
-	 *         of that code for Linux's perf (engine/soft/translate/perf_map.h)
-	 * Returns 0, or -EINVAL with @err: a name or value that this engine does not know.
+	 *         of that code for Linux's perf (engine/soft/translate/perf_map.h); "cpu": "host",
+	 * or "host,+vmx" with Intel's VMX for hypervisors in the guest kvm   "cpu": "host" Returns
+	 * 0, or -EINVAL with @err: a name or value that this engine does not know.
 	 */
 	int (*vm_set_option)(struct engine_vm *vm, const char *name, const char *value,
 			     struct error *err);

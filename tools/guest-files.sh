@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes the files of a Linux guest: BUILD/guest/vmlinuz (Debian's cloud kernel), BUILD/guest/modules (its
 # modules, a symbolic link), BUILD/guest/busybox, BUILD/guest/initramfs.cpio.
-# With "test" also what tests run in it: BUILD/guest/luajit (a just-in-time compiler, with its libraries).
+# With "test" also what tests run in it: BUILD/guest/luajit (a just-in-time compiler, with its libraries), and what the
+# hypervisor module is built against: BUILD/guest/headers (the kernel's, a symbolic link).
 # Usage: tools/guest-files.sh BUILD [test]
 # Packages are unpacked, never installed, into the cache (lib.sh: cache_dir), which other builds share.
 set -eu
@@ -37,6 +38,17 @@ fetch_kernel()
 	ln -sfn "linux/boot/vmlinuz-${package#linux-image-}" "$cache/vmlinuz"
 }
 
+# fetch_headers: the packages of $headers, those that they depend on with what is built, and the path by which one of
+# them finds another.
+fetch_headers()
+{
+	depends=$(apt-cache depends "$headers" | sed -n 's/^ *Depends: \(linux-[^ ]*\)$/\1/p')
+	[ -n "$depends" ] || die "no package $headers here any more: a newer kernel is there, remove $cache"
+	# shellcheck disable=SC2086 # one argument a package
+	unpack "$cache" "$headers" "$headers" $depends
+	sed -i "s,/usr/src,$cache/$headers/usr/src," "$cache/$headers/usr/src/$headers/Makefile"
+}
+
 if [ ! -e "$cache/vmlinuz" ] || [ ! -x "$cache/busybox-static/bin/busybox" ]; then
 	need_apt "the guest's kernel and BusyBox come"
 	fetch_kernel
@@ -62,4 +74,9 @@ if [ "$what" = test ]; then
 	[ -d "$cache/luajit" ] ||
 		(need_apt 'the compiler for the guest comes' && unpack "$cache" luajit luajit libc6 libgcc-s1) || true
 	ln -sfn "$cache/luajit" "$guest/luajit"
+
+	linux=$(basename "$(readlink -f "$cache/linux")")
+	headers=linux-headers-${linux#linux-image-}
+	[ -d "$cache/$headers" ] || (need_apt 'the headers of the kernel come' && fetch_headers) || true
+	ln -sfn "$cache/$headers/usr/src/$headers" "$guest/headers"
 fi

@@ -7,10 +7,14 @@
 set -eu
 . "$(dirname "$0")/lib.sh"
 
-# have cmd:NAME | hdr:FILE: is the command in PATH, the header in the system's include directories?
+# have cmd:NAME | hdr:FILE | file:PATH: is the command in PATH, the header in the system's include directories, the file
+# there?
 have()
 {
 	case $1 in
+	file:*)
+		[ -e "${1#file:}" ]
+		;;
 	cmd:*)
 		command -v "${1#cmd:}" >/dev/null 2>&1
 		;;
@@ -65,10 +69,19 @@ want()
 	fi
 }
 
+hypervisor='tests of the hypervisor module will be skipped'
 case ${1:-build} in
 test)
 	want qemu-system-x86 cmd:qemu-system-x86_64 'tests that need it will be skipped'
 	want gdb cmd:gdb 'tests that need it will be skipped'
+	# The hypervisor module: the kernel's compiler and make, a processor with VMX, what starts a kernel there.
+	want gcc-12 cmd:gcc-12 "$hypervisor"
+	want make cmd:make "$hypervisor"
+	want bochs cmd:bochs "$hypervisor"
+	want bochsbios file:/usr/share/bochs/BIOS-bochs-latest "$hypervisor"
+	want vgabios file:/usr/share/vgabios/vgabios.bin "$hypervisor"
+	want grub-common cmd:grub-mkimage "$hypervisor"
+	want grub-pc-bin file:/usr/lib/grub/i386-pc/boot.img "$hypervisor"
 	;;
 bench)
 	[ -n "${QEMU:-}" ] || want qemu-system-x86 cmd:qemu-system-x86_64 'nothing to compare with'

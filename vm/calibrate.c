@@ -338,7 +338,7 @@ int calibrate(const struct engine *engine, enum calibrate_mode mode, u64 budget_
 		return error_errno(err, errno, "no memory for the calibration");
 	fill_ram(rig.ram);
 
-	ret = engine->vm_create(&rig.vm, err);
+	ret = engine->vm_create(NULL, &rig.vm, err);
 	if (ret < 0)
 		goto unmap;
 	struct kvm_userspace_memory_region region = {
@@ -388,7 +388,7 @@ static bool any_usable(const struct engine *const *list)
 {
 	struct engine_probe probe = {.usable = false};
 	for (; *list && !probe.usable; list++)
-		(*list)->probe(&probe);
+		(*list)->probe(NULL, &probe);
 	return probe.usable;
 }
 
@@ -404,7 +404,7 @@ const struct engine *calibrate_choose(char *why, size_t size, struct error *err)
 		double mips;
 		bool last = !e[1];
 
-		(*e)->probe(&probe);
+		(*e)->probe(NULL, &probe);
 		if (!probe.usable) {
 			add_reason(reasons, sizeof(reasons), "%s: %s", name, probe.reason);
 			continue;

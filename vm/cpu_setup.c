@@ -30,6 +30,8 @@
 #define LVT_DELIVERY_NMI 0x400
 
 #define MSR_MTRR_DEF_TYPE 0x2ff
+#define MSR_MISC_ENABLE	  0x1a0
+#define FAST_STRINGS	  1	/* set after reset (SDM vol. 4 2.1); KVM leaves it to the monitor */
 #define MTRR_ENABLED_WB	  0x806 /* E, default type write-back (SDM vol. 3A 12.11.2.1) */
 
 /** Bits needed for ids 0 to @count - 1. */
@@ -139,16 +141,21 @@ static int set_msrs(struct vm *vm, struct engine_vcpu *cpu, struct error *err)
 {
 	union {
 		struct kvm_msrs list;
-		u8 room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
-	} msrs = {.list.nmsrs = 1};
+		u8 room[sizeof(struct kvm_msrs) + 2 * sizeof(struct kvm_msr_entry)];
+	} msrs = {.list.nmsrs = 2};
 	msrs.list.entries[0] = (struct kvm_msr_entry){
 	    .index = MSR_MTRR_DEF_TYPE,
 	    .data = MTRR_ENABLED_WB,
 	};
+	msrs.list.entries[1] = (struct kvm_msr_entry){
+	    .index = MSR_MISC_ENABLE,
+	    .data = FAST_STRINGS,
+	};
 	int ret = vm->engine->vcpu_set_msrs(cpu, &msrs.list);
-	if (ret != 1)
-		return error_errno(err, ret < 0 ? -ret : EINVAL,
-				   "vCPU %u does not take its memory types (MTRR)", cpu->id);
+	if (ret != 2)
+		return error_errno(err, ret < 0 ? -ret : EINVAL, "vCPU %u does not take its %s",
+				   cpu->id,
+				   ret == 1 ? "fast strings (MISC_ENABLE)" : "memory types (MTRR)");
 	return 0;
 }
 

@@ -181,7 +181,7 @@ int vm_create(struct vm **out, const struct vm_config *config, struct error *err
 	int ret = guest_memory_create(&vm->memory, config->memory_size, err);
 	if (ret < 0)
 		goto free_vm;
-	ret = vm->engine->vm_create(&vm->engine_vm, err);
+	ret = vm->engine->vm_create(config->engine_device, &vm->engine_vm, err);
 	if (ret < 0)
 		goto destroy_memory;
 	ret = set_engine_options(vm, err);

@@ -27,7 +27,8 @@ struct vm_engine_option {
 /** What a machine is made of. Everything it points to stays valid while the machine exists. */
 struct vm_config {
 	const struct engine *engine;
-	u64 memory_size; /* bytes, see guest_memory_create() */
+	const char *engine_device; /* for engine->vm_create(), NULL: its usual one */
+	u64 memory_size;	   /* bytes, see guest_memory_create() */
 	struct boot_image_request boot;
 	struct loop *loop;
 	struct output *console;	   /* text from the debug ports */

@@ -1,4 +1,5 @@
-/* /dev/kvm itself: whether it is there, may be opened, and can do what the engine needs. */
+/* The device, /dev/kvm or another of its kind: whether it is there, may be opened, and can do what
+ * the engine needs. */
 #include "engine/kvm/kvm.h"
 
 #include <cpuid.h>
@@ -13,7 +14,7 @@
 
 #include "base/error.h"
 
-#define DEVICE "/dev/kvm"
+#define USUAL_DEVICE "/dev/kvm"
 
 /* The version that has been stable since Linux 2.6.22 (api.rst 4.1); any other is to be refused. */
 #define API_VERSION 12
@@ -23,8 +24,6 @@ static const struct {
 	const char *name;
 } needed[] = {
     {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
-    {KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP"},
-    {KVM_CAP_PIT2, "KVM_CAP_PIT2"},
     {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
     {KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"},
     {KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"},
@@ -43,66 +42,70 @@ int kvm_ioctl_value(int fd, unsigned long request, unsigned long value)
 }
 
 /* Who may open the device, from its owner and mode: the sentence that mends EACCES. */
-static int error_no_permission(struct error *err)
+static int error_no_permission(const char *device, struct error *err)
 {
 	struct stat st;
 	struct group group, *found = NULL;
 	char names[1024];
 
-	if (stat(DEVICE, &st))
-		return error_errno(err, errno, DEVICE);
+	if (stat(device, &st))
+		return error_errno(err, errno, "%s", device);
 	if ((st.st_mode & 060) != 060)
 		return error_set(err, EACCES,
-				 DEVICE ": no permission (mode %03o, only its owner may use it); "
-					"as root: chgrp kvm " DEVICE " && chmod 660 " DEVICE,
-				 st.st_mode & 0777);
+				 "%s: no permission (mode %03o, only its owner may use it); "
+				 "as root: chgrp kvm %s && chmod 660 %s",
+				 device, st.st_mode & 0777, device, device);
 	getgrgid_r(st.st_gid, &group, names, sizeof(names), &found);
 	if (!found)
-		return error_set(err, EACCES, DEVICE ": no permission; it belongs to group %u",
+		return error_set(err, EACCES, "%s: no permission; it belongs to group %u", device,
 				 st.st_gid);
 	return error_set(err, EACCES,
-			 DEVICE ": no permission; it belongs to group '%s'; join it with "
-				"`sudo usermod -aG %s $USER` and log in again",
-			 found->gr_name, found->gr_name);
+			 "%s: no permission; it belongs to group '%s'; join it with "
+			 "`sudo usermod -aG %s $USER` and log in again",
+			 device, found->gr_name, found->gr_name);
 }
 
-static int error_open(int errnum, struct error *err)
+static int error_open(const char *device, int errnum, struct error *err)
 {
+	bool usual = !strcmp(device, USUAL_DEVICE);
+
 	switch (errnum) {
 	case ENOENT:
-		return error_set(err, ENOENT,
-				 DEVICE " does not exist; load kvm_intel or kvm_amd, or switch "
-					"virtualization on in the firmware");
+		return error_set(err, ENOENT, "%s does not exist%s", device,
+				 usual ? "; load kvm_intel or kvm_amd, or switch "
+					 "virtualization on in the firmware"
+				       : "");
 	case ENODEV:
 	case ENXIO:
-		return error_set(err, ENOENT,
-				 DEVICE " has no driver behind it; load kvm_intel or kvm_amd");
+		return error_set(err, ENOENT, "%s has no driver behind it%s", device,
+				 usual ? "; load kvm_intel or kvm_amd" : "");
 	case EACCES:
 	case EPERM:
-		return error_no_permission(err);
+		return error_no_permission(device, err);
 	default:
-		return error_errno(err, errnum, DEVICE);
+		return error_errno(err, errnum, "%s", device);
 	}
 }
 
-int kvm_open(struct error *err)
+int kvm_open(const char *device, struct error *err)
 {
-	int fd = open(DEVICE, O_RDWR | O_CLOEXEC);
+	if (!device)
+		device = USUAL_DEVICE;
+	int fd = open(device, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
-		return error_open(errno, err);
+		return error_open(device, errno, err);
 
 	int ret;
 	int version = kvm_ioctl_value(fd, KVM_GET_API_VERSION, 0);
 	if (version != API_VERSION) {
-		ret = error_set(err, ENOENT, DEVICE " speaks API version %d, not %d", version,
+		ret = error_set(err, ENOENT, "%s speaks API version %d, not %d", device, version,
 				API_VERSION);
 		goto fail;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(needed); i++) {
 		if (kvm_ioctl_value(fd, KVM_CHECK_EXTENSION, needed[i].number) <= 0) {
-			ret =
-			    error_set(err, ENOENT, DEVICE " lacks %s; it takes a newer host kernel",
-				      needed[i].name);
+			ret = error_set(err, ENOENT, "%s lacks %s; it takes a newer host kernel",
+					device, needed[i].name);
 			goto fail;
 		}
 	}
@@ -123,10 +126,10 @@ static bool has_virtualization(void)
 	return __get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) && (ecx & BIT(2));
 }
 
-void kvm_probe(struct engine_probe *out)
+void kvm_probe(const char *device, struct engine_probe *out)
 {
 	struct error err = {0};
-	int fd = kvm_open(&err);
+	int fd = kvm_open(device, &err);
 
 	out->usable = fd >= 0;
 	/* A KVM without either is one in software (PVM): native in user mode at best. */

@@ -55,13 +55,13 @@ int kvm_ioctl_value(int fd, unsigned long request, unsigned long value);
 /* device.c */
 
 /** See struct engine. */
-void kvm_probe(struct engine_probe *out);
+void kvm_probe(const char *device, struct engine_probe *out);
 
 /**
- * Opens /dev/kvm and checks that it can do what this engine needs.
+ * Opens @device, or /dev/kvm if it is NULL, and checks that it can do what this engine needs.
  * Returns the descriptor, or a negative errno with @err.
  */
-int kvm_open(struct error *err);
+int kvm_open(const char *device, struct error *err);
 
 /* kick.c */
 
@@ -75,7 +75,7 @@ void kvm_vcpu_kick(struct engine_vcpu *vcpu);
 
 /* vm.c */
 
-int kvm_vm_create(struct engine_vm **out, struct error *err);
+int kvm_vm_create(const char *device, struct engine_vm **out, struct error *err);
 int kvm_vm_set_option(struct engine_vm *vm, const char *name, const char *value, struct error *err);
 void kvm_vm_destroy(struct engine_vm *vm);
 int kvm_vm_check_extension(struct engine_vm *vm, int capability);

@@ -3,11 +3,12 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/error.h"
 
-int kvm_vm_create(struct engine_vm **out, struct error *err)
+int kvm_vm_create(const char *device, struct engine_vm **out, struct error *err)
 {
 	int ret;
 	struct kvm_vm *vm = calloc(1, sizeof(*vm));
@@ -20,7 +21,7 @@ int kvm_vm_create(struct engine_vm **out, struct error *err)
 		error_errno(err, -ret, "signal handler for vCPU kicks");
 		goto fail_open;
 	}
-	vm->system_fd = ret = kvm_open(err);
+	vm->system_fd = ret = kvm_open(device, err);
 	if (ret < 0)
 		goto fail_open;
 	do
@@ -67,6 +68,12 @@ fail_open:
 
 int kvm_vm_set_option(struct engine_vm *vm, const char *name, const char *value, struct error *err)
 {
+	if (!strcmp(name, "cpu")) {
+		if (!strcmp(value, "host"))
+			return 0;
+		return error_set(err, EINVAL, "the kvm engine has no processor '%s'; known: host",
+				 value);
+	}
 	return error_set(err, EINVAL, "the kvm engine has no option '%s'; the soft engine may",
 			 name);
 }

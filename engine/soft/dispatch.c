@@ -19,6 +19,7 @@
 #include "engine/soft/translate/translator.h"
 #include "engine/soft/translate/written.h"
 #include "engine/soft/timer.h"
+#include "engine/soft/vmx/vmx.h"
 
 /* ---- instructions done in C ---- */
 
@@ -167,14 +168,13 @@ bool soft_commit_leave(struct soft_vcpu *v, const void *pc)
 static void take_timers(struct soft_vcpu *v)
 {
 	atomic_fetch_and(&v->attention, ~(u32)ATTENTION_TIMER);
-	if (v->vm->irqchip)
-		timer_arm(v, irqchip_run_timers(v));
+	timer_arm_next(v);
 }
 
 /* INIT and SIPI, SDM 3A 8.4.4 and table 9-1. */
 static void take_startup(struct soft_vcpu *v)
 {
-	if (!v->lapic)
+	if (!v->lapic || !vmx_takes_startup(v))
 		return;
 	if (lapic_take_init(v)) {
 		vcpu_reset(v, true);
@@ -202,6 +202,8 @@ static void finish_step(struct soft_vcpu *v)
 	if (v->step_tf && v->int_shadow != 2)
 		v->events.debug |= DR6_BS;
 	v->debug.step_due |= (v->debug.control & KVM_GUESTDBG_SINGLESTEP) != 0;
+	if (vmx_nonroot(v))
+		vmx_stepped(v);
 }
 
 static u64 leave(struct soft_vcpu *v, enum leave_reason reason)
@@ -243,6 +245,8 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 	/* A fault ends a shadow and a replay: before the look at kicks, which wait for the replay's
 	 * end and would else wait until the handler comes here by chance. */
 	if (ev->exception || ev->soft_interrupt) {
+		if (vmx_nonroot(v) && ev->exception)
+			vmx_on_exception(v);
 		v->int_shadow = 0;
 		v->replay = 0;
 		v->io_logged = 0;
@@ -286,6 +290,8 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 		events_deliver(v);
 	}
 	if (ev->triple_fault) {
+		if (vmx_nonroot(v))
+			vmx_triple_fault(v);
 		*result = leave(v, LEAVE_SHUTDOWN);
 		return true;
 	}
@@ -423,10 +429,10 @@ static u64 request_translation(struct soft_vcpu *v, u64 linear, u64 gpa, const u
 static void use_jump_cache(struct soft_vcpu *v, u32 mode)
 {
 	enum mmu_index index = v->mmu_index;
-	if (!(mode & MODE_FLAT) || v->jump_mode[index] == mode)
+	if (!(mode & MODE_FLAT) || v->mmu->jump_mode[index] == mode)
 		return;
 	jump_cache_clear(v, index);
-	v->jump_mode[index] = mode;
+	v->mmu->jump_mode[index] = mode;
 }
 
 /* Makes the way shorter for next time. */
@@ -439,7 +445,7 @@ static void remember(struct soft_vcpu *v, struct block *b)
 	jump_cache_put(v, index, b->linear, block_code(v->cache, b));
 	if (!mmu_fetch_global(v, b->linear) ||
 	    (crosses && !mmu_fetch_global(v, next_page(b->linear, b->mode))))
-		v->jump_nonglobal[index]++;
+		v->mmu->jump_nonglobal[index]++;
 }
 
 /* What translated code would have found by itself; it got here from an op or an event. 0: nothing.
@@ -447,7 +453,7 @@ static void remember(struct soft_vcpu *v, struct block *b)
 static u64 known_way(const struct soft_vcpu *v, u32 mode, u64 linear)
 {
 	const struct jump_entry *entry = jump_cache_find(v, v->mmu_index, linear);
-	return entry && v->jump_mode[v->mmu_index] == mode ? entry->code : 0;
+	return entry && v->mmu->jump_mode[v->mmu_index] == mode ? entry->code : 0;
 }
 
 /* Linked blocks follow each other unasked, whatever the page tables say then: so they lie in one

@@ -42,7 +42,7 @@ static struct soft_vcpu *soft_vcpu_of(struct engine_vcpu *vcpu)
 
 /* ---- probing ---- */
 
-static void soft_probe(struct engine_probe *out)
+static void soft_probe(const char *device, struct engine_probe *out)
 {
 	u32 a, b, c, d, xcr0_low = 0, xcr0_high;
 	__cpuid(1, a, b, c, d);
@@ -74,10 +74,10 @@ static int set_code_cache(struct soft_vm *vm, const char *value, struct error *e
 	return 0;
 }
 
-static int soft_vm_create(struct engine_vm **out, struct error *err)
+static int soft_vm_create(const char *device, struct engine_vm **out, struct error *err)
 {
 	struct engine_probe probe;
-	soft_probe(&probe);
+	soft_probe(NULL, &probe);
 	if (!probe.usable)
 		return error_set(err, ENODEV, "soft engine: %s", probe.reason);
 	int r = signals_install(err);
@@ -115,6 +115,20 @@ static int set_perf(struct soft_vm *vm, const char *value, struct error *err)
 	return 0;
 }
 
+/* "host", then features that are offered only where they are asked for: ",+vmx". */
+static int set_cpu(struct soft_vm *vm, const char *value, struct error *err)
+{
+	if (!strcmp(value, "host") || !strcmp(value, "host,-vmx"))
+		vm->vmx = false;
+	else if (!strcmp(value, "host,+vmx"))
+		vm->vmx = true;
+	else
+		return error_set(err, EINVAL,
+				 "the soft engine has no processor '%s'; known: host, host,+vmx",
+				 value);
+	return 0;
+}
+
 static int soft_set_option(struct engine_vm *base, const char *name, const char *value,
 			   struct error *err)
 {
@@ -123,6 +137,8 @@ static int soft_set_option(struct engine_vm *base, const char *name, const char 
 		return tuning_parse(&vm->tune, value, err);
 	if (!strcmp(name, "code-cache"))
 		return set_code_cache(vm, value, err);
+	if (!strcmp(name, "cpu"))
+		return set_cpu(vm, value, err);
 	if (!strcmp(name, "perf"))
 		return set_perf(vm, value, err);
 	return error_set(err, EINVAL, "the soft engine has no option '%s'", name);
@@ -201,7 +217,7 @@ static void forget_translations(struct soft_vm *vm)
 		struct soft_vcpu *v = vm->vcpus[n];
 		if (!v)
 			continue;
-		tlb_flush(v, false);
+		tlb_forget(v);
 		shadow_forget(v);
 		cache_reset(v);
 	}
@@ -385,7 +401,8 @@ static int soft_get_supported_cpuid(struct engine_vm *vm, struct kvm_cpuid2 *cpu
 	bool timeless = vm && !soft_vm_of(vm)->irqchip;
 	struct xstate_layout layout;
 	xstate_probe(&layout, vm ? soft_vm_of(vm)->tune.avx512 : true);
-	return cpuid_supported(cpuid, timeless ? 0 : clock_tsc_khz(), &layout);
+	return cpuid_supported(cpuid, timeless ? 0 : clock_tsc_khz(), &layout,
+			       vm && soft_vm_of(vm)->vmx);
 }
 
 /* ---- vCPUs ---- */

@@ -71,6 +71,7 @@ static void reset_kept_by_init(struct soft_vcpu *v)
 static void reset_events(struct soft_vcpu *v)
 {
 	gp_fill(&v->events, 0, sizeof(v->events));
+	v->vmx = (struct vmx){.current = VMCS_NONE};
 	v->int_shadow = 0;
 	v->io_logged = v->io_cursor = 0;
 }
@@ -92,7 +93,7 @@ void vcpu_reset(struct soft_vcpu *v, bool init)
 	else
 		v->mp_state = init ? KVM_MP_STATE_INIT_RECEIVED : KVM_MP_STATE_UNINITIALIZED;
 
-	tlb_flush(v, false);
+	tlb_forget(v);
 	vcpu_segment_changed(v);
 	vcpu_update_mode(v);
 }

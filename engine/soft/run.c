@@ -51,7 +51,7 @@ void soft_translate_pending(struct soft_vcpu *v)
  * NMI. */
 static bool halted_for_good(const struct soft_vcpu *v)
 {
-	if ((v->rflags_sys & RFLAGS_IF) || irqchip_makes_nmi(v))
+	if ((v->rflags_sys & RFLAGS_IF) || irqchip_makes_nmi(v) || v->vmx.nonroot)
 		return false;
 	const struct soft_vm *vm = v->vm;
 	for (u32 n = 0; n < VCPUS_MAX; n++) {
@@ -108,7 +108,7 @@ static int wait_runnable(struct soft_vcpu *v)
 		return 1;
 	}
 	for (;;) {
-		u64 deadline = v->vm->irqchip ? irqchip_run_timers(v) : UINT64_MAX;
+		u64 deadline = timer_next(v);
 		if (atomic_load(&v->attention) & ~(u32)ATTENTION_KICK)
 			return 0; /* the dispatcher decides what it means */
 		if (v->base.run->immediate_exit)
@@ -212,7 +212,7 @@ static void look_at_timers(struct soft_vcpu *v)
 		   v->timers_fired == soft_timers_fired && v->vm->tune.exits))
 		return;
 	v->timers_fired = soft_timers_fired;
-	timer_arm(v, irqchip_run_timers(v));
+	timer_arm_next(v);
 }
 
 static int run_guest(struct soft_vcpu *v)

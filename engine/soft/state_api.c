@@ -429,7 +429,7 @@ int soft_set_cpuid(struct engine_vcpu *vcpu, const struct kvm_cpuid2 *cpuid)
 	if (!v->tsc_khz && (leaf[CPUID_EAX] & (BIT(0) | BIT(3))))
 		v->tsc_khz = clock_tsc_khz();
 	v->reserved_pa = (BIT(52) - 1) & ~(BIT(bits) - 1);
-	tlb_flush(v, false);
+	tlb_forget(v);
 	vcpu_update_mode(v);
 	return 0;
 }

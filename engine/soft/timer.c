@@ -4,7 +4,9 @@
 
 #include "base/gp.h"
 #include "engine/soft/system/state.h"
+#include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/signals.h"
+#include "engine/soft/vmx/vmx.h"
 
 static void timer_bind(struct soft_vcpu *v)
 {
@@ -36,6 +38,22 @@ void timer_arm(struct soft_vcpu *v, u64 deadline)
 	struct itimerspec spec = {.it_value = at};
 	gp_syscall(SYS_timer_settime, v->timer, TIMER_ABSTIME, (long)&spec, 0, 0, 0);
 	v->timer_deadline = deadline;
+}
+
+u64 timer_next(struct soft_vcpu *v)
+{
+	u64 chips = v->vm->irqchip ? irqchip_run_timers(v) : UINT64_MAX;
+	u64 vmx = vmx_timer_deadline(v);
+
+	return vmx < chips ? vmx : chips;
+}
+
+void timer_arm_next(struct soft_vcpu *v)
+{
+	u64 next = timer_next(v);
+
+	if (v->vm->irqchip || next != UINT64_MAX)
+		timer_arm(v, next);
 }
 
 void timer_release(struct soft_vcpu *v)

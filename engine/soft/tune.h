@@ -35,6 +35,7 @@ struct error;
 	X(writers, "where a page is entered for writing known, for when it gets code")             \
 	X(ways, "four slots of the jump caches for each address, not one")                         \
 	X(contexts, "TLBs and jump caches kept for each PCID")                                     \
+	X(operations, "TLBs and jump caches of a nested guest kept between VM exit and entry")     \
 	X(shadow, "memory of programs that keep running found by the host's MMU")                  \
 	X(far, "direct jumps between the pages of such programs linked")                           \
 	X(patience,                                                                                \

@@ -8,6 +8,7 @@
 #include "engine/soft/translate/block.h"
 #include "engine/soft/translate/mode.h"
 #include "engine/soft/signals.h"
+#include "engine/soft/vmx/vmx.h"
 
 __thread struct soft_vcpu *soft_current;
 __thread u32 soft_timers_fired;
@@ -83,12 +84,16 @@ void vcpu_update_mode(struct soft_vcpu *v)
 		index = MMU_USER;
 	else if ((v->cr4 & CR4_SMAP) && !(v->rflags_sys & RFLAGS_AC))
 		index = MMU_KERNEL;
-	u32 fpu = fpu_mode(v), mode64 = MODE_CODE64 | MODE_FLAT | MODE_PE | fpu;
+	u32 common = fpu_mode(v), mode64 = MODE_CODE64 | MODE_FLAT | MODE_PE;
+	if (v->mmu == &v->mmus[MMU_NONROOT])
+		common |= MODE_NONROOT;
+	mode64 |= common;
 	v->mode_kernel64 =
 	    mode64 | MODE_RING0 | mmu_mode(v->cr4 & CR4_SMAP ? MMU_KERNEL : MMU_KERNEL_AC);
 	v->mode_user64 = mode64 | mmu_mode(MMU_USER) | (v->shadow_on ? MODE_SHADOW : 0);
-	u32 mode = segment_mode(v) | fpu | mmu_mode(index);
-	if ((v->rflags_sys & RFLAGS_TF) || (v->dr7 & 0xff) || v->debug.stepping)
+	u32 mode = segment_mode(v) | common | mmu_mode(index);
+	if ((v->rflags_sys & RFLAGS_TF) || (v->dr7 & 0xff) || v->debug.stepping ||
+	    (vmx_nonroot(v) && vmx_cpu(v, CPU_MONITOR_TRAP)))
 		mode |= MODE_STEP;
 	if ((v->cr0 & CR0_AM) && (v->rflags_sys & RFLAGS_AC) && v->cpl == 3)
 		mode |= MODE_ALIGN;
@@ -123,7 +128,7 @@ void vcpu_poke(struct soft_vcpu *v, u32 attention_bits)
 
 /* A helper called in the middle of an instruction has not told where: find out now. The same places
  * fault again and again; their code moves only when the cache evicts or is reset. */
-static void settle_rip(struct soft_vcpu *v)
+void vcpu_settle(struct soft_vcpu *v)
 {
 	u64 pc = v->fault_pc;
 	if (!pc)
@@ -152,7 +157,7 @@ static _Noreturn void jump(const u8 *stub)
 
 _Noreturn void vcpu_exit(struct soft_vcpu *v)
 {
-	settle_rip(v);
+	vcpu_settle(v);
 	if (v->leave == LEAVE_NONE)
 		v->leave = LEAVE_EXIT;
 	jump(v->cache->stubs.leave);
@@ -160,6 +165,6 @@ _Noreturn void vcpu_exit(struct soft_vcpu *v)
 
 _Noreturn void vcpu_resume(struct soft_vcpu *v)
 {
-	settle_rip(v);
+	vcpu_settle(v);
 	jump(v->cache->stubs.dispatch);
 }

@@ -22,6 +22,7 @@
 #include "engine/engine.h"
 #include "engine/soft/translate/perf_map.h"
 #include "engine/soft/tune.h"
+#include "engine/soft/vmx/state.h"
 #include "engine/soft/x86.h"
 
 struct block_cache;
@@ -72,10 +73,10 @@ struct tlb {
 	struct tlb_entry write[TLB_SIZE];
 };
 
-/* All entries of all tables, in the order of soft_vcpu.tlb seen as one array. */
+/* All entries of all tables, in the order of struct mmu's tlb[] seen as one array. */
 #define TLB_ENTRIES (MMU_COUNT * 2 * TLB_SIZE)
 
-/* soft_vcpu.tlb_state[] */
+/* mmu.tlb_state[] */
 #define TLB_STATE_GLOBAL	1 /* the entry is of a global page */
 #define TLB_STATE_LOGGED	2 /* the entry's number is in tlb_log[] */
 #define TLB_STATE_GLOBAL_LOGGED 4 /* the entry's number is in tlb_global_log[] */
@@ -127,31 +128,112 @@ struct itlb_entry {
 	u64 tag;    /* linear page | 1 valid */
 	u64 gpa;    /* guest-physical page */
 	u8 *host;   /* hva of the page, NULL if not RAM */
-	u64 epoch;  /* valid while this is v->itlb_epoch, or v->itlb_global_epoch if global */
+	u64 epoch;  /* valid while this is mmu.itlb_epoch, or mmu.itlb_global_epoch if global */
 	u32 global; /* survives a CR3 write */
+};
+
+/* What translations depend on, besides tables. */
+struct mmu_controls {
+	u64 cr0, cr3, cr4, efer;
+	u64 dr[4], dr7;
+	u64 pdptr[4];
 };
 
 /*
  * What a PCID that is not the current one had in the TLBs and jump caches from pages that are not
  * global (SDM 3A 4.10.1): mmu/context.c. Linux turns over six PCIDs.
  */
-#define CONTEXTS_MAX	    8
+#define CONTEXTS_MAX	    16
 #define CONTEXT_ENTRIES_MAX 2048
 #define CONTEXT_JUMPS_MAX   1024
 
 struct mmu_context {
-	u64 cr3;	   /* when it was left */
-	u64 left;	   /* v->context_clock then; 0: nothing is kept here */
-	u64 protect_epoch; /* v->protect_epoch then */
-	u64 jump_epoch;	   /* v->jump_epoch then */
-	u64 itlb_epoch;	   /* of its entries in v->itlb[] */
+	u64 eptp; /* what its pages were translated by besides */
+	u16 vpid;
+	bool mbec;
+	bool globals;		      /* of global pages, for a VPID as a whole */
+	struct mmu_controls controls; /* of a VPID when it was left */
+	u64 cr3;		      /* when it was left */
+	u64 left;		      /* mmu.context_clock then; 0: nothing is kept here */
+	u64 protect_epoch;	      /* v->protect_epoch then */
+	u64 jump_epoch;		      /* mmu.jump_epoch then */
+	u64 itlb_epoch;		      /* of its entries in mmu.itlb[] */
 	u32 entries, jumps;
-	u32 jump_mode; /* v->jump_mode[MMU_USER] */
-	struct page_filter large_2m, large_1g, code_pages;
-	u16 number[CONTEXT_ENTRIES_MAX]; /* of entry[] in soft_vcpu.tlb seen as one array */
+	u32 jumps_plain; /* as many as come before those of MMU_KERNEL_AC */
+	u32 jump_mode[MMU_COUNT], jump_nonglobal[MMU_COUNT];
+	struct page_filter large_2m, large_1g, code_pages[MMU_COUNT];
+	u16 number[CONTEXT_ENTRIES_MAX]; /* of entry[] in mmu.tlb seen as one array */
 	struct tlb_entry entry[CONTEXT_ENTRIES_MAX];
-	u16 jump_slot[CONTEXT_JUMPS_MAX]; /* of jump[] in soft_vcpu.jump[MMU_USER] */
+	u16 jump_slot[CONTEXT_JUMPS_MAX]; /* of jump[] in mmu.jump[MMU_USER], or a supervisor's */
 	struct jump_entry jump[CONTEXT_JUMPS_MAX];
+};
+
+/* A guest-physical page of a nested guest, by EPT. */
+#define EPT_CACHE_SIZE 1024
+
+struct ept_entry {
+	u64 gpa;      /* page */
+	u64 physical; /* page | EPT_READ to EPT_EXEC_USER of all entries | EPT_DIRTY: ept_walk.dirty
+		       */
+	u8 *host;     /* hva of the page, NULL if not RAM */
+	u64 epoch;    /* valid while this is mmu.ept_epoch */
+};
+
+/* Why a nested guest's access to a guest-physical address was refused (SDM 3C 28.2.1). */
+struct ept_fault {
+	bool misconfigured; /* an EPT misconfiguration, otherwise an EPT violation */
+	u64 gpa;
+	u64 linear;	   /* valid if bit 7 of: */
+	u64 qualification; /* as in table 28-7, without NMI unblocking; 0 for a misconfiguration */
+};
+
+/*
+ * All that is known of translations. VMX root and non-root operation (SDM 3C 23.3) have one each,
+ * so that VM entries and exits leave everything where it is; a block uses those of its mode.
+ */
+enum mmu_set { MMU_ROOT, MMU_NONROOT, MMU_SETS };
+
+struct mmu {
+	/* Reached by translated code through GS */
+	struct tlb tlb[MMU_COUNT];
+	struct jump_entry jump[MMU_COUNT][JUMP_CACHE_SIZE];
+	u32 jump_mode[MMU_COUNT]; /* mode that the jump cache's blocks have */
+
+	bool used; /* anything may be in here */
+
+	/* mmu/ept.c, mmu/nested.c */
+	u64 eptp; /* what guest-physical addresses are translated by; 0: they are this VM's */
+	u16 vpid;
+	bool mbec;     /* mode-based execute control for EPT */
+	u64 ept_epoch; /* of the valid ones of: */
+	struct ept_entry ept[EPT_CACHE_SIZE];
+	struct mmu_controls left; /* by mmu_leave() */
+
+	/* mmu/tlb.c */
+	struct itlb_entry itlb[MMU_COUNT][ITLB_SIZE];
+	u64 itlb_epoch, itlb_global_epoch;
+	u64 itlb_epochs; /* how many values itlb_epoch has had */
+	u8 tlb_state[TLB_ENTRIES];
+	u16 tlb_log[TLB_ENTRIES]; /* entries filled from pages that are not global since the last
+				     flush */
+	u16 tlb_global_log[TLB_ENTRIES]; /* entries filled from global pages since the last flush
+					    that spared none */
+	u32 tlb_logged, tlb_global_logged;
+	bool wp_ignored; /* supervisor write entries were made that CR0.WP would forbid */
+	struct page_filter large_2m[2], large_1g[2]; /* regions of large-page fills; [1]: global */
+
+	/* mmu/jump.c */
+	u16 jump_log[MMU_COUNT][JUMP_CACHE_SIZE]; /* slots of jump[] with .code */
+	u32 jump_logged[MMU_COUNT];
+	struct page_filter code_pages[MMU_COUNT]; /* pages fetched from since jump[] was cleared */
+	u32 jump_nonglobal[MMU_COUNT];		  /* entries of jump[] whose page is not global: the
+						     dispatcher's */
+
+	/* mmu/context.c */
+	u64 context_clock;
+	u64 jump_epoch;	   /* counts what may make jumps that were put away invalid */
+	u32 context_count; /* of contexts[], in use or once used */
+	struct mmu_context contexts[CONTEXTS_MAX];
 };
 
 /* A host address in translated code and the guest's RIP there, while the code cache's .oldest and
@@ -298,12 +380,13 @@ struct soft_vcpu {
 	_Alignas(64) u8
 	    bounce[128]; /* stands in for memory that is not plain RAM, at the address's offset */
 
-	struct tlb tlb[MMU_COUNT];
-	struct jump_entry jump[MMU_COUNT][JUMP_CACHE_SIZE];
+	struct mmu mmus[MMU_SETS];
 
 	/* ---- C only ---- */
 	struct engine_vcpu base;
 	struct soft_vm *vm;
+	struct mmu *mmu; /* of mmus[], the one in use */
+	struct ept_fault ept_fault;
 
 	u32 mode; /* translation mode, see translate/mode.h; kept by vcpu_update_mode() */
 	u8 cpl;
@@ -329,35 +412,12 @@ struct soft_vcpu {
 	u64 reserved_pa; /* bits from MAXPHYADDR to 51 */
 
 	struct pending_events events;
+	struct vmx vmx;
 	struct lapic *lapic; /* NULL without irqchip */
 	u32 mp_state;	     /* KVM_MP_STATE_* */
 
-	/* mmu/tlb.c */
-	struct itlb_entry itlb[MMU_COUNT][ITLB_SIZE];
-	u64 itlb_epoch, itlb_global_epoch;
-	u64 itlb_epochs; /* how many values itlb_epoch has had */
-	u8 tlb_state[TLB_ENTRIES];
-	u16 tlb_log[TLB_ENTRIES]; /* entries filled from pages that are not global since the last
-				     flush */
-	u16 tlb_global_log[TLB_ENTRIES]; /* entries filled from global pages since the last flush
-					    that spared none */
-	u32 tlb_logged, tlb_global_logged;
-	bool wp_ignored; /* supervisor write entries were made that CR0.WP would forbid */
-	struct page_filter large_2m[2], large_1g[2]; /* regions of large-page fills; [1]: global */
-
-	/* mmu/jump.c */
-	u16 jump_log[MMU_COUNT][JUMP_CACHE_SIZE]; /* slots of jump[] with .code */
-	u32 jump_logged[MMU_COUNT];
-	u32 jump_turn;				  /* which of JUMP_WAYS slots is given up next */
-	struct page_filter code_pages[MMU_COUNT]; /* pages fetched from since jump[] was cleared */
-	u32 jump_nonglobal[MMU_COUNT];		  /* entries of jump[] whose page is not global: the
-						     dispatcher's */
-
-	/* mmu/context.c */
-	u64 context_clock;
-	u64 protect_epoch; /* counts what may make write entries invalid */
-	u64 jump_epoch;	   /* counts what may make entries of jump[MMU_USER] invalid */
-	struct mmu_context contexts[CONTEXTS_MAX];
+	u32 jump_turn;	   /* which of JUMP_WAYS slots of a jump cache is given up next */
+	u64 protect_epoch; /* counts what may make write entries of the TLBs invalid */
 
 	/* mmu/shadow.c */
 	struct shadow *shadow; /* NULL: not needed so far */
@@ -376,7 +436,6 @@ struct soft_vcpu {
 
 	struct block_cache *cache; /* translated code; private to this vCPU */
 	struct written written;
-	u32 jump_mode[MMU_COUNT]; /* mode that the jump cache's blocks have */
 	struct fault_site fault_sites[FAULT_SITES];
 	u64 commit_linear; /* where the bounce buffer goes, see soft_miss() */
 	u32 commit_description;
@@ -442,6 +501,7 @@ struct soft_vm {
 	struct soft_vcpu *vcpus[VCPUS_MAX];
 	_Atomic u32 vcpu_count;
 	struct soft_tuning tune;
+	bool vmx;	/* vCPUs may be told of VMX: "cpu" of vm_set_option() */
 	u64 code_cache; /* bytes of translated code for each vCPU */
 	enum perf_format perf;
 	s64 clock_offset; /* kvmclock = CLOCK_MONOTONIC + clock_offset, ns */
@@ -522,6 +582,10 @@ _Noreturn void vcpu_exit(struct soft_vcpu *v);
 /** Abandons the current instruction and goes on at v->rip through the dispatcher, where v->events
  * are looked at. Inside. */
 _Noreturn void vcpu_resume(struct soft_vcpu *v);
+
+/** A helper that was called in the middle of an instruction: finds v->rip by v->fault_pc. Inside.
+ */
+void vcpu_settle(struct soft_vcpu *v);
 
 /** Resets to the state after RESET or INIT (SDM 3A table 9-1; engine/soft/reset.c). RESET: outside
  * only, since it writes v->fpu; v->base.id and v->vm are set. INIT: inside too. */

@@ -90,6 +90,8 @@ def sizes(guise, tiny):
         expect(guise, flat + ["-m", memory], "more than any host has")
     for cache in ("1023K", "2G", "0", "x"):
         expect(guise, flat + ["-e", "soft", "--code-cache", cache], "" if cache in ("0", "x") else "between")
+    for cpu in ("", "vmx", "host,vmx", "host,+svm"):
+        expect(guise, flat + ["-e", "soft", "--cpu", cpu], "'%s'" % cpu, "known: host, host,+vmx")
     expect(guise, flat + ["-e", "soft", "--perf", "hints"], "'hints'", "map, jitdump")
     expect(guise, flat + ["-c", "0"], "1 CPU")
     for cpus in ("-1", "x", "1x", ""):

@@ -208,7 +208,7 @@ int main(int argc, char **argv)
 	bool good = true;
 	for (const struct engine *const *e = engines; *e; e++) {
 		struct engine_probe probe;
-		(*e)->probe(&probe);
+		(*e)->probe(NULL, &probe);
 		tests++;
 		if (!probe.usable) {
 			printf("ok %u - %s # SKIP %s\n", tests, (*e)->name, probe.reason);

@@ -192,7 +192,7 @@ int guest_init(void)
 	ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, ram_fd, 0);
 	if (ram == MAP_FAILED)
 		return -errno;
-	int r = engine->vm_create(&vm, &err);
+	int r = engine->vm_create(NULL, &vm, &err);
 	if (r < 0) {
 		fprintf(stderr, "%s\n", err.text);
 		return r;

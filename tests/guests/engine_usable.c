@@ -62,12 +62,12 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: engine_usable ENGINE\n");
 		return FAILED;
 	}
-	engine->probe(&probe);
+	engine->probe(NULL, &probe);
 	if (!probe.usable) {
 		printf("%s\n", probe.reason);
 		return UNUSABLE;
 	}
-	if (engine->vm_create(&vm, &err)) {
+	if (engine->vm_create(NULL, &vm, &err)) {
 		fprintf(stderr, "%s\n", err.text);
 		return FAILED;
 	}

@@ -24,9 +24,21 @@ case $status in
 *) exit 1 ;;
 esac
 
+# Guests that are hypervisors ask for VMX where it has to be asked for.
+cpu=host
+case $name:$engine in
+vmx*:soft) cpu=host,+vmx ;;
+esac
+
 status=0
-output=$(timeout 30 "$guise" run -e "$engine" -m 64M --serial none -k "$image" 2>&1 </dev/null) || status=$?
+output=$(timeout 30 "$guise" run -e "$engine" --cpu "$cpu" -m 64M --serial none -k "$image" 2>&1 </dev/null) || status=$?
 printf '%s\n' "$output"
+case $cpu:$output in
+host:*'no VMX'*)
+	echo "this host's $engine offers no VMX"
+	exit 77
+	;;
+esac
 if [ $status -ne 0 ]; then
 	echo "exit status $status"
 	exit 1

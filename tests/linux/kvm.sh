@@ -1,30 +1,40 @@
 #!/bin/sh
-# The kvm engine on a true KVM, on any machine: QEMU's own processor (TCG) has AMD's SVM, so Debian's kernel
-# in it offers /dev/kvm, and there guise boots the same kernel again.
+# The kvm engine on a true KVM, on any machine: Debian's kernel offers /dev/kvm in an outer machine whose processor has
+# virtualization, and there guise boots the same kernel again. OUTER is
+#	qemu	QEMU's own processor (TCG), which has AMD's SVM
+#	soft	guise itself, whose soft engine has Intel's VMX
 #
 #	this host -> qemu -accel tcg -cpu max,+svm -> Linux with kvm-amd -> guise run -e kvm -> Linux
+#	this host -> guise run -e soft --cpu host,+vmx -> Linux with kvm-intel -> guise run -e kvm -> Linux
 #
-# Usage: kvm.sh GUISE GUEST TINY [PROGRAM...]
+# Usage: kvm.sh OUTER GUISE GUEST TINY [PROGRAM...]
 # TINY is the directory of the tiny guests; each PROGRAM is run there too, with the argument kvm.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 tools=$here/../../tools
 . "$here/need.sh"
 
-guise=$1 guest=$2 tiny=$3
-shift 3
+outer=$1 guise=$2 guest=$3 tiny=$4
+shift 4
 need_guest "$guest"
-command -v qemu-system-x86_64 >/dev/null 2>&1 || skip 'no qemu-system-x86_64 (Debian: qemu-system-x86)'
+case $outer in
+qemu)
+	vendor=kvm-amd
+	command -v qemu-system-x86_64 >/dev/null 2>&1 || skip 'no qemu-system-x86_64 (Debian: qemu-system-x86)'
+	;;
+soft) vendor=kvm-intel ;;
+*) exit 1 ;;
+esac
 release=$(basename "$(readlink -f "$guest/vmlinuz")")
 release=${release#vmlinuz-}
 modules=$guest/modules/$release/kernel
-for module in virt/lib/irqbypass arch/x86/kvm/kvm arch/x86/kvm/kvm-amd; do
+for module in virt/lib/irqbypass arch/x86/kvm/kvm arch/x86/kvm/$vendor; do
 	[ -r "$modules/$module.ko" ] || skip "the kernel's package has no module $module.ko"
 done
 
 tmp=$(mktemp -d)
-qemu=''
-trap '[ -z "$qemu" ] || kill "$qemu" 2>/dev/null; rm -rf "$tmp"' EXIT
+machine=''
+trap '[ -z "$machine" ] || kill "$machine" 2>/dev/null; rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
 
 # The outer machine's initramfs: the usual one, the modules, guise and the other programs with their libraries,
@@ -58,22 +68,29 @@ file /guest/vmlinuz 644 $(readlink -f "$guest/vmlinuz")
 file /guest/initramfs.cpio 644 $guest/initramfs.cpio
 file /kvm/irqbypass.ko 644 $modules/virt/lib/irqbypass.ko
 file /kvm/kvm.ko 644 $modules/arch/x86/kvm/kvm.ko
-file /kvm/kvm-amd.ko 644 $modules/arch/x86/kvm/kvm-amd.ko
+file /kvm/$vendor.ko 644 $modules/arch/x86/kvm/$vendor.ko
 END
 } >"$tmp/list"
 "$tools/mkcpio.py" "$tmp/outer.cpio" <"$tmp/list"
 
 : >"$tmp/console"
+words="console=ttyS0 quiet guise.script=nested guise.outer=$outer guise.release=$release"
 # The limit is for an outer guest that hangs.
-timeout 420 qemu-system-x86_64 -accel tcg -cpu max,+svm -m 1G -nodefaults -display none -serial stdio -no-reboot \
-	-kernel "$guest/vmlinuz" -initrd "$tmp/outer.cpio" \
-	-append "console=ttyS0 quiet guise.script=nested guise.release=$release" \
-	</dev/null >"$tmp/console" 2>&1 &
-qemu=$!
-tail -f -s 0.2 --pid="$qemu" "$tmp/console"
+case $outer in
+qemu)
+	set -- qemu-system-x86_64 -accel tcg -cpu max,+svm -m 1G -nodefaults -display none -serial stdio -no-reboot \
+		-kernel "$guest/vmlinuz" -initrd "$tmp/outer.cpio" -append "$words"
+	;;
+soft)
+	set -- "$guise" run -e soft --cpu host,+vmx -m 1G --no-reboot -k "$guest/vmlinuz" -i "$tmp/outer.cpio" -a "$words"
+	;;
+esac
+timeout 420 "$@" </dev/null >"$tmp/console" 2>&1 &
+machine=$!
+tail -f -s 0.2 --pid="$machine" "$tmp/console"
 status=0
-wait "$qemu" || status=$?
-qemu=''
+wait "$machine" || status=$?
+machine=''
 
 fail()
 {
@@ -81,7 +98,7 @@ fail()
 	exit 1
 }
 [ "$status" -ne 124 ] || fail 'the outer guest was still running after 420 s'
-[ "$status" -eq 0 ] || fail "qemu-system-x86_64 ended with status $status"
+[ "$status" -eq 0 ] || fail "$1 ended with status $status"
 # One test a line, for the runner.
 awk '/^GUISE-CHECK / && $2 != "all" { print ($3 == "FAIL" ? "not ok " : "ok ") ++n " - " $2 } END { print "1.." n + 0 }' \
 	"$tmp/console"

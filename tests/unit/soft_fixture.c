@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "engine/soft/irqchip/irqchip.h"
+#include "engine/soft/mmu/ept.h"
 #include "engine/soft/system/debug.h"
 #include "engine/soft/system/exception.h"
 
@@ -55,6 +56,11 @@ _Noreturn void vcpu_exit(struct soft_vcpu *v)
 _Noreturn void vcpu_resume(struct soft_vcpu *v)
 {
 	go_back(RESUMED);
+}
+
+_Noreturn void vmx_ept_fault(struct soft_vcpu *v)
+{
+	go_back(EPT_FAULT);
 }
 
 bool irqchip_mmio(struct soft_vcpu *v, u64 gpa, u32 size, u64 *value, bool write)

@@ -32,7 +32,7 @@
 #define G  0x100ull
 #define NX BIT(63)
 
-enum ending { ENDED, RAISED, EXITED, RESUMED };
+enum ending { ENDED, RAISED, EXITED, RESUMED, EPT_FAULT };
 
 struct fixture {
 	struct soft_vm vm;

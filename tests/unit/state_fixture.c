@@ -6,7 +6,7 @@
 
 #include "base/gp.h"
 #include "engine/soft/irqchip/irqchip.h"
-#include "engine/soft/mmu/mmu.h"
+#include "engine/soft/mmu/ept.h"
 #include "engine/soft/mmu/shadow.h"
 #include "engine/soft/system/exception.h"
 #include "engine/soft/system/xstate.h"
@@ -34,7 +34,7 @@ struct soft_vcpu *vcpu_new(void)
 	atomic_store(&vm.vcpu_count, 1);
 	cpuid->nent = CPUID_MAX;
 	xstate_probe(&v->layout, true);
-	assert_int_equal(cpuid_supported(cpuid, clock_tsc_khz(), &v->layout), 0);
+	assert_int_equal(cpuid_supported(cpuid, clock_tsc_khz(), &v->layout, false), 0);
 	assert_int_equal(soft_set_cpuid(&v->base, cpuid), 0);
 	free(cpuid);
 	vcpu_reset(v, false);
@@ -123,6 +123,11 @@ void tlb_flush(struct soft_vcpu *v, bool keep_global)
 		world.flushes_all++;
 }
 
+void tlb_forget(struct soft_vcpu *v)
+{
+	tlb_flush(v, false);
+}
+
 void tlb_flush_context(struct soft_vcpu *v, bool same)
 {
 	world.flushes++;
@@ -155,10 +160,17 @@ void tlb_flush_page(struct soft_vcpu *v, u64 linear)
 	world.flushed_page = linear;
 }
 
-bool mmu_load_pdptrs(struct soft_vcpu *v, u64 cr3)
+int mmu_load_pdptrs(struct soft_vcpu *v, u64 cr3)
 {
 	world.pdptr_loads++;
-	return world.pdptrs_valid;
+	if (world.pdptrs_refused)
+		return -EFAULT;
+	return world.pdptrs_valid ? 0 : -EINVAL;
+}
+
+void ept_raise(struct soft_vcpu *v)
+{
+	longjmp(fault, EPT_RAISED + 1);
 }
 
 int mmu_walk(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index,

@@ -14,13 +14,14 @@
 
 #define MEMORY_SIZE 0x10000u
 #define NO_FAULT    (-1)
+#define EPT_RAISED  0x100 /* ept_raise() was called */
 
 struct world {
 	u8 memory[MEMORY_SIZE];
 	u32 flushes, flushes_all, page_flushes, wp_flushes, switches, pcid_flushes;
 	u64 flushed_page, flushed_pcid;
 	bool switch_kept;
-	bool pdptrs_valid;
+	bool pdptrs_valid, pdptrs_refused; /* refused: by EPT */
 	u32 pdptr_loads;
 	u64 tsc;	 /* host TSC */
 	u32 error;	 /* error code of the last fault */

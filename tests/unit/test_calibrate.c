@@ -24,7 +24,7 @@ static struct fake {
 	struct engine_vcpu vcpu;
 } fake;
 
-static int vm_create(struct engine_vm **out, struct error *err)
+static int vm_create(const char *device, struct engine_vm **out, struct error *err)
 {
 	*out = NULL;
 	return 0;

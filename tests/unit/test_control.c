@@ -108,6 +108,10 @@ static void test_paging_forms(void **state)
 	assert_false(set_cr0(v, CR0_PE | CR0_PG)); /* reserved bits in a PDPTE */
 	assert_false(v->cr0 & CR0_PG);
 	world.pdptrs_valid = true;
+	world.pdptrs_refused = true; /* what EPT refuses leaves, with nothing changed */
+	assert_int_equal(write_cr(v, 0, CR0_PE | CR0_PG), EPT_RAISED);
+	assert_false(v->cr0 & CR0_PG);
+	world.pdptrs_refused = false;
 	u32 flushes = world.flushes_all;
 	assert_true(set_cr0(v, CR0_PE | CR0_PG));
 	assert_int_equal(world.flushes_all, flushes + 1);

@@ -99,7 +99,7 @@ static void test_room(void **state)
 	struct kvm_cpuid2 *cpuid = calloc(1, sizeof(*cpuid) + 3 * sizeof(cpuid->entries[0]));
 
 	cpuid->nent = 3;
-	assert_int_equal(cpuid_supported(cpuid, 0, &v->layout), -E2BIG);
+	assert_int_equal(cpuid_supported(cpuid, 0, &v->layout, false), -E2BIG);
 	free(cpuid);
 }
 
@@ -169,7 +169,7 @@ static void test_avx512_off(void **state)
 
 	cpuid->nent = CPUID_MAX;
 	xstate_probe(&v->layout, false);
-	assert_int_equal(cpuid_supported(cpuid, 0, &v->layout), 0);
+	assert_int_equal(cpuid_supported(cpuid, 0, &v->layout, false), 0);
 	assert_int_equal(soft_set_cpuid(&v->base, cpuid), 0);
 	for (u32 n = 0; n < FEATURE_COUNT; n++)
 		if (cpu_features[n].source == FEATURE_ZMM && feature(v, n))
@@ -245,7 +245,7 @@ static void test_no_clock(void **state)
 	u32 r[4];
 
 	cpuid->nent = CPUID_MAX;
-	assert_int_equal(cpuid_supported(cpuid, 0, &v->layout), 0);
+	assert_int_equal(cpuid_supported(cpuid, 0, &v->layout, false), 0);
 	v->tsc_khz = 0;
 	assert_int_equal(soft_set_cpuid(&v->base, cpuid), 0);
 	assert_int_equal(v->tsc_khz, 0);
@@ -255,7 +255,7 @@ static void test_no_clock(void **state)
 	assert_int_equal(r[0] | r[1] | r[2] | r[3], 0);
 
 	cpuid->nent = CPUID_MAX;
-	assert_int_equal(cpuid_supported(cpuid, clock_tsc_khz(), &v->layout), 0);
+	assert_int_equal(cpuid_supported(cpuid, clock_tsc_khz(), &v->layout, false), 0);
 	assert_int_equal(soft_set_cpuid(&v->base, cpuid), 0);
 	assert_int_equal(v->tsc_khz, clock_tsc_khz());
 	free(cpuid);

@@ -63,7 +63,7 @@ static int setup_machine(void **state, bool irqchip)
 	struct error err = {0};
 	b.ram = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_ptr_not_equal(b.ram, MAP_FAILED);
-	assert_int_equal(engine->vm_create(&b.vm, &err), 0);
+	assert_int_equal(engine->vm_create(NULL, &b.vm, &err), 0);
 	if (irqchip)
 		assert_int_equal(engine->vm_create_irqchip(b.vm), 0);
 	struct kvm_userspace_memory_region region = {
@@ -549,7 +549,7 @@ int main(int argc, char **argv)
 
 		if (argc > 1 && strcmp(argv[1], (*e)->name))
 			continue;
-		(*e)->probe(&probe);
+		(*e)->probe(NULL, &probe);
 		printf("engine %s: %s\n", (*e)->name, probe.reason);
 		fflush(stdout);
 		if (!probe.usable)

@@ -57,7 +57,7 @@ static int setup(void **state)
 	struct error err = {0};
 	b.ram = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_ptr_not_equal(b.ram, MAP_FAILED);
-	assert_int_equal(engine->vm_create(&b.vm, &err), 0);
+	assert_int_equal(engine->vm_create(NULL, &b.vm, &err), 0);
 	map_slot(&b, 0, 0, RAM_BYTES, b.ram);
 	map_slot(&b, 1, ALIAS, 0x1000, b.ram + FUNCTION);
 	assert_int_equal(engine->vcpu_create(b.vm, 0, &b.vcpu, &err), 0);
@@ -194,7 +194,7 @@ int main(void)
 	for (const struct engine *const *e = engines; *e; e++) {
 		struct engine_probe probe;
 		engine = *e;
-		engine->probe(&probe);
+		engine->probe(NULL, &probe);
 		if (!probe.usable)
 			continue;
 		failed += cmocka_run_group_tests_name(engine->name, tests, NULL, NULL);

@@ -61,12 +61,12 @@ static int setup(void **state)
 	struct kvm_sregs s;
 
 	m.engine = engine_by_name("soft");
-	m.engine->probe(&probe);
+	m.engine->probe(NULL, &probe);
 	if (!probe.usable)
 		skip();
 	m.ram = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_true(m.ram != MAP_FAILED);
-	assert_int_equal(m.engine->vm_create(&m.vm, &err), 0);
+	assert_int_equal(m.engine->vm_create(NULL, &m.vm, &err), 0);
 	struct kvm_userspace_memory_region region = {.memory_size = RAM_BYTES,
 						     .userspace_addr = (u64)m.ram};
 	assert_int_equal(m.engine->vm_set_memory(m.vm, &region), 0);

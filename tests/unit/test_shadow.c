@@ -132,7 +132,7 @@ static void open_machine(struct machine *m, bool patience)
 	assert_int_equal(ftruncate(m->fd, FILE_BYTES), 0);
 	m->ram = mmap(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, m->fd, 0);
 	assert_true(m->ram != MAP_FAILED);
-	assert_int_equal(engine->vm_create(&m->vm, &err), 0);
+	assert_int_equal(engine->vm_create(NULL, &m->vm, &err), 0);
 	assert_int_equal(engine->vm_set_option(m->vm, "tune", "shadow=on", &err), 0);
 	assert_int_equal(
 	    engine->vm_set_option(m->vm, "tune", patience ? "patience=on" : "patience=off", &err),
@@ -201,7 +201,7 @@ static void needs_engine(void)
 	struct engine_probe probe;
 
 	engine = engine_by_name("soft");
-	engine->probe(&probe);
+	engine->probe(NULL, &probe);
 	if (!probe.usable || !__builtin_cpu_supports("bmi2"))
 		skip();
 	for (u32 n = 0; n < ARRAY_SIZE(faults); n++)

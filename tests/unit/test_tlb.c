@@ -31,7 +31,7 @@ static void test_empty(void **state)
 				assert_false(has(high[k] | slot << 12 | 0xfff, true, index));
 			}
 	for (u32 slot = 0; slot < JUMP_CACHE_SIZE; slot++) {
-		u32 home = jump_slot(fixture->v->jump[0][slot].rip);
+		u32 home = jump_slot(fixture->v->mmu->jump[0][slot].rip);
 
 		assert_int_not_equal(home / JUMP_WAYS, slot / JUMP_WAYS);
 	}
@@ -144,7 +144,7 @@ static void test_flush_changing_slot(void **state)
 	for (u32 round = 0; round < 100; round++) {
 		fill(LINEAR, 1, ACCESS_READ, MMU_USER);
 		fill(other, 1, ACCESS_READ, MMU_USER);
-		assert_int_equal(fixture->v->tlb_logged, 2);
+		assert_int_equal(fixture->v->mmu->tlb_logged, 2);
 	}
 	tlb_flush(fixture->v, true);
 	assert_true(has(other, false, MMU_USER));
@@ -292,10 +292,10 @@ static void test_jump_cache(void **state)
 	tlb_flush(v, true);
 	assert_false(jumps(LINEAR | 5, MMU_USER));
 	assert_true(jumps(LINEAR | 5, MMU_KERNEL));
-	v->jump_nonglobal[MMU_KERNEL] = 1;
+	v->mmu->jump_nonglobal[MMU_KERNEL] = 1;
 	tlb_flush(v, true);
 	assert_false(jumps(LINEAR | 5, MMU_KERNEL));
-	assert_int_equal(v->jump_nonglobal[MMU_KERNEL], 0);
+	assert_int_equal(v->mmu->jump_nonglobal[MMU_KERNEL], 0);
 	/* INVLPG drops what may lie in the page, and only that. */
 	mmu_fetch(v, LINEAR, &gpa);
 	mmu_fetch(v, LINEAR + 0x1000, &gpa);

@@ -114,7 +114,7 @@ static struct soft_vcpu *make_guest(const struct guest *guest)
 
 	u8 *ram = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_true(ram != MAP_FAILED);
-	assert_int_equal(engine->vm_create(&vm, &err), 0);
+	assert_int_equal(engine->vm_create(NULL, &vm, &err), 0);
 	struct kvm_userspace_memory_region region = {.memory_size = RAM_BYTES,
 						     .userspace_addr = (u64)ram};
 	assert_int_equal(engine->vm_set_memory(vm, &region), 0);
@@ -210,7 +210,7 @@ static void lost(int signal)
 static void kick_everywhere(const struct guest *guest)
 {
 	struct engine_probe probe;
-	engine_by_name("soft")->probe(&probe);
+	engine_by_name("soft")->probe(NULL, &probe);
 	if (!probe.usable)
 		skip();
 	struct soft_vcpu *v = make_guest(guest);
@@ -275,7 +275,7 @@ static void kicked_by_itself(void **state)
 	struct itimerval soon = {.it_value.tv_usec = 2000}, never = {{0, 0}, {0, 0}};
 	struct kvm_regs regs = {.rip = CODE, .rflags = 2};
 	struct engine_probe probe;
-	engine_by_name("soft")->probe(&probe);
+	engine_by_name("soft")->probe(NULL, &probe);
 	if (!probe.usable)
 		skip();
 	spinning = make_guest(&guests[0]);

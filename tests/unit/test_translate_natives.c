@@ -600,12 +600,12 @@ static void all_natives(void **state)
 	struct engine_vcpu *vcpu;
 	struct engine_probe probe;
 
-	engine->probe(&probe);
+	engine->probe(NULL, &probe);
 	if (!probe.usable)
 		skip();
 	ram = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_true(ram != MAP_FAILED);
-	assert_int_equal(engine->vm_create(&vm, &err), 0);
+	assert_int_equal(engine->vm_create(NULL, &vm, &err), 0);
 	struct kvm_userspace_memory_region region = {.memory_size = RAM_BYTES,
 						     .userspace_addr = (u64)ram};
 	assert_int_equal(engine->vm_set_memory(vm, &region), 0);

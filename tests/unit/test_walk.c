@@ -341,7 +341,7 @@ static void test_pdptrs(void **state)
 
 	for (u32 k = 0; k < 4; k++)
 		pdpt[k] = (u64)(k + 1) << 12 | P;
-	assert_true(mmu_load_pdptrs(v, 0x5020));
+	assert_int_equal(mmu_load_pdptrs(v, 0x5020), 0);
 	assert_int_equal(v->pdptr[3], 0x4000 | P);
 
 	static const u64 reserved[] = {BIT(1), BIT(2),	BIT(5),	 BIT(6), BIT(7),
@@ -349,14 +349,14 @@ static void test_pdptrs(void **state)
 
 	for (u32 k = 0; k < ARRAY_SIZE(reserved); k++) {
 		pdpt[2] = 0x9000 | P | reserved[k];
-		assert_false(mmu_load_pdptrs(v, 0x5020));
+		assert_int_equal(mmu_load_pdptrs(v, 0x5020), -EINVAL);
 		assert_int_equal(v->pdptr[2], 0x3000 | P); /* nothing was loaded */
 		pdpt[2] &= ~P;
-		assert_true(mmu_load_pdptrs(v, 0x5020)); /* not present: not looked at */
+		assert_int_equal(mmu_load_pdptrs(v, 0x5020), 0); /* not present: not looked at */
 		pdpt[2] = 0x3000 | P;
-		assert_true(mmu_load_pdptrs(v, 0x5020));
+		assert_int_equal(mmu_load_pdptrs(v, 0x5020), 0);
 	}
-	assert_false(mmu_load_pdptrs(v, NO_RAM));
+	assert_int_equal(mmu_load_pdptrs(v, NO_RAM), -EINVAL);
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, fixture_setup, fixture_teardown)

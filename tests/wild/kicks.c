@@ -288,7 +288,7 @@ int main(int argc, char **argv)
 		count = (u32)strtoul(optarg, NULL, 0);
 	}
 	struct engine_probe probe;
-	engine_by_name("soft")->probe(&probe);
+	engine_by_name("soft")->probe(NULL, &probe);
 	if (!probe.usable) {
 		printf("skipped: %s\n", probe.reason);
 		return 77;

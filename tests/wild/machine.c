@@ -410,7 +410,7 @@ void wild_create(struct wild *w, u64 seed, u32 number, enum wild_mode mode)
 	w->name = "new";
 	w->random.s = seed ^ number * 0x9e3779b97f4a7c15ull;
 	memset(w->ram, 0, RAM_SIZE);
-	if (w->engine->vm_create(&w->vm, &err) < 0)
+	if (w->engine->vm_create(NULL, &w->vm, &err) < 0)
 		wild_fail(w, "no VM: %s", err.text);
 	set_memory(w);
 	w->irqchip = one_in(&w->random, 2);

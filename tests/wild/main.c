@@ -169,7 +169,7 @@ int main(int argc, char **argv)
 	if (threads < 0)
 		return 2;
 	struct engine_probe probe;
-	engine_by_name("soft")->probe(&probe);
+	engine_by_name("soft")->probe(NULL, &probe);
 	if (!probe.usable) {
 		printf("skipped: %s\n", probe.reason);
 		return 77;

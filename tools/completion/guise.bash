@@ -22,13 +22,13 @@ _guise_trace()
 	fi
 	compopt -o nospace
 	mapfile -t COMPREPLY < <(compgen -P "$before" \
-		-W 'all exit irq exception mode msr cpuid translate mmu io boot' -- "$word")
+		-W 'all exit irq exception mode msr cpuid translate mmu io vmx boot' -- "$word")
 }
 
 _guise_value()
 {
 	case $1 in
-	-k | --kernel | -i | --initrd | --flat) _guise_files ;;
+	-k | --kernel | -i | --initrd | --flat | --kvm-device) _guise_files ;;
 	-e | --engine) _guise_words 'auto kvm soft' ;;
 	-m | --memory) _guise_words '256M 512M 1G 2G 4G' ;;
 	-c | --cpus) _guise_words '1' ;;
@@ -37,6 +37,7 @@ _guise_value()
 	--trace) _guise_trace ;;
 	--perf) _guise_words 'map jitdump' ;;
 	--gdb) compopt -o nospace && _guise_words 'tcp: unix:' ;;
+	--cpu) _guise_words 'host host,+vmx' ;;
 	--code-cache) _guise_words '16M 64M 256M' ;;
 	-a | --append | --tune) COMPREPLY=() ;;
 	*) return 1 ;;
@@ -66,7 +67,7 @@ _guise()
 	_guise_value "$previous" && return
 	if [[ $current == -* ]]; then
 		_guise_words '-k --kernel -i --initrd -a --append -m --memory -c --cpus -e --engine --serial
-			--flat --flat-mode --stats --trace --no-reboot --test-device --code-cache --gdb --perf --tune --help'
+			--flat --flat-mode --stats --trace --no-reboot --test-device --cpu --code-cache --gdb --kvm-device --perf --tune --help'
 	else
 		_guise_files
 	fi

@@ -40,12 +40,32 @@ static inline void ram_copy(void *dst, const void *src, u32 size)
 	}
 }
 
+/* ---- entries of paging structures (walk.c) ---- */
+
+/* How often a walk starts again because another processor changed an entry under it. */
+#define WALK_TRIES 64
+
+/* One entry that a walk went through. */
+struct table_entry {
+	u64 value;
+	u64 gpa;	      /* in this VM's memory */
+	u64 guest;	      /* the same as the nested guest knows it, with EPT */
+	struct memslot *slot; /* NULL: not in RAM, read as all ones */
+};
+
+/** Reads the entry of @size bytes (4, 8) at @gpa, which may be in @slot (NULL: not known). What is
+ * no RAM reads as all ones. */
+void table_entry_read(struct soft_vcpu *v, struct table_entry *e, u64 gpa, u32 size,
+		      struct memslot *slot);
+/** Sets @bits in an entry, unless it is no longer what the walk saw (false). */
+bool table_entry_mark(struct soft_vcpu *v, struct table_entry *e, u32 size, u64 bits);
+
 /* ---- TLB entries ---- */
 
 /** All entries of all tables. Number of one: (index * 2 + write) * TLB_SIZE + slot. */
 static inline struct tlb_entry *all_entries(struct soft_vcpu *v)
 {
-	return &v->tlb[0].read[0];
+	return &v->mmu->tlb[0].read[0];
 }
 
 /** Whether entry @number allows writes. */
@@ -78,8 +98,33 @@ static inline void note_writer(struct memslot *slot, u64 gpa, u32 tlb_slot)
 /** Slot whose memory is at @host, or NULL. */
 struct memslot *phys_slot_of_host(struct soft_vm *vm, u64 host);
 
-/** Forgets all that contexts other than the current one have. */
-void contexts_drop(struct soft_vcpu *v);
+/** Notes entry @number, just made, in the log that flushes look through. */
+static inline void entry_log(struct mmu *m, u32 number, bool global)
+{
+	u8 state = m->tlb_state[number];
+
+	if (global) {
+		if (!(state & TLB_STATE_GLOBAL_LOGGED))
+			m->tlb_global_log[m->tlb_global_logged++] = (u16)number;
+		state |= TLB_STATE_GLOBAL | TLB_STATE_GLOBAL_LOGGED;
+	} else {
+		if (!(state & TLB_STATE_LOGGED))
+			m->tlb_log[m->tlb_logged++] = (u16)number;
+		state = (state & TLB_STATE_GLOBAL_LOGGED) | TLB_STATE_LOGGED;
+	}
+	m->tlb_state[number] = state;
+}
+
+/** Empties all that is in use, global or not; what was put away stays. */
+void tlb_flush_live(struct soft_vcpu *v);
+
+/** Forgets what contexts of @vpid other than the current one have. */
+void contexts_drop(struct mmu *m, u16 vpid);
+/** Puts away what the current VPID has, as it was when mmu_leave() was called. */
+void contexts_put_away(struct soft_vcpu *v);
+/** Puts back what v->mmu->vpid had with this EPTP, into empty tables; with it v->mmu->left. false:
+ * it has nothing. */
+bool contexts_take_back(struct soft_vcpu *v);
 
 /* ---- page filters ---- */
 

@@ -23,15 +23,17 @@ struct walk {
 	bool writable; /* R/W of every level */
 	bool global;
 	bool nx;
-	bool dirty; /* D of the leaf, after this walk */
-	u32 error;  /* on failure: #PF error code */
+	bool dirty; /* D of the leaf, after this walk; with EPT: and that lets it be written */
+	u32 error;  /* on failure: #PF error code, unless */
+	bool ept;   /* v->ept_fault says why */
 };
 
 /**
  * Translates w->linear for @access under the rules of @index (U/S, SMAP), with CR0.WP, SMEP, NXE,
  * reserved bits.
  * @set_ad: set accessed, and for writes dirty, bits (atomically). Returns 0, or -EFAULT with
- * w->error. Does not raise. Handles no paging, 2-level (PSE, PSE-36), PAE, 4-level.
+ * w->error or w->ept. Does not raise. Handles no paging, 2-level (PSE, PSE-36), PAE, 4-level, each
+ * through EPT if v->mmu->eptp is not 0.
  */
 int mmu_walk(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index,
 	     bool set_ad);
@@ -40,9 +42,9 @@ int mmu_walk(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_i
  * set and nothing to fault; else false. */
 bool mmu_peek(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index);
 
-/** Reloads the PAE page-directory pointers from CR3; false if a reserved bit is set (#GP is the
- * caller's). */
-bool mmu_load_pdptrs(struct soft_vcpu *v, u64 cr3);
+/** Reloads the PAE page-directory pointers from CR3. Returns 0; -EINVAL: a reserved bit is set,
+ * #GP; -EFAULT: ept_raise(). Those are the caller's. */
+int mmu_load_pdptrs(struct soft_vcpu *v, u64 cr3);
 
 /* ---- TLB (mmu/tlb.c) ---- */
 
@@ -53,7 +55,7 @@ bool mmu_load_pdptrs(struct soft_vcpu *v, u64 cr3);
 static inline void *tlb_lookup(const struct soft_vcpu *v, u64 linear, u32 size, bool write,
 			       enum mmu_index index)
 {
-	const struct tlb *tlb = &v->tlb[index];
+	const struct tlb *tlb = &v->mmu->tlb[index];
 	u64 slot = (linear / PAGE_SIZE) & (TLB_SIZE - 1);
 	const struct tlb_entry *entry = write ? &tlb->write[slot] : &tlb->read[slot];
 	u64 offset = linear ^ entry->tag;
@@ -61,10 +63,13 @@ static inline void *tlb_lookup(const struct soft_vcpu *v, u64 linear, u32 size, 
 	return offset <= PAGE_SIZE - size ? (void *)(entry->host + offset) : NULL;
 }
 
-/** Makes the tables of a new vCPU, all zeroes, empty ones. */
+/** Makes the tables of a new vCPU, all zeroes, empty ones, and those of VMX root operation the ones
+ * in use. */
 void tlb_init(struct soft_vcpu *v);
-/** Empties every TLB of this vCPU and the jump caches, for all PCIDs. @keep_global: entries of
- * global pages stay. */
+/** Empties every TLB and all jump caches of this vCPU: memory itself has changed. */
+void tlb_forget(struct soft_vcpu *v);
+/** Empties the TLBs and jump caches in use, for all PCIDs. @keep_global: entries of global pages
+ * stay. */
 void tlb_flush(struct soft_vcpu *v, bool keep_global);
 /** Drops the entries of the current PCID that are not of global pages. @same: its tables stay the
  * current ones. */
@@ -94,9 +99,9 @@ void *tlb_fill(struct soft_vcpu *v, u64 linear, u32 size, enum access access, en
 void *tlb_try(struct soft_vcpu *v, u64 linear, u32 size, bool write, enum mmu_index index);
 
 /**
- * Instruction fetch: physical page of @linear, through v->itlb. Returns the hva of the byte and its
- * *gpa, or NULL when the page is not RAM (*gpa valid). Raises #PF (I bit when NX or SMEP says so)
- * or #GP(0).
+ * Instruction fetch: physical page of @linear, through v->mmu->itlb. Returns the hva of the byte
+ * and its *gpa, or NULL when the page is not RAM (*gpa valid). Raises #PF (I bit when NX or SMEP
+ * says so) or #GP(0).
  */
 const u8 *mmu_fetch(struct soft_vcpu *v, u64 linear, u64 *gpa);
 /** Whether the page of @linear, which mmu_fetch() has just seen, is global. */
@@ -118,11 +123,11 @@ void jump_cache_put(struct soft_vcpu *v, enum mmu_index index, u64 linear, const
 /** The entry of @linear, or NULL. */
 const struct jump_entry *jump_cache_find(const struct soft_vcpu *v, enum mmu_index index,
 					 u64 linear);
-/** Drops the entry of @linear. */
-void jump_cache_drop(struct soft_vcpu *v, enum mmu_index index, u64 linear);
-/** All blocks are gone: empties all jump caches, those of other PCIDs too. */
+/** Drops the entry of @linear for blocks of @mode (translate/mode.h). */
+void jump_cache_drop(struct soft_vcpu *v, u32 mode, u64 linear);
+/** All blocks are gone: empties all jump caches, those of other PCIDs and operations too. */
 void jump_caches_forget(struct soft_vcpu *v);
-/** Empties the jump cache of @index and v->jump_nonglobal[@index]. */
+/** Empties the jump cache of @index and v->mmu->jump_nonglobal[@index]. */
 void jump_cache_clear(struct soft_vcpu *v, enum mmu_index index);
 
 /* ---- guest-physical memory (mmu/phys.c) ---- */

@@ -575,7 +575,7 @@ static void update_pending(struct soft_vcpu *v, struct space *space)
 static void bring_up(struct soft_vcpu *v)
 {
 	v->shadow_check = false;
-	if (!(v->cr0 & CR0_PG) || !(v->msr.efer & EFER_LMA))
+	if (!(v->cr0 & CR0_PG) || !(v->msr.efer & EFER_LMA) || shadow_paused(v))
 		return;
 	if (!v->vm->tune.patience)
 		shadow_at_once(v);
@@ -624,7 +624,7 @@ void shadow_flush(struct soft_vcpu *v)
 {
 	struct shadow *s = v->shadow;
 
-	if (!s)
+	if (!s || shadow_paused(v))
 		return;
 	for (u32 n = 0; n < SPACES; n++)
 		s->space[n].stale = true;
@@ -635,7 +635,7 @@ void shadow_flush_pcid(struct soft_vcpu *v, u64 pcid)
 {
 	struct shadow *s = v->shadow;
 
-	if (!s)
+	if (!s || shadow_paused(v))
 		return;
 	/* Without CR4.PCIDE the bits say other things, and all is of PCID 0 (SDM 3A table 4-12). */
 	if (!(v->cr4 & CR4_PCIDE)) {
@@ -669,7 +669,9 @@ void shadow_flush_page(struct soft_vcpu *v, u64 linear)
 {
 	/* Global pages go from all PCIDs (SDM 3A 4.10.4.1), and one PCID may have several spaces.
 	 */
-	for (u32 n = 0; v->shadow && n < SPACES; n++)
+	if (!v->shadow || shadow_paused(v))
+		return;
+	for (u32 n = 0; n < SPACES; n++)
 		flush_page(v, &v->shadow->space[n], linear);
 }
 
@@ -678,12 +680,26 @@ void shadow_faulted(struct soft_vcpu *v, u64 linear)
 	struct space *space = shadow_space(v, v->cr3);
 	u32 window;
 
-	if (space && window_of(space, linear, &window) && *record_of(v->shadow, window, linear))
+	if (space && !shadow_paused(v) && window_of(space, linear, &window) &&
+	    *record_of(v->shadow, window, linear))
 		pend(v, space, linear & PAGE_MASK);
+}
+
+void shadow_pause(struct soft_vcpu *v)
+{
+	shadow_off(v);
+	v->shadow_check = false;
+}
+
+void shadow_resume(struct soft_vcpu *v)
+{
+	v->shadow_check = true;
 }
 
 void shadow_switch(struct soft_vcpu *v, u64 cr3, bool keep)
 {
+	if (shadow_paused(v))
+		return;
 	if (!v->shadow) {
 		v->shadow_check = !v->vm->tune.patience;
 		return;

@@ -81,6 +81,11 @@ void shadow_faulted(struct soft_vcpu *v, u64 linear);
 /** The page of RAM at @host may no longer be written unasked: it has got code, or is watched or
  * logged. */
 void shadow_protect(struct soft_vcpu *v, const u8 *host);
+/** VM entry, before control registers change: user code of a nested guest goes without a space, and
+ * nothing that it does to its TLBs is anything to those that there are. */
+void shadow_pause(struct soft_vcpu *v);
+/** VM exit, with the hypervisor's control registers loaded. */
+void shadow_resume(struct soft_vcpu *v);
 /** @n links between blocks that the current program may have to make again were cut. */
 void shadow_links_cut(struct soft_vcpu *v, u32 n);
 /** Takes everything out of the host's address space: memory slots change. Outside too. */

@@ -28,7 +28,7 @@ void shadow_forget_code(struct soft_vcpu *v, struct space *space)
 	if (space->code_count)
 		gp_fill(space->code, 0, sizeof(space->code));
 	space->code_count = 0;
-	v->jump_epoch++; /* what is put away of it is not covered any more */
+	v->mmus[MMU_ROOT].jump_epoch++; /* what is put away of it is not covered any more */
 }
 
 void shadow_note_code(struct soft_vcpu *v, u64 linear, u64 gpa)
@@ -55,10 +55,10 @@ void shadow_note_code(struct soft_vcpu *v, u64 linear, u64 gpa)
 /** The space whose code the jump cache of user code holds, if all of its pages are known. */
 static struct space *covered(const struct soft_vcpu *v)
 {
-	struct space *space = v->shadow ? v->shadow->loaded : NULL;
+	struct space *space = v->shadow && !shadow_paused(v) ? v->shadow->loaded : NULL;
 
 	if (!space || !v->vm->tune.far || space->cr3 != v->cr3 ||
-	    space->code_count == CODE_PAGES_MAX || !(v->jump_mode[MMU_USER] & MODE_SHADOW))
+	    space->code_count == CODE_PAGES_MAX || !(v->mmu->jump_mode[MMU_USER] & MODE_SHADOW))
 		return NULL;
 	return space;
 }
@@ -103,7 +103,7 @@ void shadow_compare_code(struct soft_vcpu *v)
 {
 	struct space *space = v->code_stale ? covered(v) : NULL;
 
-	if (!v->code_stale)
+	if (!v->code_stale || shadow_paused(v)) /* then it waits for VM exit */
 		return;
 	v->code_stale = false;
 	if (space && as_before(v, space))

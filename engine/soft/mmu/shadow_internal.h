@@ -63,6 +63,12 @@ struct shadow {
 	struct space space[SPACES];
 };
 
+/** Spaces are those of VMX root operation. */
+static inline bool shadow_paused(const struct soft_vcpu *v)
+{
+	return v->mmu == &v->mmus[MMU_NONROOT];
+}
+
 /** Gives the program of v->cr3 its space without waiting. */
 void shadow_at_once(struct soft_vcpu *v);
 /** v->shadow, made now if it was not; NULL: the host gives no room. */

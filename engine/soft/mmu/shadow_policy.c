@@ -122,7 +122,8 @@ void shadow_at_once(struct soft_vcpu *v)
 
 void shadow_tick(struct soft_vcpu *v)
 {
-	struct shadow *s = v->vm->tune.shadow ? shadow_get(v) : NULL;
+	bool wanted = v->vm->tune.shadow && !shadow_paused(v);
+	struct shadow *s = wanted ? shadow_get(v) : NULL;
 	u64 now = __builtin_ia32_rdtsc();
 
 	if (!s || v->vm->vcpu_count > 1)

@@ -5,10 +5,12 @@
  * The code TLB is emptied by giving it another epoch.
  */
 #include "debug/trace.h"
+#include "engine/soft/mmu/ept.h"
 #include "engine/soft/mmu/internal.h"
 #include "engine/soft/mmu/shadow.h"
 #include "engine/soft/system/debug.h"
 #include "engine/soft/system/exception.h"
+#include "engine/soft/vmx/vmx.h"
 
 static u32 tlb_slot(u64 linear)
 {
@@ -31,39 +33,41 @@ static void empty_first_slots(struct soft_vcpu *v)
 
 static void flush_all_entries(struct soft_vcpu *v)
 {
-	gp_fill(v->tlb, 0, sizeof(v->tlb));
+	gp_fill(v->mmu->tlb, 0, sizeof(v->mmu->tlb));
 	empty_first_slots(v);
-	gp_fill(v->tlb_state, 0, sizeof(v->tlb_state));
-	v->tlb_logged = 0;
-	v->tlb_global_logged = 0;
+	gp_fill(v->mmu->tlb_state, 0, sizeof(v->mmu->tlb_state));
+	v->mmu->tlb_logged = 0;
+	v->mmu->tlb_global_logged = 0;
 }
 
 static void flush_logged_entries(struct soft_vcpu *v)
 {
 	struct tlb_entry *entries = all_entries(v);
+	struct mmu *m = v->mmu;
 
-	for (u32 k = 0; k < v->tlb_logged; k++) {
-		u32 number = v->tlb_log[k];
+	for (u32 k = 0; k < m->tlb_logged; k++) {
+		u32 number = m->tlb_log[k];
 
-		if (!(v->tlb_state[number] & TLB_STATE_GLOBAL))
+		if (!(m->tlb_state[number] & TLB_STATE_GLOBAL))
 			entries[number].tag = empty_tag(number % TLB_SIZE);
-		v->tlb_state[number] &= (u8)~TLB_STATE_LOGGED;
+		m->tlb_state[number] &= (u8)~TLB_STATE_LOGGED;
 	}
-	v->tlb_logged = 0;
+	m->tlb_logged = 0;
 }
 
 static void flush_global_entries(struct soft_vcpu *v)
 {
 	struct tlb_entry *entries = all_entries(v);
+	struct mmu *m = v->mmu;
 
-	for (u32 k = 0; k < v->tlb_global_logged; k++) {
-		u32 number = v->tlb_global_log[k];
+	for (u32 k = 0; k < m->tlb_global_logged; k++) {
+		u32 number = m->tlb_global_log[k];
 
-		if (v->tlb_state[number] & TLB_STATE_GLOBAL)
+		if (m->tlb_state[number] & TLB_STATE_GLOBAL)
 			entries[number].tag = empty_tag(number % TLB_SIZE);
-		v->tlb_state[number] &= TLB_STATE_LOGGED;
+		m->tlb_state[number] &= TLB_STATE_LOGGED;
 	}
-	v->tlb_global_logged = 0;
+	m->tlb_global_logged = 0;
 }
 
 void tlb_flush_context(struct soft_vcpu *v, bool same)
@@ -71,47 +75,66 @@ void tlb_flush_context(struct soft_vcpu *v, bool same)
 	v->stats.tlb_flushes++;
 	trace_gp(mmu, 1, "vcpu %u: flush of the current PCID at rip %#llx", v->base.id,
 		 (unsigned long long)v->rip);
-	v->itlb_epoch = ++v->itlb_epochs;
-	filter_clear(&v->large_2m[false]);
-	filter_clear(&v->large_1g[false]);
+	v->mmu->itlb_epoch = ++v->mmu->itlb_epochs;
+	filter_clear(&v->mmu->large_2m[false]);
+	filter_clear(&v->mmu->large_1g[false]);
 	flush_logged_entries(v);
 	if (!same || !shadow_keeps_code(v))
 		jump_cache_clear(v, MMU_USER);
 	for (enum mmu_index index = MMU_KERNEL; index < MMU_COUNT; index++)
-		if (v->jump_nonglobal[index])
+		if (v->mmu->jump_nonglobal[index])
 			jump_cache_clear(v, index);
 }
 
-/** The current context's entries, and global ones. */
-static void flush_live(struct soft_vcpu *v)
+void tlb_flush_live(struct soft_vcpu *v)
 {
 	tlb_flush_context(v, false);
 	flush_global_entries(v);
-	v->itlb_global_epoch++;
-	filter_clear(&v->large_2m[true]);
-	filter_clear(&v->large_1g[true]);
+	v->mmu->itlb_global_epoch = ++v->mmu->itlb_epochs;
+	filter_clear(&v->mmu->large_2m[true]);
+	filter_clear(&v->mmu->large_1g[true]);
 	for (enum mmu_index index = MMU_KERNEL; index < MMU_COUNT; index++)
 		jump_cache_clear(v, index);
 }
 
 void tlb_flush(struct soft_vcpu *v, bool keep_global)
 {
-	contexts_drop(v);
+	contexts_drop(v->mmu, v->mmu->vpid);
 	shadow_flush(v);
 	if (keep_global) {
 		tlb_flush_context(v, false);
 		return;
 	}
-	flush_live(v);
-	v->wp_ignored = false;
+	tlb_flush_live(v);
+	v->mmu->wp_ignored = false;
 	if (!v->vm->tune.flushes)
 		flush_all_entries(v);
 }
 
 void tlb_init(struct soft_vcpu *v)
 {
-	empty_first_slots(v);
-	tlb_flush(v, false);
+	for (u32 set = MMU_SETS; set-- > 0;) { /* MMU_ROOT comes last, and stays */
+		v->mmu = &v->mmus[set];
+		empty_first_slots(v);
+		tlb_flush(v, false);
+	}
+	v->mmu->used = true;
+}
+
+void tlb_forget(struct soft_vcpu *v)
+{
+	struct mmu *current = v->mmu;
+
+	for (u32 set = 0; set < MMU_SETS; set++) {
+		v->mmu = &v->mmus[set];
+		if (!v->mmu->used)
+			continue;
+		tlb_flush(v, false);
+		v->mmu->ept_epoch++;
+		for (u32 n = 0; n < v->mmu->context_count; n++)
+			v->mmu->contexts[n].left = 0;
+	}
+	v->mmu = current;
 }
 
 void tlb_flush_wp(struct soft_vcpu *v)
@@ -120,13 +143,13 @@ void tlb_flush_wp(struct soft_vcpu *v)
 		tlb_flush(v, false);
 		return;
 	}
-	if (!v->wp_ignored)
+	if (!v->mmu->wp_ignored)
 		return;
-	v->wp_ignored = false;
-	contexts_drop(v);
+	v->mmu->wp_ignored = false;
+	contexts_drop(v->mmu, v->mmu->vpid);
 	for (enum mmu_index index = MMU_KERNEL; index < MMU_COUNT; index++)
 		for (u32 slot = 0; slot < TLB_SIZE; slot++)
-			v->tlb[index].write[slot].tag = empty_tag(slot);
+			v->mmu->tlb[index].write[slot].tag = empty_tag(slot);
 }
 
 /** Of the entries that @log lists, drops those of @size bytes from @base on. */
@@ -142,12 +165,12 @@ static void flush_logged_region(struct soft_vcpu *v, const u16 *log, u32 logged,
 /** All that is known of @size bytes from @base on, global or not. */
 static void flush_region(struct soft_vcpu *v, u64 base, u64 size)
 {
-	flush_logged_region(v, v->tlb_log, v->tlb_logged, base, size);
-	flush_logged_region(v, v->tlb_global_log, v->tlb_global_logged, base, size);
+	flush_logged_region(v, v->mmu->tlb_log, v->mmu->tlb_logged, base, size);
+	flush_logged_region(v, v->mmu->tlb_global_log, v->mmu->tlb_global_logged, base, size);
 	for (enum mmu_index index = 0; index < MMU_COUNT; index++) {
 		for (u32 k = 0; k < ITLB_SIZE; k++)
-			if (v->itlb[index][k].tag - base < size)
-				v->itlb[index][k].tag = 0;
+			if (v->mmu->itlb[index][k].tag - base < size)
+				v->mmu->itlb[index][k].tag = 0;
 		jump_cache_flush(v, index, base, size);
 	}
 }
@@ -161,7 +184,7 @@ static void flush_large(struct soft_vcpu *v, u64 linear, bool in_1g)
 	if (v->vm->tune.flushes)
 		flush_region(v, linear & ~(size - 1), size);
 	else
-		flush_live(v);
+		tlb_flush_live(v);
 }
 
 static void empty_page(struct soft_vcpu *v, u64 page)
@@ -184,8 +207,8 @@ void tlb_flush_page(struct soft_vcpu *v, u64 linear)
 	shadow_flush_page(v, linear);
 
 	for (u32 global = 0; global < 2; global++) {
-		in_2m |= filter_has(&v->large_2m[global], linear, 21);
-		in_1g |= filter_has(&v->large_1g[global], linear, 30);
+		in_2m |= filter_has(&v->mmu->large_2m[global], linear, 21);
+		in_1g |= filter_has(&v->mmu->large_1g[global], linear, 30);
 	}
 	if (unlikely(in_2m || in_1g)) {
 		flush_large(v, linear, in_1g);
@@ -194,11 +217,11 @@ void tlb_flush_page(struct soft_vcpu *v, u64 linear)
 
 	empty_page(v, page);
 	for (enum mmu_index index = 0; index < MMU_COUNT; index++) {
-		struct itlb_entry *entry = &v->itlb[index][(linear / PAGE_SIZE) % ITLB_SIZE];
+		struct itlb_entry *entry = &v->mmu->itlb[index][(linear / PAGE_SIZE) % ITLB_SIZE];
 
 		if (entry->tag == (page | 1))
 			entry->tag = 0;
-		if (filter_has(&v->code_pages[index], linear, 12) &&
+		if (filter_has(&v->mmu->code_pages[index], linear, 12) &&
 		    !(index == MMU_USER && shadow_keeps_code_page(v, linear)))
 			jump_cache_flush(v, index, page, PAGE_SIZE);
 	}
@@ -211,12 +234,12 @@ void tlb_faulted(struct soft_vcpu *v, u64 linear)
 }
 
 /** Drops write entries for the page at @host from 1 / WRITER_GROUPS of the tables. */
-static void protect_group(struct soft_vcpu *v, u64 host, u32 group)
+static void protect_group(struct mmu *m, u64 host, u32 group)
 {
 	for (enum mmu_index index = 0; index < MMU_COUNT; index++)
 		for (u32 k = 0; k < TLB_SIZE / WRITER_GROUPS; k++) {
 			u32 slot = group * (TLB_SIZE / WRITER_GROUPS) + k;
-			struct tlb_entry *entry = &v->tlb[index].write[slot];
+			struct tlb_entry *entry = &m->tlb[index].write[slot];
 
 			if (entry->host == host)
 				entry->tag = empty_tag(slot);
@@ -252,7 +275,9 @@ void tlb_protect_host(struct soft_vcpu *v, const u8 *host)
 	if (v->vm->tune.writers && v->vm->vcpu_count <= 1)
 		groups = take_writers(v->vm, host);
 	for (; groups; groups &= groups - 1)
-		protect_group(v, (u64)host, (u32)__builtin_ctz(groups));
+		for (struct mmu *m = v->mmus; m < v->mmus + MMU_SETS; m++)
+			if (m->used)
+				protect_group(m, (u64)host, (u32)__builtin_ctz(groups));
 }
 
 /* ---- filling ---- */
@@ -268,11 +293,11 @@ void check_canonical(struct soft_vcpu *v, u64 linear, bool stack)
 static void note_large(struct soft_vcpu *v, const struct walk *w)
 {
 	if (w->page_size == BIT(30)) {
-		filter_add(&v->large_1g[w->global], w->linear, 30);
+		filter_add(&v->mmu->large_1g[w->global], w->linear, 30);
 	} else {
-		filter_add(&v->large_2m[w->global], w->linear, 21);
+		filter_add(&v->mmu->large_2m[w->global], w->linear, 21);
 		if (w->page_size == BIT(22))
-			filter_add(&v->large_2m[w->global], w->linear ^ BIT(21), 21);
+			filter_add(&v->mmu->large_2m[w->global], w->linear ^ BIT(21), 21);
 	}
 }
 
@@ -282,20 +307,10 @@ static void enter(struct soft_vcpu *v, const struct walk *w, u8 *host, bool writ
 	u32 slot = tlb_slot(w->linear);
 	u32 number = entry_number(index, write, slot);
 	struct tlb_entry *entry = &all_entries(v)[number];
-	u8 state = v->tlb_state[number];
 
 	entry->tag = w->linear & PAGE_MASK;
 	entry->host = (u64)host;
-	if (w->global) {
-		if (!(state & TLB_STATE_GLOBAL_LOGGED))
-			v->tlb_global_log[v->tlb_global_logged++] = (u16)number;
-		state |= TLB_STATE_GLOBAL | TLB_STATE_GLOBAL_LOGGED;
-	} else {
-		if (!(state & TLB_STATE_LOGGED))
-			v->tlb_log[v->tlb_logged++] = (u16)number;
-		state = (state & TLB_STATE_GLOBAL_LOGGED) | TLB_STATE_LOGGED;
-	}
-	v->tlb_state[number] = state;
+	entry_log(v->mmu, number, w->global);
 }
 
 /* Enters the page of a walk, for writing too if nothing stands against it. The hva of its address;
@@ -318,10 +333,18 @@ static void *enter_walked(struct soft_vcpu *v, const struct walk *w, bool write,
 	enter(v, w, host, false, index);
 	if (enter_write) {
 		enter(v, w, host, true, index);
-		v->wp_ignored |= !w->writable;
+		v->mmu->wp_ignored |= !w->writable;
 		note_writer(slot, w->gpa, tlb_slot(w->linear));
 	}
 	return write && !enter_write ? NULL : host + in_page;
+}
+
+/** What a walk for an access failed with. */
+static _Noreturn void raise_walk(struct soft_vcpu *v, const struct walk *w)
+{
+	if (unlikely(w->ept))
+		ept_raise(v);
+	raise_pf(v, w->linear, w->error);
 }
 
 void *tlb_fill_page(struct soft_vcpu *v, u64 linear, enum access access, enum mmu_index index,
@@ -336,7 +359,11 @@ void *tlb_fill_page(struct soft_vcpu *v, u64 linear, enum access access, enum mm
 	check_canonical(v, linear, stack);
 	w.linear = linear;
 	if (unlikely(mmu_walk(v, &w, access, index, true)))
-		raise_pf(v, linear, w.error);
+		raise_walk(v, &w);
+	if (unlikely(vmx_is_apic_page(v, w.gpa))) {
+		*gpa = vmx_on_apic_access(v, linear, w.gpa, access);
+		return NULL;
+	}
 	*gpa = w.gpa;
 	return enter_walked(v, &w, write, index);
 }
@@ -349,7 +376,7 @@ void *tlb_try(struct soft_vcpu *v, u64 linear, u32 size, bool write, enum mmu_in
 		return NULL;
 	v->stats.tlb_misses++;
 	w.linear = linear;
-	if (mmu_walk(v, &w, ACCESS_READ, index, true))
+	if (mmu_walk(v, &w, ACCESS_READ, index, true) || vmx_is_apic_page(v, w.gpa))
 		return NULL;
 	return enter_walked(v, &w, write, index);
 }
@@ -375,13 +402,13 @@ static enum mmu_index fetch_index(const struct soft_vcpu *v)
 static bool itlb_valid(const struct soft_vcpu *v, const struct itlb_entry *entry, u64 linear)
 {
 	return entry->tag == ((linear & PAGE_MASK) | 1) &&
-	       entry->epoch == (entry->global ? v->itlb_global_epoch : v->itlb_epoch);
+	       entry->epoch == (entry->global ? v->mmu->itlb_global_epoch : v->mmu->itlb_epoch);
 }
 
 const u8 *mmu_fetch(struct soft_vcpu *v, u64 linear, u64 *gpa)
 {
 	enum mmu_index index = fetch_index(v);
-	struct itlb_entry *entry = &v->itlb[index][(linear / PAGE_SIZE) % ITLB_SIZE];
+	struct itlb_entry *entry = &v->mmu->itlb[index][(linear / PAGE_SIZE) % ITLB_SIZE];
 	u64 in_page = linear & (PAGE_SIZE - 1);
 
 	if (unlikely(!itlb_valid(v, entry, linear))) {
@@ -389,17 +416,19 @@ const u8 *mmu_fetch(struct soft_vcpu *v, u64 linear, u64 *gpa)
 
 		check_canonical(v, linear, false);
 		if (mmu_walk(v, &w, ACCESS_EXEC, index, true))
-			raise_pf(v, linear, w.error);
+			raise_walk(v, &w);
+		if (unlikely(vmx_is_apic_page(v, w.gpa)))
+			vmx_on_apic_access(v, linear, w.gpa, ACCESS_EXEC);
 		if (w.page_size != PAGE_SIZE)
 			note_large(v, &w);
 		entry->tag = (linear & PAGE_MASK) | 1;
 		entry->gpa = w.gpa - in_page;
 		entry->host = phys_ram(v->vm, entry->gpa);
 		entry->global = w.global;
-		entry->epoch = w.global ? v->itlb_global_epoch : v->itlb_epoch;
+		entry->epoch = w.global ? v->mmu->itlb_global_epoch : v->mmu->itlb_epoch;
 	}
 	/* The caller is about to enter the page into the jump cache of its own index. */
-	filter_add(&v->code_pages[v->mmu_index], linear, 12);
+	filter_add(&v->mmu->code_pages[v->mmu_index], linear, 12);
 	if (v->mmu_index == MMU_USER)
 		shadow_note_code(v, linear, entry->gpa);
 	*gpa = entry->gpa | in_page;
@@ -408,7 +437,8 @@ const u8 *mmu_fetch(struct soft_vcpu *v, u64 linear, u64 *gpa)
 
 bool mmu_fetch_global(const struct soft_vcpu *v, u64 linear)
 {
-	const struct itlb_entry *entry = &v->itlb[fetch_index(v)][(linear / PAGE_SIZE) % ITLB_SIZE];
+	const struct itlb_entry *entry =
+	    &v->mmu->itlb[fetch_index(v)][(linear / PAGE_SIZE) % ITLB_SIZE];
 
 	return itlb_valid(v, entry, linear) && entry->global;
 }

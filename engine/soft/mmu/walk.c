@@ -1,6 +1,7 @@
 /* The page walk: linear to guest-physical by the guest's tables. SDM 3A 4.3 to 4.7. */
 #include <errno.h>
 
+#include "engine/soft/mmu/ept.h"
 #include "engine/soft/mmu/internal.h"
 
 /* PAE outside IA-32e mode reserves 62:52 too, SDM 3A table 4-10. */
@@ -11,46 +12,75 @@
 
 #define LEVELS_MAX 4
 
-/* How often a walk starts again because another processor changed an entry under it. */
-#define WALK_TRIES 64
-
-/* One entry that the walk went through. */
-struct entry {
-	u64 value;
-	u64 gpa;
-	struct memslot *slot; /* NULL: not in RAM, read as all ones */
-};
-
 struct path {
-	struct entry entry[LEVELS_MAX];
+	struct table_entry entry[LEVELS_MAX];
 	u32 count; /* the last one is the leaf */
 	u32 entry_size;
+	u64 linear;
+	bool mark; /* accessed and dirty flags are set */
+	bool ept;  /* EPT refuses an access: v->ept_fault */
 };
 
-/** Takes the entry at @gpa into @p. What is no RAM reads as all ones. */
-static u64 path_add(struct soft_vcpu *v, struct path *p, u64 gpa)
+void table_entry_read(struct soft_vcpu *v, struct table_entry *e, u64 gpa, u32 size,
+		      struct memslot *slot)
 {
-	struct entry *e = &p->entry[p->count++];
-	struct memslot *slot = p->count > 1 ? e[-1].slot : NULL;
-
 	if (!slot || gpa - slot->gpa >= slot->size)
 		slot = phys_slot(v->vm, gpa);
 	e->gpa = gpa;
 	e->slot = slot;
 	if (unlikely(!slot)) {
-		e->value = p->entry_size == 8 ? ~0ull : 0xffffffff;
+		e->value = size == 8 ? ~0ull : 0xffffffff;
 	} else {
 		const u8 *host = slot->host + (gpa - slot->gpa);
 
-		e->value = p->entry_size == 8
-			       ? __atomic_load_n((const u64 *)host, __ATOMIC_RELAXED)
-			       : __atomic_load_n((const u32 *)host, __ATOMIC_RELAXED);
+		e->value = size == 8 ? __atomic_load_n((const u64 *)host, __ATOMIC_RELAXED)
+				     : __atomic_load_n((const u32 *)host, __ATOMIC_RELAXED);
 	}
+}
+
+/** Which right of EPT the final access needs. */
+static u64 ept_wanted(const struct soft_vcpu *v, const struct walk *w, enum access access)
+{
+	if (access == ACCESS_WRITE)
+		return EPT_WRITE;
+	if (access == ACCESS_READ)
+		return EPT_READ;
+	return v->mmu->mbec && w->user ? EPT_EXEC_USER : EPT_EXEC;
+}
+
+/** *@gpa of an entry of the guest's, to be accessed as @wanted says, through EPT; false: p->ept. */
+static bool through_ept(struct soft_vcpu *v, struct path *p, u64 *gpa, u64 wanted)
+{
+	struct ept_walk e = {.gpa = *gpa, .wanted = wanted, .mark = p->mark};
+
+	if (!ept_lookup(v, &e) && ept_walk(v, &e)) {
+		ept_note_fault(v, &e, p->linear, EPT_QUAL_LINEAR);
+		p->ept = true;
+		return false;
+	}
+	*gpa = e.physical;
+	return true;
+}
+
+/** Takes the entry at @gpa into @p. 0, not present, if EPT refuses it. */
+static u64 path_add(struct soft_vcpu *v, struct path *p, u64 gpa)
+{
+	struct table_entry *e = &p->entry[p->count++];
+
+	e->guest = gpa;
+	if (unlikely(v->mmu->eptp)) {
+		/* With accessed and dirty flags for EPT every access to a guest's entry counts as a
+		 * write (SDM 3C 29.3.3.2, 29.3.5). */
+		bool write = (v->mmu->eptp & EPTP_AD) && p->mark;
+
+		if (!through_ept(v, p, &gpa, EPT_READ | (write ? EPT_WRITE : 0)))
+			return 0;
+	}
+	table_entry_read(v, e, gpa, p->entry_size, p->count > 1 ? e[-1].slot : NULL);
 	return e->value;
 }
 
-/** Sets @bits in an entry, unless it is no longer what the walk saw (false). */
-static bool entry_mark(struct soft_vcpu *v, struct entry *e, u32 size, u64 bits)
+bool table_entry_mark(struct soft_vcpu *v, struct table_entry *e, u32 size, u64 bits)
 {
 	u64 wanted = e->value | bits;
 
@@ -77,14 +107,20 @@ static bool entry_mark(struct soft_vcpu *v, struct entry *e, u32 size, u64 bits)
 	return true;
 }
 
-/** Accessed in every entry, dirty in the leaf of a write. SDM 3A 4.8. false: walk again. */
+/** Accessed in every entry, dirty in the leaf of a write. SDM 3A 4.8. false: walk again, or p->ept.
+ */
 static bool path_mark(struct soft_vcpu *v, struct path *p, bool write)
 {
 	for (u32 k = 0; k < p->count; k++) {
-		bool leaf = k == p->count - 1;
+		struct table_entry *e = &p->entry[k];
+		u64 bits = PTE_A | (k == p->count - 1 && write ? PTE_D : 0);
+		u64 gpa = e->guest;
 
-		if (!entry_mark(v, &p->entry[k], p->entry_size,
-				PTE_A | (leaf && write ? PTE_D : 0)))
+		/* SDM 3C 29.3.3.2: the update is a write; and, as processors tell, a read too. */
+		if (unlikely(v->mmu->eptp) && (bits & ~e->value) &&
+		    !through_ept(v, p, &gpa, EPT_READ | EPT_WRITE))
+			return false;
+		if (!table_entry_mark(v, e, p->entry_size, bits))
 			return false;
 	}
 	return true;
@@ -222,9 +258,19 @@ static u32 access_error(const struct soft_vcpu *v, enum access access, enum mmu_
 	return error;
 }
 
-/** Entry @n of the table at @gpa; 0, not present, if that is not RAM. */
-static u64 wide_entry(struct soft_vcpu *v, u64 gpa, u64 n)
+/** Entry @n of the table at @gpa; 0, not present, if that is not RAM, or, @nested, not known. */
+static inline __attribute__((always_inline)) u64 wide_entry(struct soft_vcpu *v, u64 gpa, u64 n,
+							    bool nested)
 {
+	if (nested) {
+		u64 ad = v->mmu->eptp & EPTP_AD;
+		const struct ept_entry *e = ept_known(v->mmu, gpa, EPT_READ | (ad ? EPT_WRITE : 0));
+
+		if (!e || !e->host)
+			return 0;
+		return __atomic_load_n((const u64 *)e->host + n, __ATOMIC_RELAXED);
+	}
+
 	const struct memslot *slot = phys_slot(v->vm, gpa);
 
 	if (unlikely(!slot))
@@ -232,11 +278,25 @@ static u64 wide_entry(struct soft_vcpu *v, u64 gpa, u64 n)
 	return __atomic_load_n((const u64 *)(slot->host + (gpa - slot->gpa)) + n, __ATOMIC_RELAXED);
 }
 
+/** w->gpa by what is known of EPT; false: not enough. */
+static bool final_lookup(const struct soft_vcpu *v, struct walk *w, enum access access)
+{
+	struct ept_walk e = {.gpa = w->gpa, .wanted = ept_wanted(v, w, access)};
+
+	if (!ept_lookup(v, &e))
+		return false;
+	w->gpa = e.physical;
+	w->dirty = w->dirty && e.dirty && (e.allowed & EPT_WRITE);
+	return true;
+}
+
 /**
  * 4-level paging where nothing has to be set in the tables and nothing faults: what nearly all
- * walks are. false: unknown, ask walk_tables().
+ * walks are. @nested: and all of it is known to EPT. false: unknown, ask walk_tables().
  */
-static bool walk_fast(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index)
+static inline __attribute__((always_inline)) bool walk_fast(struct soft_vcpu *v, struct walk *w,
+							    enum access access,
+							    enum mmu_index index, bool nested)
 {
 	const u64 wanted = PTE_P | PTE_A;
 	u64 reserved = v->reserved_pa | (v->msr.efer & EFER_NXE ? 0 : PTE_NX);
@@ -244,27 +304,27 @@ static bool walk_fast(struct soft_vcpu *v, struct walk *w, enum access access, e
 	u64 all, any, entry;
 	u64 size = BIT(30);
 
-	entry = wide_entry(v, v->cr3 & PTE_ADDRESS, linear >> 39 & 511);
+	entry = wide_entry(v, v->cr3 & PTE_ADDRESS, linear >> 39 & 511, nested);
 	all = any = entry;
 	if (entry & PTE_PS)
 		return false;
 	if (!(entry & PTE_P))
 		return false;
-	entry = wide_entry(v, entry & PTE_ADDRESS, linear >> 30 & 511);
+	entry = wide_entry(v, entry & PTE_ADDRESS, linear >> 30 & 511, nested);
 	all &= entry;
 	any |= entry;
 	if (!(entry & PTE_PS)) {
 		size = BIT(21);
 		if (!(entry & PTE_P))
 			return false;
-		entry = wide_entry(v, entry & PTE_ADDRESS, linear >> 21 & 511);
+		entry = wide_entry(v, entry & PTE_ADDRESS, linear >> 21 & 511, nested);
 		all &= entry;
 		any |= entry;
 		if (!(entry & PTE_PS)) {
 			size = PAGE_SIZE;
 			if (!(entry & PTE_P))
 				return false;
-			entry = wide_entry(v, entry & PTE_ADDRESS, linear >> 12 & 511);
+			entry = wide_entry(v, entry & PTE_ADDRESS, linear >> 12 & 511, nested);
 			all &= entry;
 			any |= entry;
 		}
@@ -280,22 +340,51 @@ static bool walk_fast(struct soft_vcpu *v, struct walk *w, enum access access, e
 	w->nx = any & PTE_NX;
 	take_leaf(w, entry & PTE_ADDRESS & ~(size - 1), size, entry);
 	w->global = w->global && (v->cr4 & CR4_PGE);
-	return permitted(v, w, access, index);
+	return permitted(v, w, access, index) && (!nested || final_lookup(v, w, access));
+}
+
+/** The ends of a walk by the guest's tables: w->gpa through EPT, if there is one. */
+static int final_walk(struct soft_vcpu *v, struct walk *w, enum access access, bool mark)
+{
+	struct ept_walk e = {.gpa = w->gpa, .mark = mark};
+
+	if (likely(!v->mmu->eptp))
+		return 0;
+	e.wanted = ept_wanted(v, w, access);
+	if (ept_walk(v, &e)) {
+		w->ept = true;
+		ept_note_fault(v, &e, w->linear,
+			       EPT_QUAL_LINEAR | EPT_QUAL_FINAL | (w->user ? EPT_QUAL_USER : 0) |
+				   (w->writable ? EPT_QUAL_WRITABLE : 0) |
+				   (w->nx ? EPT_QUAL_NX : 0));
+		return -EFAULT;
+	}
+	w->gpa = e.physical;
+	w->dirty = w->dirty && e.dirty && (e.allowed & EPT_WRITE);
+	return 0;
+}
+
+static bool try_fast(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index)
+{
+	if (unlikely(v->mmu->eptp))
+		return walk_fast(v, w, access, index, true);
+	return walk_fast(v, w, access, index, false);
 }
 
 bool mmu_peek(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index)
 {
-	return (v->cr0 & CR0_PG) && (v->msr.efer & EFER_LMA) && walk_fast(v, w, access, index);
+	return (v->cr0 & CR0_PG) && (v->msr.efer & EFER_LMA) && try_fast(v, w, access, index);
 }
 
 int mmu_walk(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_index index,
 	     bool set_ad)
 {
 	if (likely(v->vm->tune.walks && (v->cr0 & CR0_PG) && (v->msr.efer & EFER_LMA)) &&
-	    walk_fast(v, w, access, index)) {
+	    try_fast(v, w, access, index)) {
 		w->error = 0;
 		return 0;
 	}
+	w->ept = false;
 	w->user = w->writable = true;
 	w->nx = w->global = false;
 	if (!(v->cr0 & CR0_PG)) {
@@ -303,28 +392,37 @@ int mmu_walk(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_i
 		w->page_size = PAGE_SIZE;
 		w->dirty = true;
 		w->error = 0;
-		return 0;
+		return final_walk(v, w, access, set_ad);
 	}
 
 	for (u32 tries = 0; tries < WALK_TRIES; tries++) {
 		struct path path;
 
 		path.count = 0;
+		path.linear = w->linear;
+		path.mark = set_ad;
+		path.ept = false;
 		w->user = w->writable = true;
 		w->nx = false;
 		w->error = access_error(v, access, index);
-		if (walk_tables(v, w, &path))
+		if (walk_tables(v, w, &path)) {
+			w->ept = path.ept;
 			return -EFAULT;
+		}
 		w->global = w->global && (v->cr4 & CR4_PGE);
 		if (!permitted(v, w, access, index)) {
 			w->error |= PF_P;
 			return -EFAULT;
 		}
 		if (!set_ad)
-			return 0;
+			return final_walk(v, w, access, false);
 		if (likely(path_mark(v, &path, access == ACCESS_WRITE))) {
 			w->dirty = path.entry[path.count - 1].value & PTE_D;
-			return 0;
+			return final_walk(v, w, access, true);
+		}
+		if (path.ept) {
+			w->ept = true;
+			return -EFAULT;
 		}
 	}
 	/* Another processor keeps rewriting the entries. As if it had been seen not present for a
@@ -333,18 +431,29 @@ int mmu_walk(struct soft_vcpu *v, struct walk *w, enum access access, enum mmu_i
 	return -EFAULT;
 }
 
-bool mmu_load_pdptrs(struct soft_vcpu *v, u64 cr3)
+int mmu_load_pdptrs(struct soft_vcpu *v, u64 cr3)
 {
-	u64 pdptr[4];
+	u64 pdptr[4], table = cr3 & 0xffffffe0;
 
+	if (v->mmu->eptp) {
+		/* Reads, whatever EPTP says of accessed and dirty flags; there is no linear address
+		 * (SDM 3C 29.3.3.2, table 28-7). */
+		struct ept_walk e = {.gpa = table, .wanted = EPT_READ, .mark = true};
+
+		if (ept_walk(v, &e)) {
+			ept_note_fault(v, &e, 0, 0);
+			return -EFAULT;
+		}
+		table = e.physical;
+	}
 	for (u32 k = 0; k < 4; k++) {
-		const u8 *host = phys_ram(v->vm, (cr3 & 0xffffffe0) + k * 8);
+		const u8 *host = phys_ram(v->vm, table + k * 8);
 
 		pdptr[k] = host ? __atomic_load_n((const u64 *)host, __ATOMIC_RELAXED) : ~0ull;
 		if ((pdptr[k] & PTE_P) && (pdptr[k] & (v->reserved_pa | PDPTE_RESERVED)))
-			return false;
+			return -EINVAL;
 	}
 	for (u32 k = 0; k < 4; k++)
 		v->pdptr[k] = pdptr[k];
-	return true;
+	return 0;
 }

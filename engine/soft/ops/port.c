@@ -3,6 +3,7 @@
 #include "engine/soft/ops/operand.h"
 #include "engine/soft/ops/string.h"
 #include "engine/soft/system/debug.h"
+#include "engine/soft/vmx/vmx.h"
 
 #define TSS_IO_MAP_BASE 102 /* offset in a 32- or 64-bit TSS, SDM 3A 7.2.1, 7.7 */
 #define TSS_32_TYPE	9   /* bit 1: busy */
@@ -60,12 +61,22 @@ static u16 port_number(const struct soft_vcpu *v, const struct insn *i)
 	return i->opcode & 8 ? (u16)v->regs[RDX] : (u8)i->imm;
 }
 
+/* Linear address of the element of INS or OUTS at @offset, unchecked. */
+static u64 element_linear(const struct soft_vcpu *v, u32 seg, u64 offset)
+{
+	if (mode_is_64bit(v))
+		return seg >= SEG_FS ? v->seg[seg].base + offset : offset;
+	return (u32)(v->seg[seg].base + offset);
+}
+
 void op_in(struct soft_vcpu *v, const struct insn *i)
 {
 	u16 port = port_number(v, i);
 	u32 size = port_size(i);
 
 	check_port(v, port, size);
+	if (vmx_nonroot(v))
+		vmx_on_port(v, i, port, size, true);
 	reg_write(v, i, RAX, size, port_read(v, port, size));
 	note_port(v, port, size);
 }
@@ -76,6 +87,8 @@ void op_out(struct soft_vcpu *v, const struct insn *i)
 	u32 size = port_size(i);
 
 	check_port(v, port, size);
+	if (vmx_nonroot(v))
+		vmx_on_port(v, i, port, size, false);
 	port_write_last(v, port, size, (u32)reg_read(v, i, RAX, size));
 	note_port(v, port, size);
 }
@@ -90,6 +103,9 @@ void op_ins(struct soft_vcpu *v, const struct insn *i)
 		v->rip = v->next_rip;
 		return;
 	}
+	if (vmx_nonroot(v))
+		vmx_on_port_string(v, i, port, size, true,
+				   element_linear(v, SEG_ES, string_offset(v, i, RDI)));
 
 	u64 linear = seg_linear(v, SEG_ES, string_offset(v, i, RDI), size, ACCESS_WRITE);
 
@@ -113,6 +129,9 @@ void op_outs(struct soft_vcpu *v, const struct insn *i)
 		v->rip = v->next_rip;
 		return;
 	}
+	if (vmx_nonroot(v))
+		vmx_on_port_string(v, i, port, size, false,
+				   element_linear(v, i->seg, string_offset(v, i, RSI)));
 
 	u64 linear =
 	    seg_linear(v, (enum x86_seg)i->seg, string_offset(v, i, RSI), size, ACCESS_READ);

@@ -2,13 +2,16 @@
  * Control registers: what may be written to them, what that changes, and the instructions that do
  * it. SDM 3A 2.5, 4.4.1, 4.10.4, 9.8.5; 2B MOV (control registers), SMSW, LMSW, CLTS.
  */
+#include <errno.h>
+
 #include "debug/trace.h"
 #include "engine/soft/irqchip/irqchip.h"
-#include "engine/soft/mmu/mmu.h"
+#include "engine/soft/mmu/ept.h"
 #include "engine/soft/mmu/shadow.h"
 #include "engine/soft/system/features.h"
 #include "engine/soft/system/priv.h"
 #include "engine/soft/translate/ops.h"
+#include "engine/soft/vmx/vmx.h"
 
 #define CR0_KNOWN                                                                                  \
 	(CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | \
@@ -29,6 +32,7 @@ static const struct {
     {.bits = CR4_OSFXSR, .feature = FEATURE_FXSR},
     {.bits = CR4_OSXMMEXCPT, .feature = FEATURE_SSE},
     {.bits = CR4_UMIP, .feature = FEATURE_UMIP},
+    {.bits = CR4_VMXE, .feature = FEATURE_VMX},
     {.bits = CR4_FSGSBASE, .feature = FEATURE_FSGSBASE},
     {.bits = CR4_PCIDE, .feature = FEATURE_PCID},
     {.bits = CR4_OSXSAVE, .feature = FEATURE_XSAVE},
@@ -37,7 +41,7 @@ static const struct {
 };
 
 /* PCE has no feature bit of its own. */
-static u64 cr4_known(struct soft_vcpu *v)
+u64 cr4_known(struct soft_vcpu *v)
 {
 	u64 known = CR4_PCE;
 
@@ -65,6 +69,16 @@ static bool may_activate_ia32e(const struct soft_vcpu *v)
 	return tss_type != 1 && tss_type != 3; /* a 16-bit TSS, available or busy */
 }
 
+/** false: #GP. What EPT refuses becomes a VM exit here. */
+static bool load_pdptrs(struct soft_vcpu *v, u64 cr3)
+{
+	int r = mmu_load_pdptrs(v, cr3);
+
+	if (unlikely(r == -EFAULT))
+		ept_raise(v);
+	return !r;
+}
+
 bool set_cr0(struct soft_vcpu *v, u64 value)
 {
 	u64 old = v->cr0;
@@ -79,6 +93,8 @@ bool set_cr0(struct soft_vcpu *v, u64 value)
 		return false;
 	/* Other reserved bits stay 0, ET stays 1 (SDM 3A 2.5). */
 	value = (value & CR0_KNOWN) | CR0_ET;
+	if (v->vmx.on && !vmx_cr0_allowed(v, value)) /* SDM 3C 24.8 */
+		return false;
 
 	u64 changed = value ^ old;
 	if ((changed & CR0_PG) && (value & CR0_PG) && (efer & EFER_LME)) {
@@ -94,7 +110,7 @@ bool set_cr0(struct soft_vcpu *v, u64 value)
 	}
 	/* SDM 3A 4.4.1: PAE paging, and CD, NW or PG change. */
 	if (pae_paging(value, v->cr4, efer) && (changed & (CR0_CD | CR0_NW | CR0_PG)) &&
-	    !mmu_load_pdptrs(v, v->cr3))
+	    !load_pdptrs(v, v->cr3))
 		return false;
 
 	v->cr0 = value;
@@ -124,7 +140,7 @@ bool set_cr3(struct soft_vcpu *v, u64 value)
 		keep = value & CR3_NOFLUSH;
 		value &= ~CR3_NOFLUSH;
 	}
-	if (pae_paging(v->cr0, v->cr4, v->msr.efer) && !mmu_load_pdptrs(v, value))
+	if (pae_paging(v->cr0, v->cr4, v->msr.efer) && !load_pdptrs(v, value))
 		return false;
 
 	shadow_switch(v, value, keep);
@@ -143,6 +159,8 @@ bool set_cr4(struct soft_vcpu *v, u64 value)
 
 	if (value & ~cr4_known(v))
 		return false;
+	if (v->vmx.on && !vmx_cr4_allowed(v, value)) /* SDM 3C 24.8 */
+		return false;
 	if (v->msr.efer & EFER_LMA) {
 		/* SDM 3A 4.1.1: PAE stays while IA-32e mode is active. */
 		if (!(value & CR4_PAE))
@@ -154,7 +172,7 @@ bool set_cr4(struct soft_vcpu *v, u64 value)
 		return false;
 	/* SDM 3A 4.4.1: PAE paging, and PAE, PGE, PSE or SMEP change. */
 	if (pae_paging(v->cr0, value, v->msr.efer) &&
-	    (changed & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP)) && !mmu_load_pdptrs(v, v->cr3))
+	    (changed & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP)) && !load_pdptrs(v, v->cr3))
 		return false;
 
 	v->cr4 = value;
@@ -176,10 +194,9 @@ bool set_cr8(struct soft_vcpu *v, u64 value)
 	return true;
 }
 
-bool set_efer(struct soft_vcpu *v, u64 value)
+u64 efer_known(struct soft_vcpu *v)
 {
 	u64 known = EFER_LMA;
-	u64 old = v->msr.efer;
 
 	if (feature(v, FEATURE_SYSCALL))
 		known |= EFER_SCE;
@@ -187,7 +204,14 @@ bool set_efer(struct soft_vcpu *v, u64 value)
 		known |= EFER_LME;
 	if (feature(v, FEATURE_NX))
 		known |= EFER_NXE;
-	if (value & ~known)
+	return known;
+}
+
+bool set_efer(struct soft_vcpu *v, u64 value)
+{
+	u64 old = v->msr.efer;
+
+	if (value & ~efer_known(v))
 		return false;
 	/* SDM 3A 9.8.5: LME does not change while paging is on. LMA is read-only: writes to it are
 	 * dropped. */
@@ -242,6 +266,8 @@ void op_mov_to_cr(struct soft_vcpu *v, const struct insn *i)
 	check_cr_exists(v, i);
 	require_cpl0(v);
 	u64 value = in_64bit(v) ? v->regs[i->rm] : (u32)v->regs[i->rm];
+	if (vmx_nonroot(v))
+		value = vmx_on_write_cr(v, i, value);
 	switch (i->reg) {
 	case 0:
 		ok = set_cr0(v, value);
@@ -256,7 +282,7 @@ void op_mov_to_cr(struct soft_vcpu *v, const struct insn *i)
 		ok = set_cr4(v, value);
 		break;
 	case 8:
-		ok = set_cr8(v, value);
+		ok = (vmx_nonroot(v) && vmx_write_cr8(v, value)) || set_cr8(v, value);
 		break;
 	}
 	/* CR0 and CR4 change modes; CR3 and CR8 are every day's business. */
@@ -275,9 +301,11 @@ void op_mov_from_cr(struct soft_vcpu *v, const struct insn *i)
 
 	check_cr_exists(v, i);
 	require_cpl0(v);
+	if (vmx_nonroot(v))
+		vmx_on_read_cr(v, i, i->reg);
 	switch (i->reg) {
 	case 0:
-		value = v->cr0;
+		value = vmx_read_cr0(v);
 		break;
 	case 2:
 		value = v->cr2;
@@ -286,10 +314,11 @@ void op_mov_from_cr(struct soft_vcpu *v, const struct insn *i)
 		value = v->cr3;
 		break;
 	case 4:
-		value = v->cr4;
+		value = vmx_read_cr4(v);
 		break;
 	case 8:
-		value = v->lapic ? lapic_get_tpr(v) : v->cr8;
+		if (!vmx_nonroot(v) || !vmx_read_cr8(v, &value))
+			value = v->lapic ? lapic_get_tpr(v) : v->cr8;
 		break;
 	}
 	v->regs[i->rm] = in_64bit(v) ? value : (u32)value;
@@ -300,15 +329,17 @@ void op_smsw(struct soft_vcpu *v, const struct insn *i)
 	/* SDM 2B SMSW: with UMIP only at CPL 0. */
 	if ((v->cr4 & CR4_UMIP) && v->cpl > 0)
 		raise_gp(v, 0);
-	rm_write(v, i, i->is_mem ? 2 : i->opsize, v->cr0);
+	rm_write(v, i, i->is_mem ? 2 : i->opsize, vmx_read_cr0(v));
 }
 
 void op_lmsw(struct soft_vcpu *v, const struct insn *i)
 {
 	require_cpl0(v);
 	/* SDM 2A LMSW: PE MP EM TS; PE can be set, not cleared. */
-	u64 low = rm_read(v, i, 2) & (CR0_PE | CR0_MP | CR0_EM | CR0_TS);
+	u64 source = rm_read(v, i, 2);
+	u64 low = vmx_nonroot(v) ? vmx_on_lmsw(v, i, source) : source;
 	u64 kept = v->cr0 & ~(CR0_MP | CR0_EM | CR0_TS);
+	low &= CR0_PE | CR0_MP | CR0_EM | CR0_TS;
 	if (!set_cr0(v, kept | low))
 		raise_gp(v, 0);
 	v->rip = v->next_rip;
@@ -317,7 +348,8 @@ void op_lmsw(struct soft_vcpu *v, const struct insn *i)
 void op_clts(struct soft_vcpu *v, const struct insn *i)
 {
 	require_cpl0(v);
-	v->cr0 &= ~CR0_TS;
+	if (!vmx_nonroot(v) || vmx_on_clts(v, i))
+		v->cr0 &= ~CR0_TS;
 	vcpu_update_mode(v);
 	v->rip = v->next_rip;
 }

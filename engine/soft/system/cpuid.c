@@ -6,6 +6,7 @@
 #include "engine/soft/system/features.h"
 #include "engine/soft/system/xstate.h"
 #include "engine/soft/translate/ops.h"
+#include "engine/soft/vmx/vmx.h"
 
 const struct cpu_feature_row cpu_features[FEATURE_COUNT] = {
 #define X(n, l, s, r, b, w)                                                                        \
@@ -144,6 +145,8 @@ void op_cpuid(struct soft_vcpu *v, const struct insn *i)
 {
 	u32 out[4];
 
+	if (vmx_nonroot(v))
+		vmx_on_cpuid(v, i);
 	cpuid_query(v, (u32)v->regs[RAX], (u32)v->regs[RCX], out);
 	trace_gp(cpuid, 1, "vcpu %u: %#x.%u: eax %#x ebx %#x ecx %#x edx %#x", v->base.id,
 		 (u32)v->regs[RAX], (u32)v->regs[RCX], out[0], out[1], out[2], out[3]);

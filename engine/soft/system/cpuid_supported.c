@@ -6,19 +6,22 @@
 #include "engine/soft/system/features.h"
 #include "engine/soft/system/xstate.h"
 
-#define BASIC_MAX	    0x16u
-#define KVM_MAX		    0x40000001u
-#define KVM_CLOCK_FEATURES  (BIT(3) | BIT(24)) /* kvmclock, and that it is stable */
-#define EXTENDED_MAX	    0x80000021u
-#define SIGNATURE_HYGON_EBX 0x6f677948u /* "Hygo" */
-#define PA_BITS_MAX	    46u /* as wide as real processors that software of today was tested on */
+#define BASIC_MAX		 0x16u
+#define KVM_MAX			 0x40000001u
+#define KVM_CLOCK_FEATURES	 (BIT(3) | BIT(24)) /* kvmclock, and that it is stable */
+#define EXTENDED_MAX		 0x80000021u
+#define SIGNATURE_HYGON_EBX	 0x6f677948u /* "Hygo" */
+#define SIGNATURE_SKYLAKE_SERVER 0x50654u    /* family 6, model 55H */
+#define PA_BITS_MAX		 46u /* as wide as real processors that software of today was tested on */
 
 /* Leaf 15H: the core crystal runs at 1 GHz, the LAPIC timer's frequency (1 ns a tick, as KVM's). */
 #define CRYSTAL_HZ 1000000000u
 
 struct host {
 	u32 max_basic, max_extended;
-	bool amd;      /* AMD or Hygon */
+	bool amd;      /* AMD or Hygon, and told so */
+	bool intel;    /* Intel */
+	bool vmx;      /* asked for */
 	bool ymm, zmm; /* AVX state, AVX-512 state are offered */
 	const struct xstate_layout *layout;
 };
@@ -32,9 +35,10 @@ static void host_leaf(const struct host *h, u32 leaf, u32 subleaf, u32 out[4])
 		__cpuid_count(leaf, subleaf, out[0], out[1], out[2], out[3]);
 }
 
-static struct host host_probe(const struct xstate_layout *layout)
+static struct host host_probe(const struct xstate_layout *layout, bool vmx)
 {
 	struct host h = {.layout = layout,
+			 .vmx = vmx,
 			 .ymm = layout->offered & XCR0_AVX,
 			 .zmm = layout->offered & XCR0_AVX512,
 			 .max_basic = __get_cpuid_max(0, NULL),
@@ -42,7 +46,8 @@ static struct host host_probe(const struct xstate_layout *layout)
 	u32 r[4];
 
 	host_leaf(&h, 0, 0, r);
-	h.amd = r[CPUID_EBX] == signature_AMD_ebx || r[CPUID_EBX] == SIGNATURE_HYGON_EBX;
+	h.intel = r[CPUID_EBX] == signature_INTEL_ebx;
+	h.amd = !vmx && (r[CPUID_EBX] == signature_AMD_ebx || r[CPUID_EBX] == SIGNATURE_HYGON_EBX);
 	return h;
 }
 
@@ -72,6 +77,9 @@ static u32 feature_bits(const struct host *h, u32 leaf, u32 subleaf, u32 reg, u3
 			break;
 		case FEATURE_AMD:
 			there = h->amd;
+			break;
+		case FEATURE_ASKED:
+			there = h->vmx;
 			break;
 		}
 		if (there)
@@ -157,12 +165,21 @@ static void add_xstate(struct out *o, const struct host *h)
 	}
 }
 
+/* VMX is Intel's: with it another maker's processor is told of as one of Intel's, so that systems
+ * look for VMX at all. */
+static bool is_disguised(const struct host *h)
+{
+	return h->vmx && !h->intel;
+}
+
 static void add_basic(struct out *o, const struct host *h, u32 khz)
 {
 	u32 r[4];
 
 	host_leaf(h, 0, 0, r);
 	r[CPUID_EAX] = BASIC_MAX;
+	if (is_disguised(h))
+		memcpy(&r[CPUID_EBX], "GenuntelineI", 12); /* EBX, ECX, EDX */
 	add(o, 0, 0, false, r);
 
 	/* Family, model, stepping: the host's. EBX: CLFLUSH line size, the host's; the rest is
@@ -170,6 +187,8 @@ static void add_basic(struct out *o, const struct host *h, u32 khz)
 	host_leaf(h, 1, 0, r);
 	filter(h, 1, 0, r, KEEP(EAX) | KEEP(EBX));
 	r[CPUID_EBX] &= 0xff00;
+	if (is_disguised(h))
+		r[CPUID_EAX] = SIGNATURE_SKYLAKE_SERVER;
 	add(o, 1, 0, false, r);
 
 	if (!h->amd) {
@@ -260,9 +279,10 @@ static void add_extended(struct out *o, const struct host *h)
 		add_features(o, h, 0x80000021, 0, false, 0);
 }
 
-int cpuid_supported(struct kvm_cpuid2 *cpuid, u32 tsc_khz, const struct xstate_layout *layout)
+int cpuid_supported(struct kvm_cpuid2 *cpuid, u32 tsc_khz, const struct xstate_layout *layout,
+		    bool vmx)
 {
-	struct host h = host_probe(layout);
+	struct host h = host_probe(layout, vmx);
 	struct out o = {.cpuid = cpuid, .room = cpuid->nent};
 
 	cpuid->nent = 0;

@@ -5,6 +5,7 @@
 #include "engine/soft/system/priv.h"
 #include "engine/soft/system/state.h"
 #include "engine/soft/translate/ops.h"
+#include "engine/soft/vmx/vmx.h"
 
 /*
  * DR7:  31:16  LEN3 R/W3 ... LEN0 R/W0, two bits each
@@ -135,14 +136,14 @@ bool set_dr(struct soft_vcpu *v, u32 number, u64 value)
 	else
 		v->dr7 = (value & DR7_WRITABLE) | DR7_FIXED1;
 	if (number != 6 && (was_armed || debug_armed(v))) {
-		tlb_flush(v, false);
+		tlb_forget(v); /* DR0 to DR3 are those of a nested guest, too */
 		vcpu_update_mode(v);
 	}
 	return true;
 }
 
 /* The checks common to both directions; returns the register's number, aliases resolved. */
-static u32 check_dr(struct soft_vcpu *v, const struct insn *i)
+static u32 check_dr(struct soft_vcpu *v, const struct insn *i, bool from)
 {
 	u32 number = i->reg;
 
@@ -155,10 +156,13 @@ static u32 check_dr(struct soft_vcpu *v, const struct insn *i)
 		number += 2;
 	}
 	require_cpl0(v);
+	if (vmx_nonroot(v))
+		vmx_on_mov_dr(v, i, from);
 	/* General detect: a fault before the access; BD tells it apart. Delivery clears GD, so that
 	 * the handler can reach the registers (SDM 3B 17.2.3, 17.2.4). */
 	if (v->dr7 & DR7_GD) {
-		v->dr6 |= DR6_BD;
+		if (!vmx_nonroot(v) || !vmx_wants_exception(v, EXC_DB, 0))
+			v->dr6 |= DR6_BD;
 		raise(v, EXC_DB);
 	}
 	return number;
@@ -166,7 +170,7 @@ static u32 check_dr(struct soft_vcpu *v, const struct insn *i)
 
 void op_mov_to_dr(struct soft_vcpu *v, const struct insn *i)
 {
-	u32 number = check_dr(v, i);
+	u32 number = check_dr(v, i, false);
 
 	if (!set_dr(v, number, in_64bit(v) ? v->regs[i->rm] : (u32)v->regs[i->rm]))
 		raise_gp(v, 0);
@@ -175,7 +179,7 @@ void op_mov_to_dr(struct soft_vcpu *v, const struct insn *i)
 
 void op_mov_from_dr(struct soft_vcpu *v, const struct insn *i)
 {
-	u32 number = check_dr(v, i);
+	u32 number = check_dr(v, i, true);
 	u64 value = number < 4 ? v->dr[number] : number == 6 ? v->dr6 : v->dr7;
 
 	v->regs[i->rm] = in_64bit(v) ? value : (u32)value;

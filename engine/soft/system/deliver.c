@@ -6,6 +6,7 @@
 #include "debug/trace.h"
 #include "engine/soft/system/descriptor.h"
 #include "engine/soft/system/state.h"
+#include "engine/soft/vmx/vmx.h"
 
 /* Error code naming the gate, SDM 3A 6.13 */
 static u32 gate_error(u8 vector)
@@ -271,6 +272,21 @@ static void count(struct soft_vcpu *v, const struct event *ev)
 		 (unsigned long long)v->cr2, (unsigned long long)v->rip);
 }
 
+/* As VMX describes events: SDM 3C 25.9.3. */
+static u32 vectoring_info(const struct event *ev)
+{
+	static const u8 types[] = {
+	    [EVENT_EXCEPTION] = INFO_HARDWARE_EXCEPTION,
+	    [EVENT_INTERRUPT] = INFO_INTERRUPT,
+	    [EVENT_NMI] = INFO_NMI,
+	    [EVENT_SOFT_INT] = INFO_SOFTWARE_INTERRUPT,
+	    [EVENT_SOFT_TRAP] = INFO_SOFTWARE_EXCEPTION,
+	};
+	u32 type = ev->privileged ? INFO_PRIVILEGED_EXCEPTION : types[ev->kind];
+
+	return INFO_VALID | type << 8 | ev->vector | (ev->has_error ? INFO_ERROR : 0);
+}
+
 void event_deliver(struct soft_vcpu *v, const struct event *ev)
 {
 	struct pending_events *e = &v->events;
@@ -279,6 +295,8 @@ void event_deliver(struct soft_vcpu *v, const struct event *ev)
 	e->delivering_soft = is_software(ev);
 	e->delivering_interrupt = ev->kind == EVENT_INTERRUPT || ev->kind == EVENT_NMI;
 	e->in_delivery = true;
+	if (vmx_nonroot(v))
+		vmx_delivery_begins(v, vectoring_info(ev), ev->error, ev->length);
 	v->int_shadow = 0;
 	if (v->mp_state == KVM_MP_STATE_HALTED)
 		v->mp_state = KVM_MP_STATE_RUNNABLE;
@@ -293,5 +311,7 @@ void event_deliver(struct soft_vcpu *v, const struct event *ev)
 	v->debug.step_due |= (v->debug.control & KVM_GUESTDBG_SINGLESTEP) != 0;
 	if (ev->vector == EXC_DB && ev->kind == EVENT_EXCEPTION)
 		debug_handler_entered(v);
+	if (vmx_nonroot(v))
+		vmx_delivery_ends(v);
 	count(v, ev);
 }

@@ -272,8 +272,10 @@ struct event {
 	u8 vector;
 	bool has_error;
 	u32 error;
-	u64 rip;   /* to be pushed */
-	u64 flags; /* to be pushed */
+	u64 rip;	 /* to be pushed */
+	u64 flags;	 /* to be pushed */
+	u8 length;	 /* of the instruction that made it, bytes; for VMX */
+	bool privileged; /* INT1 made it */
 };
 
 /**

@@ -5,6 +5,7 @@
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/system/descriptor.h"
+#include "engine/soft/vmx/vmx.h"
 
 /* SDM 3A table 6-4 */
 enum exception_class { BENIGN, CONTRIBUTORY, PAGE_FAULT, DOUBLE_FAULT };
@@ -59,12 +60,17 @@ static _Noreturn void record(struct soft_vcpu *v, u8 vector, bool has_error, u32
 {
 	struct pending_events *e = &v->events;
 	enum nested_result result = NESTED_SERIAL;
+	bool nested = e->in_delivery;
 
-	if (e->in_delivery) {
+	if (nested) {
 		if (e->delivering_interrupt)
 			e->user_interrupt =
 			    false; /* it was taken; its failing is an exception of its own */
-		result = nested_result(class_in_delivery(e), class_of(vector));
+		/* SDM 3C 26.2: an exception that leaves makes no double fault before it does. */
+		if (!vmx_nonroot(v) || !vmx_wants_exception(v, vector, error))
+			result = nested_result(class_in_delivery(e), class_of(vector));
+		if (vmx_nonroot(v))
+			vmx_note_nested(v, result == NESTED_DOUBLE_FAULT);
 		if (!e->delivering_soft && error_has_ext(vector))
 			error |= ERROR_EXT;
 		e->in_delivery = false;
@@ -74,6 +80,8 @@ static _Noreturn void record(struct soft_vcpu *v, u8 vector, bool has_error, u32
 		e->debug = 0;
 		v->debug.hit = 0;
 	}
+	if (!nested)
+		v->vmx.vectoring_info = 0;
 	e->exception = true;
 	e->exception_vector = vector;
 	e->exception_has_error = has_error;
@@ -174,6 +182,8 @@ static void deliver_debug_trap(struct soft_vcpu *v)
 	    .flags = vcpu_rflags(v),
 	};
 
+	if (vmx_nonroot(v))
+		vmx_on_debug_trap(v, v->events.debug);
 	/* SDM 3B 17.2.3: B0-B3 may be cleared, the rest of DR6 is sticky. */
 	v->dr6 = (v->dr6 & ~0xfull) | v->events.debug | DR6_FIXED1;
 	v->events.debug = 0;
@@ -189,6 +199,8 @@ static void deliver_nmi(struct soft_vcpu *v)
 	    .flags = vcpu_rflags(v),
 	};
 
+	if (vmx_nonroot(v))
+		vmx_on_nmi(v);
 	/* SDM 3A 6.7.1: further NMIs wait for IRET, also if delivery faults. */
 	atomic_fetch_sub(&v->events.nmi, 1);
 	v->events.nmi_masked = true;
@@ -199,6 +211,8 @@ static void deliver_interrupt(struct soft_vcpu *v)
 {
 	struct pending_events *e = &v->events;
 
+	if (vmx_nonroot(v) && !vmx_on_interrupt(v))
+		return;
 	if (!e->user_interrupt) {
 		int vector = irqchip_acknowledge(v);
 		if (vector < 0)
@@ -226,12 +240,15 @@ static bool has_debug_trap(const struct soft_vcpu *v)
 static bool nmi_waits(const struct soft_vcpu *v)
 {
 	return atomic_load_explicit(&v->events.nmi, memory_order_relaxed) &&
-	       !v->events.nmi_masked && v->int_shadow != 2;
+	       (!v->events.nmi_masked || vmx_nmis_leave(v)) && v->int_shadow != 2 &&
+	       !vmx_blocks_nmis(v);
 }
 
 static bool interrupt_waits(const struct soft_vcpu *v)
 {
-	if (!(v->rflags_sys & RFLAGS_IF) || v->int_shadow)
+	if (!(v->rflags_sys & RFLAGS_IF) && !vmx_interrupts_leave(v))
+		return false;
+	if (v->int_shadow || vmx_blocks_interrupts(v))
 		return false;
 	return v->events.user_interrupt || (v->vm->irqchip && irqchip_pending(v));
 }
@@ -254,7 +271,7 @@ static bool has_interrupt(const struct soft_vcpu *v)
 bool events_pending(const struct soft_vcpu *v)
 {
 	return v->events.exception || v->events.soft_interrupt || has_debug_trap(v) || has_nmi(v) ||
-	       has_interrupt(v);
+	       has_interrupt(v) || (vmx_nonroot(v) && vmx_pending(v));
 }
 
 bool events_held_back(const struct soft_vcpu *v)
@@ -273,15 +290,30 @@ void events_deliver(struct soft_vcpu *v)
 	e->in_delivery = false;
 	if (e->triple_fault)
 		return;
+	if (vmx_nonroot(v) && vmx_inject(v))
+		return;
 	if (e->soft_interrupt) {
 		deliver_restored_soft(v);
-	} else if (e->exception) {
-		deliver_recorded(v);
-	} else if (has_debug_trap(v)) {
-		deliver_debug_trap(v);
-	} else if (has_nmi(v)) {
-		deliver_nmi(v);
-	} else if (has_interrupt(v)) {
-		deliver_interrupt(v);
+		return;
 	}
+	if (e->exception) {
+		deliver_recorded(v);
+		return;
+	}
+	if (vmx_nonroot(v))
+		vmx_before_debug(v);
+	if (has_debug_trap(v)) {
+		deliver_debug_trap(v);
+		return;
+	}
+	if (vmx_nonroot(v))
+		vmx_before_nmi(v);
+	if (has_nmi(v)) {
+		deliver_nmi(v);
+		return;
+	}
+	if (vmx_nonroot(v))
+		vmx_before_interrupt(v);
+	if (has_interrupt(v))
+		deliver_interrupt(v);
 }

@@ -13,6 +13,7 @@
  *   YMM   as HOST, and the host's system enabled AVX state (XCR0[2:1])
  *   ZMM   as HOST, and AVX-512 as a whole is offered (xstate_probe())
  *   OURS  done by the engine in software: always there
+ *   ASKED OURS, told only where the monitor asked for it (vm_set_option("cpu"))
  *   AMD   OURS, told only where the vendor is AMD or Hygon (the bit means something else or nothing
  * on Intel) SDM 2A CPUID, APM 3 appendix E, Documentation/virt/kvm/x86/cpuid.rst.
  */
@@ -23,7 +24,14 @@
 
 enum cpuid_reg { CPUID_EAX, CPUID_EBX, CPUID_ECX, CPUID_EDX };
 
-enum feature_source { FEATURE_HOST, FEATURE_YMM, FEATURE_ZMM, FEATURE_OURS, FEATURE_AMD };
+enum feature_source {
+	FEATURE_HOST,
+	FEATURE_YMM,
+	FEATURE_ZMM,
+	FEATURE_OURS,
+	FEATURE_AMD,
+	FEATURE_ASKED
+};
 
 /* clang-format off */
 #define CPU_FEATURES(X)                                \
@@ -52,6 +60,7 @@ enum feature_source { FEATURE_HOST, FEATURE_YMM, FEATURE_ZMM, FEATURE_OURS, FEAT
 	X(SELFSNOOP,      0x00000001, 0, EDX, 27, HOST) \
 	X(SSE3,           0x00000001, 0, ECX,  0, HOST) \
 	X(PCLMULQDQ,      0x00000001, 0, ECX,  1, HOST) \
+	X(VMX,            0x00000001, 0, ECX,  5, ASKED) \
 	X(SSSE3,          0x00000001, 0, ECX,  9, HOST) \
 	X(FMA,            0x00000001, 0, ECX, 12, YMM)  \
 	X(CX16,           0x00000001, 0, ECX, 13, HOST) \
@@ -153,13 +162,15 @@ struct cpu_feature_row {
 extern const struct cpu_feature_row cpu_features[FEATURE_COUNT];
 
 /**
- * Whether the guest was told of @feature. A vCPU whose CPUID nobody set has them all: flat images
- * run without. Inside.
+ * Whether the guest was told of @feature. A vCPU whose CPUID nobody set has all but those that have
+ * to be asked for: flat images run without. Inside.
  */
 static inline bool feature(struct soft_vcpu *v, enum cpu_feature feature)
 {
 	const struct cpu_feature_row *row = &cpu_features[feature];
-	return !v->cpuid_count || cpuid_has(v, row->leaf, row->subleaf, row->reg, row->bit);
+	if (!v->cpuid_count)
+		return row->source != FEATURE_ASKED;
+	return cpuid_has(v, row->leaf, row->subleaf, row->reg, row->bit);
 }
 
 /* Layout of the XSAVE area, standard and compacted form alike (SDM 1 13.4); what comes behind is

@@ -2,6 +2,7 @@
 #include "engine/soft/system/descriptor.h"
 #include "engine/soft/system/state.h"
 #include "engine/soft/translate/ops.h"
+#include "engine/soft/vmx/vmx.h"
 
 /* What CLI and STI may touch: SDM 2A CLI, table 3-7; 2B STI, table 4-19. */
 enum if_right { IF_REAL, IF_VIRTUAL, IF_NONE };
@@ -53,6 +54,13 @@ void op_sti(struct soft_vcpu *v, const struct insn *i)
 	case IF_NONE:
 		raise_gp(v, 0);
 	}
+}
+
+/* STI as the last instruction of its block, so that v->int_shadow tells of its shadow. */
+void op_sti_lone(struct soft_vcpu *v, const struct insn *i)
+{
+	op_sti(v, i);
+	v->rip = v->next_rip;
 }
 
 void op_pushf(struct soft_vcpu *v, const struct insn *i)
@@ -112,6 +120,10 @@ void op_hlt(struct soft_vcpu *v, const struct insn *i)
 {
 	if (v->cpl != 0)
 		raise_gp(v, 0);
+	if (vmx_nonroot(v)) {
+		vmx_on_hlt(v, i);
+		v->vmx.activity = ACTIVITY_HLT;
+	}
 	v->mp_state = KVM_MP_STATE_HALTED;
 	v->rip = v->next_rip;
 	vcpu_attention(v, ATTENTION_IRQ);

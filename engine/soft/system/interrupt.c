@@ -1,6 +1,7 @@
 /* INT n, INT3, INT1, INTO, BOUND: exceptions and interrupts that programs ask for (SDM 2A). */
 #include "engine/soft/system/descriptor.h"
 #include "engine/soft/translate/ops.h"
+#include "engine/soft/vmx/vmx.h"
 
 /* v->rip stays at the instruction until the handler is entered: faults on the way point to it. */
 static void software_event(struct soft_vcpu *v, enum event_kind kind, u8 vector)
@@ -10,6 +11,8 @@ static void software_event(struct soft_vcpu *v, enum event_kind kind, u8 vector)
 	    .vector = vector,
 	    .rip = v->next_rip,
 	    .flags = vcpu_rflags(v) & ~RFLAGS_RF,
+	    .length = (u8)(v->next_rip - v->rip),
+	    .privileged = kind == EVENT_EXCEPTION,
 	};
 
 	event_deliver(v, &ev);
@@ -40,6 +43,8 @@ void op_int3(struct soft_vcpu *v, const struct insn *i)
 {
 	if (unlikely(v->debug.control & KVM_GUESTDBG_USE_SW_BP))
 		report_int3(v, i);
+	if (vmx_nonroot(v))
+		vmx_on_software_exception(v, INFO_SOFTWARE_EXCEPTION, EXC_BP, i->length);
 	software_event(v, EVENT_SOFT_TRAP, EXC_BP);
 }
 
@@ -49,6 +54,8 @@ void op_int3(struct soft_vcpu *v, const struct insn *i)
  */
 void op_int1(struct soft_vcpu *v, const struct insn *i)
 {
+	if (vmx_nonroot(v))
+		vmx_on_software_exception(v, INFO_PRIVILEGED_EXCEPTION, EXC_DB, i->length);
 	if (v->events.debug) {
 		v->dr6 = (v->dr6 & ~0xfull) | v->events.debug | DR6_FIXED1;
 		v->events.debug = 0;
@@ -60,10 +67,13 @@ void op_into(struct soft_vcpu *v, const struct insn *i)
 {
 	if (is_code64(v))
 		raise_ud(v);
-	if (vcpu_rflags(v) & RFLAGS_OF)
-		software_event(v, EVENT_SOFT_TRAP, EXC_OF);
-	else
+	if (!(vcpu_rflags(v) & RFLAGS_OF)) {
 		v->rip = v->next_rip;
+		return;
+	}
+	if (vmx_nonroot(v))
+		vmx_on_software_exception(v, INFO_SOFTWARE_EXCEPTION, EXC_OF, i->length);
+	software_event(v, EVENT_SOFT_TRAP, EXC_OF);
 }
 
 void op_bound(struct soft_vcpu *v, const struct insn *i)

@@ -2,6 +2,7 @@
 #include "engine/soft/system/far.h"
 #include "engine/soft/system/state.h"
 #include "engine/soft/translate/ops.h"
+#include "engine/soft/vmx/vmx.h"
 
 #define FLAGS_USER  (RFLAGS_ARITH | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT)
 #define DR7_ENABLES 0xffull
@@ -24,12 +25,21 @@ static void load_flags(struct soft_vcpu *v, u64 image, u64 mask)
 }
 
 /*
- * SDM 3A 6.7.1: IRET ends the blocking of NMIs, even if it faults (3C 25.3). Of those that came
+ * SDM 3A 6.7.1: IRET ends the blocking of NMIs, even if it faults (3C 26.3). Of those that came
  * meanwhile one was latched.
  */
 static void unblock_nmi(struct soft_vcpu *v)
 {
 	u32 pending = atomic_load_explicit(&v->events.nmi, memory_order_relaxed);
+
+	if (vmx_nonroot(v)) {
+		/* SDM 3C 26.3: not where NMIs leave and are not virtual. */
+		if (vmx_pin(v, PIN_NMI) && !vmx_pin(v, PIN_VIRTUAL_NMIS))
+			return;
+		v->vmx.nmi_unblocked = v->events.nmi_masked;
+		if (vmx_cpu(v, CPU_NMI_WINDOW))
+			vcpu_attention(v, ATTENTION_IRQ);
+	}
 
 	while (v->events.nmi_masked && pending > 1 &&
 	       !atomic_compare_exchange_weak(&v->events.nmi, &pending, 1))
@@ -204,4 +214,5 @@ void op_iret(struct soft_vcpu *v, const struct insn *i)
 		unblock_nmi(v);
 		iret_protected(v, i);
 	}
+	v->vmx.nmi_unblocked = false;
 }

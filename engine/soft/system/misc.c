@@ -7,6 +7,7 @@
 #include "engine/soft/system/features.h"
 #include "engine/soft/system/priv.h"
 #include "engine/soft/translate/ops.h"
+#include "engine/soft/vmx/vmx.h"
 
 /* SDM 2A INVLPG. The operand's address is not checked against its segment, and not accessed. */
 void op_invlpg(struct soft_vcpu *v, const struct insn *i)
@@ -19,6 +20,8 @@ void op_invlpg(struct soft_vcpu *v, const struct insn *i)
 		linear = (u32)(linear + v->seg[i->seg].base);
 	else if (i->seg == SEG_FS || i->seg == SEG_GS)
 		linear += v->seg[i->seg].base;
+	if (vmx_nonroot(v))
+		vmx_on_invlpg(v, i, linear);
 	/* A non-canonical address: nothing happens. */
 	if (is_canonical(linear))
 		tlb_flush_page(v, linear);
@@ -32,9 +35,11 @@ void op_invpcid(struct soft_vcpu *v, const struct insn *i)
 {
 	u64 descriptor[2];
 
-	if (!i->is_mem || i->lock || !feature(v, FEATURE_INVPCID))
+	if (!i->is_mem || i->lock || !feature(v, FEATURE_INVPCID) || !vmx_allows_invpcid(v))
 		raise_ud(v);
 	require_cpl0(v);
+	if (vmx_nonroot(v))
+		vmx_on_invpcid(v, i);
 	u64 type = in_64bit(v) ? v->regs[i->reg] : (u32)v->regs[i->reg];
 	mem_read_buf(v, i->seg, insn_ea(v, i), descriptor, sizeof(descriptor));
 	if (type > INVPCID_ALL_BUT_GLOBAL || descriptor[0] >> 12)
@@ -72,6 +77,8 @@ void op_wbinvd(struct soft_vcpu *v, const struct insn *i)
 	if (i->lock)
 		raise_ud(v);
 	require_cpl0(v);
+	if (vmx_nonroot(v))
+		vmx_on_wbinvd(v, i);
 }
 
 /* SDM 2A CLAC, STAC: #UD above CPL 0, without SMAP in CPUID, with LOCK. CR4.SMAP tells without a
@@ -100,14 +107,18 @@ void op_stac(struct soft_vcpu *v, const struct insn *i)
  * with the ABI of Documentation/virt/kvm/x86/hypercalls.rst (RAX the number and the result),
  * whichever of the two it chose: no vendor's own processor is beneath. No call is offered
  * (KVM_FEATURE_*), so each answers KVM_ENOSYS; above CPL 0 KVM_EPERM, as KVM does. With no KVM
- * signature in CPUID the instruction does not exist: #UD (SDM 3C 30.3).
+ * signature in CPUID the instruction does not exist: #UD (SDM 3C 31.3).
  */
 void op_hypercall(struct soft_vcpu *v, const struct insn *i)
 {
 	u32 leaf[4];
 
+	if (v->vmx.on && i->opcode == 0x01 && i->modrm == 0xc1) {
+		vmx_vmcall(v, i);
+		return;
+	}
 	cpuid_query(v, 0x40000000, 0, leaf);
-	if (i->lock || leaf[CPUID_EBX] != 0x4b4d564b) /* "KVMK" */
+	if (v->vmx.on || i->lock || leaf[CPUID_EBX] != 0x4b4d564b) /* "KVMK" */
 		raise_ud(v);
 	s64 result = v->cpl > 0 ? -KVM_EPERM : -KVM_ENOSYS;
 	v->regs[RAX] = in_64bit(v) ? (u64)result : (u32)result;

@@ -17,6 +17,7 @@
 #include "engine/soft/system/msr.h"
 #include "engine/soft/system/priv.h"
 #include "engine/soft/translate/ops.h"
+#include "engine/soft/vmx/vmx.h"
 
 /*
  * IA32_ARCH_CAPABILITIES, SDM 4 table 2-2. Guest code never runs as it stands: privilege, page
@@ -48,6 +49,9 @@
 
 #define SPEC_CTRL_IBRS	    BIT(0)
 #define SPEC_CTRL_BHI_DIS_S BIT(10)
+
+#define MSR_TSC		    0x10
+#define FEATURE_CONTROL_VMX BIT(2) /* VMXON outside SMX operation */
 
 #define MTRR_CAP (8u | BIT(8) | BIT(10)) /* 8 variable ranges, fixed ranges, write-combining */
 
@@ -234,11 +238,15 @@ static bool write_misc_enable(struct soft_vcpu *v, const struct msr_row *row, u3
 	return true;
 }
 
-/* SDM 3A 8.8.1 / 3C 23.7: once the lock bit is set, writes raise #GP(0). */
+/* SDM 3A 8.8.1 / 3C 24.7: once the lock bit is set, writes raise #GP(0). */
 static bool write_feature_control(struct soft_vcpu *v, const struct msr_row *row, u32 index,
 				  u64 value, bool host)
 {
-	if (!host && ((v->msr.feature_control & 1) || (value & ~row->valid)))
+	u64 valid = row->valid;
+
+	if (feature(v, FEATURE_VMX))
+		valid |= FEATURE_CONTROL_VMX;
+	if (!host && ((v->msr.feature_control & 1) || (value & ~valid)))
 		return false;
 	v->msr.feature_control = value;
 	return true;
@@ -268,6 +276,12 @@ static bool write_pred_cmd(struct soft_vcpu *v, const struct msr_row *row, u32 i
 	if (!host && !feature(v, FEATURE_SPEC_CTRL) && !feature(v, FEATURE_IBPB_AMD))
 		return false;
 	return !(value & ~row->valid); /* IBPB: the guest owns no branch predictor to clear */
+}
+
+/* The VMX capabilities. */
+static bool read_vmx(struct soft_vcpu *v, const struct msr_row *row, u32 index, u64 *value)
+{
+	return vmx_capability(v, index, value);
 }
 
 /* ---- memory types ---- */
@@ -455,6 +469,7 @@ static const struct msr_row rows[] = {
 	{ .name = "MC_BANK", .index = 0x400, .last = 0x400 + 4 * MC_BANKS - 1,
 	  .field = MEMBER(mc_bank), .read = read_field, .write = write_mc_bank,
 	  .needs = FEATURE_MCA },
+	{ .name = "VMX", .index = 0x480, .last = 0x491, .read = read_vmx, .needs = FEATURE_VMX },
 	{ .name = "TSC_DEADLINE", .index = 0x6e0, .read = read_lapic, .write = write_lapic,
 	  .needs = FEATURE_TSC_DEADLINE },
 	{ .name = "X2APIC", .index = 0x800, .last = 0x8ff, .read = read_lapic,
@@ -592,7 +607,11 @@ void op_rdmsr(struct soft_vcpu *v, const struct insn *i)
 	u64 value = 0;
 
 	require_cpl0(v);
+	if (vmx_nonroot(v))
+		vmx_on_msr(v, i, index, false);
 	bool refused = msr_read(v, index, &value, false);
+	if (vmx_nonroot(v) && index == MSR_TSC)
+		value = vmx_tsc(v); /* SDM 3C 26.3 */
 	if (trace_on(msr, refused ? 1 : 2))
 		trace_access(v, "rdmsr", index, value, refused);
 	if (refused)
@@ -605,6 +624,8 @@ void op_wrmsr(struct soft_vcpu *v, const struct insn *i)
 	u32 index = (u32)v->regs[RCX];
 
 	require_cpl0(v);
+	if (vmx_nonroot(v))
+		vmx_on_msr(v, i, index, true);
 	bool refused = msr_write(v, index, edx_eax(v), false);
 	if (trace_on(msr, refused ? 1 : 2))
 		trace_access(v, "wrmsr", index, edx_eax(v), refused);
@@ -672,27 +693,33 @@ static void check_tsd(struct soft_vcpu *v)
 void op_rdtsc(struct soft_vcpu *v, const struct insn *i)
 {
 	check_tsd(v);
-	set_edx_eax(v, guest_tsc(v));
+	if (vmx_nonroot(v))
+		vmx_on_rdtsc(v, i);
+	set_edx_eax(v, vmx_nonroot(v) ? vmx_tsc(v) : guest_tsc(v));
 }
 
 void op_rdtscp(struct soft_vcpu *v, const struct insn *i)
 {
-	if (!feature(v, FEATURE_RDTSCP))
+	if (!feature(v, FEATURE_RDTSCP) || !vmx_allows_rdtscp(v))
 		raise_ud(v);
 	check_tsd(v);
-	set_edx_eax(v, guest_tsc(v));
+	if (vmx_nonroot(v))
+		vmx_on_rdtsc(v, i);
+	set_edx_eax(v, vmx_nonroot(v) ? vmx_tsc(v) : guest_tsc(v));
 	v->regs[RCX] = (u32)v->msr.tsc_aux;
 }
 
 void op_rdpid(struct soft_vcpu *v, const struct insn *i)
 {
-	if (!feature(v, FEATURE_RDPID))
+	if (!feature(v, FEATURE_RDPID) || !vmx_allows_rdtscp(v))
 		raise_ud(v);
 	v->regs[i->rm] = (u32)v->msr.tsc_aux;
 }
 
 void op_rdpmc(struct soft_vcpu *v, const struct insn *i)
 {
+	if (vmx_nonroot(v) && (v->cpl == 0 || (v->cr4 & CR4_PCE)))
+		vmx_on_rdpmc(v, i);
 	/* SDM 2B RDPMC: #GP(0) for a counter that does not exist, as for a lack of privilege; leaf
 	 * 0AH says that there are none. */
 	raise_gp(v, 0);

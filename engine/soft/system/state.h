@@ -15,6 +15,9 @@ bool set_cr4(struct soft_vcpu *v, u64 value);
 bool set_cr8(struct soft_vcpu *v, u64 value);
 bool set_efer(struct soft_vcpu *v, u64 value);
 bool set_xcr0(struct soft_vcpu *v, u64 value);
+/** The bits that exist for this guest. */
+u64 cr4_known(struct soft_vcpu *v);
+u64 efer_known(struct soft_vcpu *v);
 
 /* ---- MSRs (system/msr.c). 0, or -EINVAL: unknown MSR or value that raises #GP(0). @host: from the
  * API, which may also write what the guest may not. ---- */
@@ -26,8 +29,10 @@ void cpuid_query(struct soft_vcpu *v, u32 leaf, u32 subleaf, u32 out[4]);
 /** Whether the guest was told of a feature: @reg 0-3 = EAX..EDX of @leaf.@subleaf. */
 bool cpuid_has(struct soft_vcpu *v, u32 leaf, u32 subleaf, int reg, int bit);
 /** Fills @cpuid with what the engine can offer on this host, which has @layout (xstate_probe()).
- * @tsc_khz 0: nothing about the TSC's frequency and no kvmclock. Outside. 0 or -E2BIG. */
-int cpuid_supported(struct kvm_cpuid2 *cpuid, u32 tsc_khz, const struct xstate_layout *layout);
+ * @tsc_khz 0: nothing about the TSC's frequency and no kvmclock. @vmx: VMX too, on a processor of
+ * Intel's whatever the host is. Outside. 0 or -E2BIG. */
+int cpuid_supported(struct kvm_cpuid2 *cpuid, u32 tsc_khz, const struct xstate_layout *layout,
+		    bool vmx);
 
 /* ---- time (engine/soft/clock.c) ---- */
 /** Host TSC frequency in kHz: from the kernel's conversion data or CPUID 15H, else measured (2 ms).

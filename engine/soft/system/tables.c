@@ -1,6 +1,11 @@
 /* The registers that name tables: GDTR, IDTR, LDTR, TR (SDM 2A, 2B; 3A 2.4, 7.2). */
 #include "engine/soft/system/descriptor.h"
 #include "engine/soft/translate/ops.h"
+#include "engine/soft/vmx/vmx.h"
+
+/* Which instruction, in VM-exit instruction information: SDM 3C tables 28-10, 28-11. */
+enum { VMX_SGDT, VMX_SIDT, VMX_LGDT, VMX_LIDT };
+enum { VMX_SLDT, VMX_STR, VMX_LLDT, VMX_LTR };
 
 static void need_cpl0(struct soft_vcpu *v)
 {
@@ -16,7 +21,8 @@ static void check_umip(struct soft_vcpu *v)
 }
 
 /* The memory image: 2 bytes of limit, then the base: 8 bytes in 64-bit mode, else 4. */
-static void load_table(struct soft_vcpu *v, const struct insn *i, struct descriptor_table *table)
+static void load_table(struct soft_vcpu *v, const struct insn *i, struct descriptor_table *table,
+		       u32 identity)
 {
 	u8 image[10] = {0};
 	u64 base = 0;
@@ -24,6 +30,8 @@ static void load_table(struct soft_vcpu *v, const struct insn *i, struct descrip
 	if (!i->is_mem)
 		raise_ud(v);
 	need_cpl0(v);
+	if (vmx_nonroot(v))
+		vmx_on_table(v, i, identity);
 	bool code64 = is_code64(v);
 	mem_read_buf(v, i->seg, insn_ea(v, i), image, code64 ? 10 : 6);
 	for (u32 n = 0; n < 8; n++)
@@ -39,13 +47,15 @@ static void load_table(struct soft_vcpu *v, const struct insn *i, struct descrip
 
 /* SDM 2B SGDT. 16-bit forms store all 32 bits of the base, as processors since the 386 do. */
 static void store_table(struct soft_vcpu *v, const struct insn *i,
-			const struct descriptor_table *table)
+			const struct descriptor_table *table, u32 identity)
 {
 	u8 image[10] = {(u8)table->limit, (u8)(table->limit >> 8)};
 
 	if (!i->is_mem)
 		raise_ud(v);
 	check_umip(v);
+	if (vmx_nonroot(v))
+		vmx_on_table(v, i, identity);
 	for (u32 n = 0; n < 8; n++)
 		image[2 + n] = (u8)(table->base >> 8 * n);
 	mem_write_buf(v, i->seg, insn_ea(v, i), image, is_code64(v) ? 10 : 6);
@@ -53,22 +63,22 @@ static void store_table(struct soft_vcpu *v, const struct insn *i,
 
 void op_lgdt(struct soft_vcpu *v, const struct insn *i)
 {
-	load_table(v, i, &v->gdt);
+	load_table(v, i, &v->gdt, VMX_LGDT);
 }
 
 void op_lidt(struct soft_vcpu *v, const struct insn *i)
 {
-	load_table(v, i, &v->idt);
+	load_table(v, i, &v->idt, VMX_LIDT);
 }
 
 void op_sgdt(struct soft_vcpu *v, const struct insn *i)
 {
-	store_table(v, i, &v->gdt);
+	store_table(v, i, &v->gdt, VMX_SGDT);
 }
 
 void op_sidt(struct soft_vcpu *v, const struct insn *i)
 {
-	store_table(v, i, &v->idt);
+	store_table(v, i, &v->idt, VMX_SIDT);
 }
 
 /* The upper half of a 16-byte system descriptor: base 63:32, and a type field of 0 (SDM 3A 7.2.3,
@@ -86,6 +96,8 @@ void op_lldt(struct soft_vcpu *v, const struct insn *i)
 	if (!has_descriptors(v))
 		raise_ud(v);
 	need_cpl0(v);
+	if (vmx_nonroot(v))
+		vmx_on_system_segment(v, i, VMX_LLDT);
 	u16 selector = (u16)rm_read(v, i, 2);
 	if (selector_is_null(selector)) {
 		segment_fill_null(&v->ldtr, selector, 0);
@@ -109,6 +121,8 @@ void op_ltr(struct soft_vcpu *v, const struct insn *i)
 	if (!has_descriptors(v))
 		raise_ud(v);
 	need_cpl0(v);
+	if (vmx_nonroot(v))
+		vmx_on_system_segment(v, i, VMX_LTR);
 	u16 selector = (u16)rm_read(v, i, 2);
 	if (selector_is_null(selector))
 		raise_gp(v, 0);
@@ -127,20 +141,22 @@ void op_ltr(struct soft_vcpu *v, const struct insn *i)
 	segment_fill(&v->tr, selector, &d);
 }
 
-static void store_selector(struct soft_vcpu *v, const struct insn *i, u16 selector)
+static void store_selector(struct soft_vcpu *v, const struct insn *i, u16 selector, u32 identity)
 {
 	if (!has_descriptors(v))
 		raise_ud(v);
 	check_umip(v);
+	if (vmx_nonroot(v))
+		vmx_on_system_segment(v, i, identity);
 	rm_write(v, i, i->is_mem ? 2 : i->opsize, selector);
 }
 
 void op_sldt(struct soft_vcpu *v, const struct insn *i)
 {
-	store_selector(v, i, v->ldtr.selector);
+	store_selector(v, i, v->ldtr.selector, VMX_SLDT);
 }
 
 void op_str(struct soft_vcpu *v, const struct insn *i)
 {
-	store_selector(v, i, v->tr.selector);
+	store_selector(v, i, v->tr.selector, VMX_STR);
 }

@@ -5,6 +5,7 @@
  */
 #include "engine/soft/system/descriptor.h"
 #include "engine/soft/system/state.h"
+#include "engine/soft/vmx/vmx.h"
 
 #define DR7_LOCAL 0x155ull /* L0-L3, LE */
 
@@ -262,6 +263,12 @@ void task_switch(struct soft_vcpu *v, u16 selector, enum task_source source, boo
 	const struct tss_layout *old = layout_of(SEG_TYPE(v->tr.access));
 
 	read_new_tss(v, selector, source, &new_tss);
+	if (vmx_nonroot(v)) {
+		/* SDM 3C table 28-2 */
+		static const u8 number[] = {
+		    [TASK_CALL] = 0, [TASK_IRET] = 1, [TASK_JMP] = 2, [TASK_GATE] = 3};
+		vmx_on_task_switch(v, selector, number[source]);
+	}
 	const struct tss_layout *l = layout_of(desc_type(&new_tss));
 	probe_old_tss(v, old);
 	if (source == TASK_CALL || source == TASK_GATE)

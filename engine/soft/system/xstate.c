@@ -14,6 +14,7 @@
 #include "engine/soft/system/priv.h"
 #include "engine/soft/system/xstate.h"
 #include "engine/soft/translate/ops.h"
+#include "engine/soft/vmx/vmx.h"
 
 #define FSW_ES BIT(7)
 
@@ -474,6 +475,8 @@ void op_xsetbv(struct soft_vcpu *v, const struct insn *i)
 	if (!(v->cr4 & CR4_OSXSAVE) || i->lock)
 		raise_ud(v);
 	require_cpl0(v);
+	if (vmx_nonroot(v))
+		vmx_on_xsetbv(v, i);
 	if ((u32)v->regs[RCX] != 0 || !set_xcr0(v, edx_eax(v)))
 		raise_gp(v, 0);
 	v->rip = v->next_rip;

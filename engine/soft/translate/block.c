@@ -253,7 +253,7 @@ static void remove_block(struct soft_vcpu *v, struct block *b)
 		unlink_outgoing(cache, &b->exits[n]);
 	b->valid = false;
 
-	jump_cache_drop(v, MODE_MMU(b->mode), b->linear);
+	jump_cache_drop(v, b->mode, b->linear);
 }
 
 /* No block is of the page at @gpa. There may be some of the same memory at another address. */

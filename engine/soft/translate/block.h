@@ -86,11 +86,11 @@ enum attention_check {
 	CHECK_OP,
 	CHECK_MISS,
 	CHECK_COMMIT,
-	CHECK_SYSCALL,
-	CHECK_SYSRET,
-	CHECK_GROUP,
-	CHECK_SECOND, /* and one for each MMU index */
-	CHECK_COUNT = CHECK_SECOND + MMU_COUNT
+	CHECK_SYSCALL, /* + enum mmu_set */
+	CHECK_SYSRET = CHECK_SYSCALL + MMU_SETS,
+	CHECK_GROUP = CHECK_SYSRET + MMU_SETS,
+	CHECK_SECOND, /* and one for each MMU index of each set */
+	CHECK_COUNT = CHECK_SECOND + MMU_SETS * MMU_COUNT
 };
 
 /* Code stubs at the start of the cache; host code addresses in rx. See stubs.c. */
@@ -107,16 +107,17 @@ struct stubs {
 	const u8 *indirect;	/* called: r14 = target, flags parked */
 	/* As indirect, when the address was not in its own slot of the jump cache of that index:
 	 * looks at the others. */
-	const u8 *second[MMU_COUNT];
-	const u8 *op;		      /* r15 = struct insn *, v->rip set, flags parked */
-	const u8 *op_end;	      /* the same, goes on in the dispatcher */
-	const u8 *miss;		      /* r14 = address, r15 = access description: r14 = hva */
-	const u8 *group;	      /* r14 = address, r15 = access description: r14 = hva or 0 */
-	const u8 *commit;	      /* bounce buffer to guest memory; flags parked */
-	const u8 *syscall;	      /* as op_end, v->next_rip set: SYSCALL from 64-bit code */
-	const u8 *sysret;	      /* as op_end: SYSRET to 64-bit code at CPL 0 */
-	const u8 *movs[MMU_COUNT][4]; /* called, otherwise as op_end: REP MOVS of 1 << n bytes */
-	const u8 *stos[MMU_COUNT][4];
+	const u8 *second[MMU_SETS][MMU_COUNT];
+	const u8 *op;		     /* r15 = struct insn *, v->rip set, flags parked */
+	const u8 *op_end;	     /* the same, goes on in the dispatcher */
+	const u8 *miss;		     /* r14 = address, r15 = access description: r14 = hva */
+	const u8 *group;	     /* r14 = address, r15 = access description: r14 = hva or 0 */
+	const u8 *commit;	     /* bounce buffer to guest memory; flags parked */
+	const u8 *syscall[MMU_SETS]; /* as op_end, v->next_rip set: SYSCALL from 64-bit code */
+	const u8 *sysret[MMU_SETS];  /* as op_end: SYSRET to 64-bit code at CPL 0 */
+	/* called, otherwise as op_end: REP MOVS of 1 << n bytes */
+	const u8 *movs[MMU_SETS][MMU_COUNT][4];
+	const u8 *stos[MMU_SETS][MMU_COUNT][4];
 	const u8 *leaves_begin; /* those; the block that called them is at the top of the stack */
 	const u8 *leaves_end;
 	const u8 *check_begin[CHECK_COUNT]; /* attention checks that a kick rewinds to: [begin,

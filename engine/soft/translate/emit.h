@@ -21,6 +21,12 @@
 #define S1	 15
 
 #define GS(field) ((s32)offsetof(struct soft_vcpu, field))
+
+/* A field of the struct mmu of @set; its jump cache of @index. */
+#define GS_MMU(set, field)                                                                         \
+	(GS(mmus) + (s32)((set) * sizeof(struct mmu) + offsetof(struct mmu, field)))
+#define GS_JUMP(set, index)                                                                        \
+	(GS_MMU(set, jump) + (s32)((index) * sizeof(((struct mmu *)0)->jump[0])))
 #define GS_REG(g) (GS(regs) + 8 * (s32)(g))
 
 /** Host register of guest @g, or REG_NONE if it lives in memory. */

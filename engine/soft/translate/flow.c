@@ -90,9 +90,10 @@ static void emit_jump_cache(struct translator *t, u64 known, u32 insn)
 {
 	struct emitter *e = &t->e;
 	const struct stubs *stubs = &t->v->cache->stubs;
-	s32 table = GS(jump) + (s32)sizeof(t->v->jump[0]) * (s32)t->index;
+	u32 set = MODE_SET(t->mode);
+	s32 table = GS_JUMP(set, t->index);
 	if (t->mode != t->block->mode) {
-		e_gs(e, W32, 0x81, ALU_CMP, GS(jump_mode) + 4 * (s32)t->index);
+		e_gs(e, W32, 0x81, ALU_CMP, GS_MMU(set, jump_mode) + 4 * (s32)t->index);
 		e32(e, t->mode & ~(u32)MODE_PLAIN);
 		add_miss(t, e_jcc(e, CC_NE), insn, stubs->indirect, false);
 	}
@@ -104,7 +105,7 @@ static void emit_jump_cache(struct translator *t, u64 known, u32 insn)
 		e_gs_base(e, W64, 0x3b, S0, S1, table);
 	}
 	add_miss(t, e_jcc(e, CC_NE), insn,
-		 t->v->vm->tune.ways ? stubs->second[t->index] : stubs->indirect, true);
+		 t->v->vm->tune.ways ? stubs->second[set][t->index] : stubs->indirect, true);
 	if (known != ~0ull)
 		e_gs(e, W32, 0xff, 4, table + 8); /* jmp gs:[code] */
 	else

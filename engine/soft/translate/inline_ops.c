@@ -213,7 +213,9 @@ static bool inline_string(struct translator *t, const struct decoded *d)
 	u32 shift = (u32)__builtin_ctz(d->insn.opsize);
 	if (!is_short_string(t, d))
 		return false;
-	emit_op_by(t, d, (d->insn.op == OP_ID_movs ? stubs->movs : stubs->stos)[t->index][shift],
+	emit_op_by(t, d,
+		   (d->insn.op == OP_ID_movs ? stubs->movs
+					     : stubs->stos)[MODE_SET(t->mode)][t->index][shift],
 		   true);
 	return true;
 }
@@ -388,11 +390,17 @@ static bool inline_syscall(struct translator *t, const struct decoded *d)
 	if (ret && (!(t->mode & MODE_RING0) || d->insn.opsize != 8))
 		return false;
 	e_store_gs_imm(&t->e, GS(next_rip), d->next_rip, S0);
-	emit_op_by(t, d, ret ? stubs->sysret : stubs->syscall, false);
+	emit_op_by(t, d, (ret ? stubs->sysret : stubs->syscall)[MODE_SET(t->mode)], false);
 	return true;
 }
 
 /* ---- which ---- */
+
+/* What VMX controls of non-root operation are about (SDM 3C 26.1.3, 26.3). */
+static bool may_leave(u32 op)
+{
+	return op == OP_ID_mov_from_cr || op == OP_ID_rdtsc || op == OP_ID_rdtscp;
+}
 
 bool emit_inline_op(struct translator *t, const struct decoded *d)
 {
@@ -405,6 +413,8 @@ bool emit_inline_op(struct translator *t, const struct decoded *d)
 	if (d->insn.op == OP_ID_movs || d->insn.op == OP_ID_stos)
 		return inline_string(t, d);
 	if (!t->v->vm->tune.inline_ops)
+		return false;
+	if ((t->mode & MODE_NONROOT) && may_leave(d->insn.op))
 		return false;
 	switch (d->insn.op) {
 	case OP_ID_cli:

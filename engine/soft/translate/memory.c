@@ -120,7 +120,7 @@ static u8 *emit_tlb_lookup(struct translator *t, u32 size, s32 table)
 
 static s32 tlb_table(const struct translator *t, bool write)
 {
-	s32 table = GS(tlb) + (s32)sizeof(struct tlb) * (s32)t->index;
+	s32 table = GS_MMU(MODE_SET(t->mode), tlb) + (s32)sizeof(struct tlb) * (s32)t->index;
 	return table + (write ? (s32)offsetof(struct tlb, write) : (s32)offsetof(struct tlb, read));
 }
 

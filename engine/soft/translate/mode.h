@@ -30,5 +30,7 @@
 #define MODE_RING0	  BIT(18) /* CPL 0 */
 #define MODE_NO_AVX512	  BIT(19) /* EVEX and opmasks raise #UD (as AVX, or XCR0[7:5]) */
 #define MODE_SHADOW	  BIT(20) /* memory is found through the shadow table (mmu/shadow.h) */
+#define MODE_SET(m)	  (((m) >> 21) & 1) /* enum mmu_set */
+#define MODE_NONROOT	  BIT(21)	    /* VMX non-root operation */
 
 #endif

@@ -64,20 +64,28 @@ static const struct {
 
 static bool table_name(u64 offset, char *out, u32 size)
 {
-	static const size_t tlb = offsetof(struct soft_vcpu, tlb);
-	static const size_t jump = offsetof(struct soft_vcpu, jump);
+	static const size_t tlb = offsetof(struct mmu, tlb);
+	static const size_t jump = offsetof(struct mmu, jump);
+	static const char *const sets[MMU_SETS] = {[MMU_ROOT] = "", [MMU_NONROOT] = "nonroot."};
+	if (offset < offsetof(struct soft_vcpu, mmus) ||
+	    offset >= offsetof(struct soft_vcpu, mmus) + MMU_SETS * sizeof(struct mmu))
+		return false;
+	offset -= offsetof(struct soft_vcpu, mmus);
+	const char *set = sets[offset / sizeof(struct mmu)];
+	offset %= sizeof(struct mmu);
 	if (offset >= tlb && offset < tlb + MMU_COUNT * sizeof(struct tlb)) {
 		u64 at = (offset - tlb) % sizeof(struct tlb);
 		bool write = at >= offsetof(struct tlb, write);
 		u64 part = at % sizeof(struct tlb_entry);
-		snprintf(out, size, "tlb.%s.%s.%s", mmu_names[(offset - tlb) / sizeof(struct tlb)],
-			 write ? "write" : "read", part ? "host" : "tag");
+		snprintf(out, size, "%stlb.%s.%s.%s", set,
+			 mmu_names[(offset - tlb) / sizeof(struct tlb)], write ? "write" : "read",
+			 part ? "host" : "tag");
 		return true;
 	}
 	u64 table = JUMP_CACHE_SIZE * sizeof(struct jump_entry);
 	if (offset >= jump && offset < jump + MMU_COUNT * table) {
 		u64 part = (offset - jump) % sizeof(struct jump_entry);
-		snprintf(out, size, "jump.%s.%s", mmu_names[(offset - jump) / table],
+		snprintf(out, size, "%sjump.%s.%s", set, mmu_names[(offset - jump) / table],
 			 part ? "code" : "rip");
 		return true;
 	}

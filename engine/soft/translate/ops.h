@@ -96,9 +96,25 @@
 	OP(wbinvd, 0) /* and INVD */                                                               \
 	OP(movdir64b, 0)                                                                           \
 	OP(hypercall, OP_ENDS) /* VMCALL, VMMCALL */                                               \
-	OP(gp, 0)	       /* raises #GP(0) */                                                 \
-	OP(ud, 0)	       /* raises #UD */                                                    \
-	OP(nm, 0)	       /* raises #NM */                                                    \
+	OP(vmxon, 0)                                                                               \
+	OP(vmxoff, OP_ENDS)                                                                        \
+	OP(vmclear, 0)                                                                             \
+	OP(vmptrld, 0)                                                                             \
+	OP(vmptrst, 0)                                                                             \
+	OP(vmread, 0)                                                                              \
+	OP(vmwrite, 0)                                                                             \
+	OP(vmlaunch, OP_ENDS | OP_EXIT)                                                            \
+	OP(vmresume, OP_ENDS | OP_EXIT)                                                            \
+	OP(invept, OP_ENDS)                                                                        \
+	OP(invvpid, OP_ENDS)                                                                       \
+	OP(vmfunc, OP_ENDS)                                                                        \
+	OP(sti_lone, OP_ENDS | OP_SHADOW) /* these four in VMX non-root operation only */          \
+	OP(pause, 0)                                                                               \
+	OP(rdrand, 0)                                                                              \
+	OP(rdseed, 0)                                                                              \
+	OP(gp, 0) /* raises #GP(0) */                                                              \
+	OP(ud, 0) /* raises #UD */                                                                 \
+	OP(nm, 0) /* raises #NM */                                                                 \
 	OP(monitor_break,                                                                          \
 	   OP_ENDS) /* stands for an instruction where the monitor's debugger stops */
 

@@ -27,9 +27,9 @@ static void go_slow(struct emitter *e, struct slow *slow, int cc)
 	slow->site[slow->count++] = e_jcc(e, cc);
 }
 
-static s32 table_of(enum mmu_index index, bool write)
+static s32 table_of(u32 set, u32 index, bool write)
 {
-	s32 table = GS(tlb) + (s32)sizeof(struct tlb) * (s32)index;
+	s32 table = GS_MMU(set, tlb) + (s32)(sizeof(struct tlb) * index);
 	return table + (write ? (s32)offsetof(struct tlb, write) : (s32)offsetof(struct tlb, read));
 }
 
@@ -73,11 +73,11 @@ static void e_begin(struct emitter *e, struct slow *slow, u32 size, u8 **nothing
 	*nothing = e_jcc(e, CC_E);
 }
 
-static void emit_stos(struct emitter *e, struct slow *slow, u32 size, enum mmu_index index)
+static void emit_stos(struct emitter *e, struct slow *slow, u32 size, u32 set, u32 index)
 {
 	u8 *nothing;
 	e_begin(e, slow, size, &nothing);
-	e_look_up(e, slow, RDI, size, table_of(index, true));
+	e_look_up(e, slow, RDI, size, table_of(set, index, true));
 	e_lea(e, W64, S1, RDI, RCX, (int)size, 0);
 	e_mov(e, W64, RDI, S0);
 	e_rep(e, 0xaa, size);
@@ -86,13 +86,13 @@ static void emit_stos(struct emitter *e, struct slow *slow, u32 size, enum mmu_i
 	e8(e, 0xc3);
 }
 
-static void emit_movs(struct emitter *e, struct slow *slow, u32 size, enum mmu_index index)
+static void emit_movs(struct emitter *e, struct slow *slow, u32 size, u32 set, u32 index)
 {
 	u8 *nothing;
 	e_begin(e, slow, size, &nothing);
-	e_look_up(e, slow, RSI, size, table_of(index, false));
+	e_look_up(e, slow, RSI, size, table_of(set, index, false));
 	e_store_gs(e, W64, S0, SAVED_HVA);
-	e_look_up(e, slow, RDI, size, table_of(index, true));
+	e_look_up(e, slow, RDI, size, table_of(set, index, true));
 	e_lea(e, W64, S1, RDI, RCX, (int)size, 0);
 	e_store_gs(e, W64, S1, SAVED_RDI);
 	e_lea(e, W64, S1, RSI, RCX, (int)size, 0);
@@ -107,18 +107,17 @@ static void emit_movs(struct emitter *e, struct slow *slow, u32 size, enum mmu_i
 
 void string_stubs_emit(struct emitter *e, struct stubs *s)
 {
-	struct slow slow[2 * MMU_COUNT * 4];
+	struct slow slow[MMU_SETS * MMU_COUNT * 4 * 2];
 	u32 count = 0;
 	s->leaves_begin = e->p + e->to_rx;
-	for (u32 index = 0; index < MMU_COUNT; index++) {
-		for (u32 shift = 0; shift < 4; shift++) {
-			slow[count].count = 0;
-			s->movs[index][shift] = e->p + e->to_rx;
-			emit_movs(e, &slow[count++], 1u << shift, (enum mmu_index)index);
-			slow[count].count = 0;
-			s->stos[index][shift] = e->p + e->to_rx;
-			emit_stos(e, &slow[count++], 1u << shift, (enum mmu_index)index);
-		}
+	for (u32 n = 0; n < MMU_SETS * MMU_COUNT * 4; n++) {
+		u32 set = n / 4 / MMU_COUNT, index = n / 4 % MMU_COUNT, shift = n % 4;
+		slow[count].count = 0;
+		s->movs[set][index][shift] = e->p + e->to_rx;
+		emit_movs(e, &slow[count++], 1u << shift, set, index);
+		slow[count].count = 0;
+		s->stos[set][index][shift] = e->p + e->to_rx;
+		emit_stos(e, &slow[count++], 1u << shift, set, index);
 	}
 	s->leaves_end = e->p + e->to_rx;
 	for (u32 n = 0; n < count; n++)

@@ -210,6 +210,30 @@ static void emit_dispatch(struct emitter *e, struct stubs *s, struct saving savi
 	e_ret(e);
 }
 
+/* An entry of jump cache @index of @set beside the target's own slot, or on to @indirect. */
+static void emit_second(struct emitter *e, struct stubs *s, u32 set, u32 index, const u8 *indirect)
+{
+	u32 check = CHECK_SECOND + set * MMU_COUNT + index;
+	s32 table = GS_JUMP(set, index);
+	u8 *found[JUMP_WAYS];
+	s->second[set][index] = here(e);
+	e_pop_gs(e, GS(tmp[3]));
+	s->check_begin[check] = here(e);
+	u8 *attention = e_check_attention(e);
+	e_jump_slot(e, false);
+	for (u32 k = 1; k < JUMP_WAYS; k++) {
+		e_alu_imm(e, W32, ALU_XOR, S1, (s32)((k ^ (k - 1)) * sizeof(struct jump_entry)));
+		e_gs_base(e, W64, 0x3b, S0, S1, table);
+		found[k] = e_jcc(e, CC_E);
+	}
+	e_patch(e, attention, e->p);
+	e_jmp_to(e, indirect);
+	for (u32 k = 1; k < JUMP_WAYS; k++)
+		e_patch(e, found[k], e->p);
+	e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
+	s->check_end[check] = here(e);
+}
+
 static void emit_exits(struct emitter *e, struct stubs *s, const u8 *arena)
 {
 	const u8 *dispatch = s->dispatch - e->to_rx;
@@ -247,27 +271,9 @@ static void emit_exits(struct emitter *e, struct stubs *s, const u8 *arena)
 	save_guest(e);
 	e_jmp_to(e, dispatch);
 
-	for (enum mmu_index index = 0; index < MMU_COUNT; index++) {
-		s32 table = GS(jump) + (s32)sizeof(((struct soft_vcpu *)0)->jump[0]) * (s32)index;
-		s->second[index] = here(e);
-		e_pop_gs(e, GS(tmp[3]));
-		s->check_begin[CHECK_SECOND + index] = here(e);
-		u8 *attention = e_check_attention(e);
-		e_jump_slot(e, false);
-		u8 *found[JUMP_WAYS];
-		for (u32 k = 1; k < JUMP_WAYS; k++) {
-			e_alu_imm(e, W32, ALU_XOR, S1,
-				  (s32)((k ^ (k - 1)) * sizeof(struct jump_entry)));
-			e_gs_base(e, W64, 0x3b, S0, S1, table);
-			found[k] = e_jcc(e, CC_E);
-		}
-		e_patch(e, attention, e->p);
-		e_jmp_to(e, indirect);
-		for (u32 k = 1; k < JUMP_WAYS; k++)
-			e_patch(e, found[k], e->p);
-		e_gs_base(e, W32, 0xff, 4, S1, table + 8); /* jmp gs:[r15 + code] */
-		s->check_end[CHECK_SECOND + index] = here(e);
-	}
+	for (u32 set = 0; set < MMU_SETS; set++)
+		for (u32 index = 0; index < MMU_COUNT; index++)
+			emit_second(e, s, set, index, indirect);
 }
 
 static void emit_op_stubs(struct emitter *e, struct stubs *s)

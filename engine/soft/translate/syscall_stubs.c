@@ -102,13 +102,13 @@ static void e_set_mode(struct emitter *e, s32 mode_field)
 	e_store_gs(e, W32, S0, GS(mmu_index));
 }
 
-/* The jump to v->rip if its block is in the jump cache of @index; r14 = v->rip. Returns with the
- * misses' jumps in @miss. */
-static void e_jump(struct emitter *e, enum mmu_index index, u8 *miss[2])
+/* The jump to v->rip if its block is in the jump cache of @set and @index; r14 = v->rip. Returns
+ * with the misses' jumps in @miss. */
+static void e_jump(struct emitter *e, u32 set, enum mmu_index index, u8 *miss[2])
 {
-	s32 table = GS(jump) + (s32)sizeof(((struct soft_vcpu *)0)->jump[0]) * (s32)index;
+	s32 table = GS_JUMP(set, index);
 	e_load_gs(e, W32, S1, GS(mode));
-	e_gs(e, W32, 0x3b, S1, GS(jump_mode) + 4 * (s32)index);
+	e_gs(e, W32, 0x3b, S1, GS_MMU(set, jump_mode) + 4 * (s32)index);
 	miss[0] = e_jcc(e, CC_NE);
 	u8 *found[JUMP_WAYS];
 	e_jump_slot(e, false);
@@ -131,7 +131,7 @@ static const u8 *here(const struct emitter *e)
 }
 
 /* Everything is done: the look at attention, and on to v->rip. Window @n. */
-static void e_go_on(struct emitter *e, struct stubs *s, u32 n, bool kernel)
+static void e_go_on(struct emitter *e, struct stubs *s, u32 n, u32 set, bool kernel)
 {
 	u8 *out[6];
 	u32 outs = 0;
@@ -143,12 +143,12 @@ static void e_go_on(struct emitter *e, struct stubs *s, u32 n, bool kernel)
 	if (kernel) {
 		e_byte_imm(e, 0x80, ALU_CMP, GS(mmu_index), MMU_KERNEL);
 		u8 *ac = e_jcc(e, CC_NE);
-		e_jump(e, MMU_KERNEL, &out[outs]);
+		e_jump(e, set, MMU_KERNEL, &out[outs]);
 		outs += 2;
 		e_patch(e, ac, e->p);
-		e_jump(e, MMU_KERNEL_AC, &out[outs]);
+		e_jump(e, set, MMU_KERNEL_AC, &out[outs]);
 	} else {
-		e_jump(e, MMU_USER, &out[outs]);
+		e_jump(e, set, MMU_USER, &out[outs]);
 	}
 	outs += 2;
 	s->check_end[n] = here(e);
@@ -158,9 +158,9 @@ static void e_go_on(struct emitter *e, struct stubs *s, u32 n, bool kernel)
 }
 
 /* v->rip at the SYSCALL, v->next_rip behind it, r15 = struct insn. */
-static void emit_syscall(struct emitter *e, struct stubs *s)
+static void emit_syscall(struct emitter *e, struct stubs *s, u32 set)
 {
-	s->syscall = here(e);
+	s->syscall[set] = here(e);
 	u8 *no_sce = e_need_sce(e);
 	e_load_gs(e, W64, S0, GS(msr.sfmask));
 	e_not(e, W32, S0);
@@ -195,7 +195,7 @@ static void emit_syscall(struct emitter *e, struct stubs *s)
 	e_set_mode(e, GS(mode_kernel64));
 	e_load_gs(e, W64, S0, GS(msr.lstar));
 	e_store_gs(e, W64, S0, GS(rip));
-	e_go_on(e, s, CHECK_SYSCALL, true);
+	e_go_on(e, s, CHECK_SYSCALL + set, set, true);
 
 	e_patch(e, no_sce, e->p);
 	e_patch(e, other_mode, e->p);
@@ -203,10 +203,10 @@ static void emit_syscall(struct emitter *e, struct stubs *s)
 }
 
 /* The same for SYSRET of 64-bit operand size at CPL 0. */
-static void emit_sysret(struct emitter *e, struct stubs *s)
+static void emit_sysret(struct emitter *e, struct stubs *s, u32 set)
 {
 	u8 *slow[5];
-	s->sysret = here(e);
+	s->sysret[set] = here(e);
 	slow[0] = e_need_sce(e);
 	e_mov(e, W64, S0, RCX);
 	e_shift(e, W64, SHIFT_LEFT, S0, 16);
@@ -243,7 +243,7 @@ static void emit_sysret(struct emitter *e, struct stubs *s)
 	e_store16(e, S0, GS(seg[SEG_SS].selector));
 	e_flat_segments(e, 3);
 	e_set_mode(e, GS(mode_user64));
-	e_go_on(e, s, CHECK_SYSRET, false);
+	e_go_on(e, s, CHECK_SYSRET + set, set, false);
 
 	for (u32 n = 0; n < ARRAY_SIZE(slow); n++)
 		e_patch(e, slow[n], e->p);
@@ -252,6 +252,8 @@ static void emit_sysret(struct emitter *e, struct stubs *s)
 
 void syscall_stubs_emit(struct emitter *e, struct stubs *s)
 {
-	emit_syscall(e, s);
-	emit_sysret(e, s);
+	for (u32 set = 0; set < MMU_SETS; set++)
+		emit_syscall(e, s, set);
+	for (u32 set = 0; set < MMU_SETS; set++)
+		emit_sysret(e, s, set);
 }

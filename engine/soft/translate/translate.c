@@ -62,9 +62,30 @@ static u16 segmented_op(const struct decoded *d)
 	}
 }
 
+/* In VMX non-root operation what may leave goes through C (SDM 3C 26.1.3); and STI's shadow is a
+ * thing of its own, as VM exits tell of it. */
+static u16 nonroot_op(const struct decoded *d)
+{
+	const struct insn *i = &d->insn;
+
+	if (d->class == CLASS_OP && i->op == OP_ID_sti)
+		return OP_ID_sti_lone;
+	if (d->class != CLASS_NATIVE || d->vex || d->evex)
+		return 0;
+	if (i->map == 0 && i->opcode == 0x90 && d->need_rep == 0xf3)
+		return OP_ID_pause;
+	if (i->map == 1 && i->opcode == 0xc7 && !i->is_mem) {
+		u32 extension = i->modrm >> 3 & 7;
+		return extension == 6 ? OP_ID_rdrand : extension == 7 ? OP_ID_rdseed : 0;
+	}
+	return 0;
+}
+
 static void adapt_to_mode(struct decoded *d, u32 mode)
 {
 	u16 op = unit_fault(d, mode);
+	if (!op && (mode & MODE_NONROOT))
+		op = nonroot_op(d);
 	if (!op && !(mode & MODE_FLAT))
 		op = segmented_op(d);
 	if (op) {

@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0 */
+/*
+ * Guise's hypervisor: what its files know of each other.
+ *
+ *	module.c   loading, unloading, /dev/guise	exits.c    why the guest was left, and what
+ *then
+ *	cpu.c      VMXON and VMXOFF			events.c   exceptions, interrupts, NMIs into
+ *the guest vmcs.c     control structures and processors	io.c       ports vm.c       a VM:
+ *its life, memory slots		decode.c   instructions that touch devices' memory ept.c
+ *guest-physical to host-physical	mmio.c     what they do chips.c    interrupt chips
+ *control.c  control registers, EFER, XCR0 memory.c   guest memory as the kernel reads it walk.c the
+ *guest's own page tables		debug.c    debug registers vcpu.c     a vCPU's life, the run
+ *loop		msr.c, cpuid.c host.c     host state that VMX does not switch	state.c    registers
+ *for the owner switch.S   the world switch			api.c      ioctls
+ *
+ * "SDM" is Intel's Software Developer's Manual, by volume and section; api.rst is
+ * Documentation/virt/kvm/api.rst of the Linux kernel.
+ *
+ * Locks, in the order in which they are taken:
+ *	vcpu->lock	(mutex) a vCPU's state; held through KVM_RUN
+ *	vm->memory_lock	(rw_semaphore) memory slots; read by vCPUs, written by
+ *KVM_SET_USER_MEMORY_REGION vm->ept_lock	(mutex) EPT tables vm->lock (mutex) guards the list
+ *of vCPUs and is taken alone or before the others.
+ */
+#ifndef GUISE_HYPERVISOR_H
+#define GUISE_HYPERVISOR_H
+
+#include <linux/fs.h>
+#include <linux/hrtimer.h>
+#include <linux/kvm.h>
+#include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/preempt.h>
+#include <linux/refcount.h>
+#include <linux/rwsem.h>
+#include <linux/signal_types.h>
+#include <linux/types.h>
+#include <linux/wait.h>
+#include <asm/fpu/api.h>
+#include <asm/fpu/types.h>
+#include <asm/vmx.h>
+#include <uapi/asm/vmx.h>
+
+#include "engine/soft/vcpu.h"
+#include "switch.h"
+
+#define GUISE_SLOTS 32
+#define GUISE_VCPUS 64
+#define GUISE_CPUID 128 /* entries */
+
+/* ---- vmcs.c ---- */
+
+/* A VMCS region (SDM 3C 24.2): its first two words are the software's, the rest the processor's. */
+struct vmcs {
+	u32 revision;
+	u32 abort;
+	u8 data[];
+};
+
+/* A VMCS and where it is. "Active" on a processor: it has data of it (SDM 3C 24.1). */
+struct vmcs_place {
+	struct vmcs *vmcs;
+	int cpu;		    /* the processor where it is active, or -1 */
+	bool launched;		    /* VMRESUME, not VMLAUNCH */
+	struct list_head active_on; /* in the list of that processor */
+};
+
+/* What goes into every VMCS: the controls, as wanted and as this processor allows them. */
+struct vmcs_controls {
+	u32 revision;
+	u32 pin, primary, secondary, exit, entry;
+	bool vpid; /* and INVVPID of a single context */
+	bool ept_large;
+	u32 preemption_timer; /* ticks after which the guest is left; 0: the timer is off */
+};
+
+extern struct vmcs_controls vmcs_controls;
+
+/* @slice_us: see module.c. */
+int vmcs_setup_controls(unsigned int slice_us);
+void vmcs_cpu_init(int cpu);
+struct vmcs *vmcs_alloc(int node);
+int vmcs_place_init(struct vmcs_place *place);
+void vmcs_place_free(struct vmcs_place *place);
+/* Makes it this processor's current one; true if it was active on none or another before.
+ * Preemption is off. */
+bool vmcs_load(struct vmcs_place *place);
+/* VMCLEARs everything that is active on this processor. Interrupts are off. */
+void vmcs_clear_all_here(void);
+
+/* ---- cpu.c ---- */
+int cpu_enable_all(void);
+void cpu_disable_all(void);
+
+/* ---- vm.c ---- */
+struct vcpu;
+
+struct memory_slot {
+	u32 id;
+	u32 flags;
+	u64 gpa, bytes; /* multiples of a page */
+	unsigned long hva;
+};
+
+struct vm {
+	refcount_t refs; /* its file and its vCPUs' */
+	struct mm_struct *mm;
+	struct mutex lock;
+	struct vcpu *vcpus[GUISE_VCPUS]; /* by id */
+
+	struct rw_semaphore memory_lock;
+	struct memory_slot slots[GUISE_SLOTS];
+	u32 slot_count;
+
+	struct mutex ept_lock;
+	u64 *ept_root;
+	u64 eptp;
+	unsigned long pinned; /* pages, as accounted to mm */
+
+	struct soft_vm chips;
+	s64 clock_offset; /* KVM_GET_CLOCK's, to CLOCK_MONOTONIC; ns */
+};
+
+struct vm *vm_create(void);
+void vm_get(struct vm *vm);
+void vm_put(struct vm *vm);
+int vm_set_memory(struct vm *vm, const struct kvm_userspace_memory_region *region);
+
+/* ---- ept.c ---- */
+int ept_create(struct vm *vm);
+void ept_destroy(struct vm *vm);
+/* Maps the page at @gpa. @slot has it; memory_lock is held. */
+int ept_map(struct vm *vm, const struct memory_slot *slot, u64 gpa);
+/* Unmaps and unpins. memory_lock is held for writing. */
+void ept_unmap(struct vm *vm, u64 gpa, u64 bytes);
+
+/* ---- memory.c ---- */
+/* memory_lock is held. */
+const struct memory_slot *memory_find(struct vm *vm, u64 gpa);
+/* Whether it is in a slot that may be written: writes to others are the owner's business. */
+bool memory_writable(struct vm *vm, u64 gpa);
+/* Guest-physical memory that lies in slots; -EFAULT if not all of it does. The owner's process
+ * only. */
+int memory_read(struct vm *vm, u64 gpa, void *data, u32 bytes);
+int memory_write(struct vm *vm, u64 gpa, const void *data, u32 bytes);
+/* Replaces an entry of the guest's page tables if it is still @old. -EAGAIN: it is not. */
+int memory_exchange(struct vm *vm, u64 gpa, u64 old, u64 new, bool wide);
+
+/* ---- walk.c ---- */
+
+/* An access as page tables judge it: the bits of a page fault's error code (SDM 3A 4.7). */
+#define ACCESS_WRITE BIT(1)
+#define ACCESS_USER  BIT(2)
+#define ACCESS_FETCH BIT(4)
+#define ACCESS_QUIET BIT(31) /* sets no accessed and dirty bits */
+
+struct walk_fault {
+	u32 error_code;
+	u64 linear;
+};
+
+/* Linear to guest-physical. 0, -EFAULT with @fault filled in, or another error of the host. */
+int walk(struct vcpu *v, u64 linear, u32 access, u64 *gpa, struct walk_fault *fault);
+/* Guest-linear memory, across pages. Errors as walk(); -ENXIO: no slot there (a device's memory).
+ */
+int linear_read(struct vcpu *v, u64 linear, void *data, u32 bytes, u32 access,
+		struct walk_fault *fault);
+int linear_write(struct vcpu *v, u64 linear, const void *data, u32 bytes, u32 access,
+		 struct walk_fault *fault);
+
+/* ---- chips.c ---- */
+int chips_create(struct vm *vm);
+int chips_create_pit(struct vm *vm, const struct kvm_pit_config *config);
+void chips_destroy(struct vm *vm);
+int chips_create_vcpu(struct vcpu *v);
+void chips_destroy_vcpu(struct vcpu *v);
+void chips_run_timers(struct vcpu *v);
+/* INIT and SIPI. The vCPU is loaded. */
+void chips_take_events(struct vcpu *v);
+
+/* ---- switch.S ---- */
+struct guest_registers {
+	unsigned long r[16]; /* r[RSP] only between vcpu_read_cached() and the next entry */
+	unsigned long host_rsp;
+};
+static_assert(offsetof(struct guest_registers, host_rsp) == SWITCH_HOST_RSP);
+
+int world_switch(struct guest_registers *guest, bool launched);
+extern const char world_switch_exit[];
+
+/* ---- host.c ---- */
+
+/* MSRs that VMX does not switch and that the kernel does not need before it returns to user mode.
+ * They change hands when the vCPU gets and loses the processor, not at each exit. */
+enum lazy_msr {
+	LAZY_KERNEL_GS_BASE,
+	LAZY_STAR,
+	LAZY_LSTAR,
+	LAZY_CSTAR,
+	LAZY_SYSCALL_MASK,
+	LAZY_TSC_AUX,
+	LAZY_COUNT
+};
+extern const u32 lazy_msrs[LAZY_COUNT];
+
+struct host_state {
+	bool loaded; /* the guest's lazy MSRs are the processor's */
+	u16 ds, es, fs, gs;
+	u64 msr[LAZY_COUNT];
+	u64 xcr0;
+	unsigned long cr3, cr4; /* as last written to the VMCS */
+	unsigned long fs_base, gs_base;
+};
+
+void host_init_vmcs(void);
+void host_moved(struct vcpu *v);
+void host_to_guest(struct vcpu *v);
+void host_from_guest(struct vcpu *v);
+void host_before_entry(struct vcpu *v);
+void host_after_exit(struct vcpu *v);
+
+/* ---- events.c ---- */
+struct events {
+	/* One event is on its way into the guest: written to the VMCS at the next entry, and again
+	 * if an exit comes in the middle of its delivery. */
+	struct {
+		bool valid;
+		u8 type; /* INTR_TYPE_... */
+		u8 vector;
+		bool has_error;
+		u32 error;
+		u32 length; /* of the instruction, for software interrupts */
+	} current_event;
+	/* An exception that C code has raised, not yet on its way. */
+	struct {
+		bool valid;
+		u8 vector;
+		bool has_error;
+		u32 error;
+	} exception;
+	int irq; /* KVM_INTERRUPT's vector, not yet on its way, or -1 */
+};
+
+void events_init(struct vcpu *v);
+/* The exception @vector is raised by the instruction at RIP. */
+void raise(struct vcpu *v, u8 vector);
+void raise_error(struct vcpu *v, u8 vector, u32 error);
+void raise_page_fault(struct vcpu *v, const struct walk_fault *fault);
+/* Before an entry: chooses what goes in. 0, or 1 if there is no way on (a triple fault). */
+int events_inject(struct vcpu *v);
+/* After an exit: takes back what was not delivered. */
+void events_take_back(struct vcpu *v);
+bool events_can_interrupt(struct vcpu *v);
+
+/* ---- decode.c ---- */
+struct instruction {
+	u8 bytes[15];
+	u8 fetched; /* bytes there */
+	u8 length;  /* of the instruction, once decoded */
+	u8 pos;
+
+	u8 rex;
+	u8 operand_bytes, address_bytes;
+	bool rep, repne;
+	int segment; /* override: number of the segment register, or -1 */
+	bool two_byte;
+	u8 opcode;
+	u8 modrm;
+	bool has_modrm;
+	u64 address; /* effective address of the memory operand, without segment base */
+	int address_segment;
+	u64 immediate;
+};
+
+/* Fetches and decodes the instruction at RIP. 0; 1: a fault was raised; -EINVAL: not one that this
+ * decoder knows; other errors are the host's. */
+int decode_here(struct vcpu *v, struct instruction *in);
+
+/* ---- io.c, mmio.c: what the monitor is asked for ---- */
+struct io_request {
+	enum { IO_NONE, IO_PORT_IN, IO_MMIO_READ, IO_MMIO_WRITE } kind;
+	u8 size;
+	u16 port;
+	u32 count; /* of a string */
+	bool string;
+	u64 linear; /* of the string's next element */
+	u8 address_bytes;
+	/* mmio.c: an access of more than 8 bytes or across pages goes out in pieces */
+	u64 gpa;
+	u8 data[8];
+	u32 length, done; /* bytes */
+};
+
+int exit_io(struct vcpu *v);
+int io_complete(struct vcpu *v);
+int mmio_access(struct vcpu *v, u64 gpa);
+int mmio_complete(struct vcpu *v);
+
+/* ---- control.c ---- */
+int exit_cr(struct vcpu *v);
+int exit_xsetbv(struct vcpu *v);
+void control_update_masks(struct vcpu *v);
+bool control_cr0_valid(u64 cr0);
+bool control_cr4_valid(struct vcpu *v, u64 cr4);
+bool control_efer_valid(struct vcpu *v, u64 efer);
+bool control_xcr0_valid(u64 xcr0);
+u64 control_supported_xcr0(void);
+u64 control_get_cr0(void);
+u64 control_get_cr4(void);
+void control_put_cr0(u64 cr0);
+void control_put_cr4(u64 cr4);
+void control_put_efer(struct vcpu *v, u64 efer);
+/* PAE paging: reads the four page-directory-pointer entries into the VMCS. */
+void control_load_pdptrs(struct vcpu *v);
+
+/* ---- debug.c ---- */
+#define DR7_FIXED_1 0x400 /* SDM 3B figure 17-1 */
+int exit_dr(struct vcpu *v);
+void debug_before_entry(struct vcpu *v);
+void debug_after_exit(struct vcpu *v);
+
+/* ---- msr.c ---- */
+extern const u32 msr_list[];
+extern const u32 msr_count;
+int msr_setup(void);
+void msr_cleanup(void);
+phys_addr_t msr_bitmap(void);
+void msr_reset(struct vcpu *v);
+/* @from_guest: rules that bind the guest only. 0 or -EINVAL (for the guest: #GP). */
+int msr_get(struct vcpu *v, u32 index, u64 *value);
+int msr_set(struct vcpu *v, u32 index, u64 value, bool from_guest);
+int exit_rdmsr(struct vcpu *v);
+int exit_wrmsr(struct vcpu *v);
+
+/* ---- cpuid.c ---- */
+int exit_cpuid(struct vcpu *v);
+int cpuid_supported(struct kvm_cpuid_entry2 *entries, u32 room, u32 *count);
+/* Finds what the owner has set, NULL if nothing. */
+const struct kvm_cpuid_entry2 *cpuid_find(struct vcpu *v, u32 function, u32 index);
+void cpuid_changed(struct vcpu *v);
+
+/* ---- vcpu.c ---- */
+#define MTRR_VARIABLE 8
+#define MTRR_FIXED    11
+
+/* Bits of vcpu->requests: what to do before the next entry. */
+#define REQUEST_FLUSH_TLB 0
+#define REQUEST_PDPTRS	  1
+#define REQUEST_EVENTS	  2 /* look at the chips */
+#define REQUEST_TIMERS	  3
+
+struct vcpu {
+	struct vm *vm;
+	u32 id;
+	struct mutex lock;
+	struct kvm_run *run; /* shared with the owner: written here, never trusted */
+	void *port_data;     /* the page behind it */
+
+	struct vmcs_place place;
+	u16 vpid;
+	struct guest_registers registers;
+	unsigned long cr2;
+	unsigned long dr[4], dr6;
+	struct fpu_guest fpu;
+	u64 xcr0;
+	u64 lazy[LAZY_COUNT];
+	struct host_state host;
+	struct preempt_notifier notifier;
+
+	/* The thread in KVM_RUN, for kicks: in the guest or about to be. */
+	bool in_guest;
+	unsigned long requests;
+	wait_queue_head_t wait;
+
+	u32 exit_reason;
+	struct events events;
+	struct soft_vcpu chip; /* what the interrupt chips know */
+	struct hrtimer timer;  /* theirs */
+	struct io_request io;
+	u32 mp_state;
+	sigset_t sigmask;
+	bool has_sigmask;
+
+	struct kvm_cpuid_entry2 cpuid[GUISE_CPUID];
+	u32 cpuid_count;
+	u64 cr4_allowed; /* by CPUID */
+
+	u64 misc_enable, tsc_offset, feature_control;
+	u64 mtrr_default, mtrr_fixed[MTRR_FIXED], mtrr_variable[MTRR_VARIABLE * 2];
+};
+
+struct vcpu *vcpu_create(struct vm *vm, u32 id);
+void vcpu_destroy(struct vcpu *v);
+/* Makes the vCPU's VMCS current on this thread's processor, wherever that goes, until vcpu_put().
+ */
+void vcpu_load(struct vcpu *v);
+void vcpu_put(struct vcpu *v);
+int vcpu_run(struct vcpu *v);
+void vcpu_kick(struct vcpu *v);
+void vcpu_request(struct vcpu *v, int request);
+void vcpu_reset(struct vcpu *v);
+
+/* RIP + the length of the instruction that has been carried out (SDM 3C 27.2.4). */
+void vcpu_skip(struct vcpu *v);
+void vcpu_skip_bytes(struct vcpu *v, u32 bytes);
+bool vcpu_long_mode(void);  /* EFER.LMA */
+bool vcpu_64bit_code(void); /* and CS.L */
+unsigned int vcpu_cpl(void);
+unsigned long vcpu_get_register(struct vcpu *v, int number);
+void vcpu_set_register(struct vcpu *v, int number, unsigned long value);
+
+/* ---- exits.c ---- */
+/* 1: enter again; 0: vcpu->run says what the owner must do; negative: an error of the host. */
+int exit_handle(struct vcpu *v);
+int exit_internal_error(struct vcpu *v, u32 suberror, u64 detail);
+
+/* ---- state.c ---- */
+
+/* Segment registers as instructions (SDM 2A table 2-1) and the VMCS's fields (SDM 3D B) number
+ * them. */
+enum segment {
+	SEGMENT_ES,
+	SEGMENT_CS,
+	SEGMENT_SS,
+	SEGMENT_DS,
+	SEGMENT_FS,
+	SEGMENT_GS,
+	SEGMENT_LDTR,
+	SEGMENT_TR
+};
+
+u64 state_segment_base(enum segment segment);
+void state_get_regs(struct vcpu *v, struct kvm_regs *regs);
+void state_set_regs(struct vcpu *v, const struct kvm_regs *regs);
+void state_get_sregs(struct vcpu *v, struct kvm_sregs *sregs);
+int state_set_sregs(struct vcpu *v, const struct kvm_sregs *sregs);
+void state_get_segment(enum segment number, struct kvm_segment *segment);
+void state_set_segment(enum segment number, const struct kvm_segment *segment);
+int state_get_fpu(struct vcpu *v, struct kvm_fpu *fpu);
+int state_set_fpu(struct vcpu *v, const struct kvm_fpu *fpu);
+void state_get_events(struct vcpu *v, struct kvm_vcpu_events *events);
+int state_set_events(struct vcpu *v, const struct kvm_vcpu_events *events);
+void state_get_debugregs(struct vcpu *v, struct kvm_debugregs *regs);
+int state_set_debugregs(struct vcpu *v, const struct kvm_debugregs *regs);
+
+/* ---- api.c ---- */
+extern const struct file_operations system_operations;
+
+#endif
