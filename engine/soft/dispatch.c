@@ -465,9 +465,10 @@ static bool may_link(struct soft_vcpu *v, const struct block_exit *link, const s
 	if (b->gpa2 != ~0ull)
 		return false;
 	const struct block *from = link->from;
+	bool far = (from->linear ^ b->linear) & PAGE_MASK;
 	return from->valid && ((from->mode ^ b->mode) & ~MODE_PLAIN) == 0 &&
 	       from->cs_base == b->cs_base &&
-	       ((from->mode & MODE_SHADOW) || ((from->gpa ^ b->gpa) & PAGE_MASK) == 0) &&
+	       (far ? (from->mode & MODE_SHADOW) != 0 : ((from->gpa ^ b->gpa) & PAGE_MASK) == 0) &&
 	       link->target + b->cs_base == b->linear;
 }
 

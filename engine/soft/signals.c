@@ -100,6 +100,22 @@ static void take_guest(struct soft_vcpu *v, const struct block *b, ucontext_t *u
 	uc->uc_mcontext.gregs[REG_RIP] = (greg_t)v->cache->stubs.dispatch;
 }
 
+/* State of the guest before what is left of a string instruction in a stub of MODE_SHADOW
+ * (string_stubs.c). v->rip is set. */
+static void take_string(struct soft_vcpu *v, ucontext_t *uc)
+{
+	const struct stubs *s = &v->cache->stubs;
+	const u8 *pc = (const u8 *)uc->uc_mcontext.gregs[REG_RIP];
+	take_guest_registers(v, uc, false);
+	for (u32 n = 0; n < ARRAY_SIZE(s->shadow_rep_movs); n++) {
+		if (pc == s->shadow_rep_movs[n])
+			v->regs[RSI] -= (u64)uc->uc_mcontext.gregs[REG_R14];
+		if (pc == s->shadow_rep_movs[n] || pc == s->shadow_rep_stos[n])
+			v->regs[RDI] -= (u64)uc->uc_mcontext.gregs[REG_R15];
+	}
+	uc->uc_mcontext.gregs[REG_RIP] = (greg_t)s->dispatch;
+}
+
 /* An access that the host's MMU could not make for the guest (mmu/shadow.h), or that is misaligned
  * or not canonical: which of them, the instruction finds out when it runs alone. */
 static bool take_shadow_fault(struct soft_vcpu *v, ucontext_t *uc)
@@ -108,13 +124,18 @@ static bool take_shadow_fault(struct soft_vcpu *v, ucontext_t *uc)
 	u64 pc = (u64)regs[REG_RIP], trap = (u64)regs[REG_TRAPNO];
 	if (!in_cache(v, pc) || (trap != EXC_PF && trap != EXC_GP && trap != EXC_SS))
 		return false;
-	const struct block *b = block_of_host(v, (const void *)pc);
+	const struct stubs *s = &v->cache->stubs;
+	bool string = (const u8 *)pc >= s->leaves_begin && (const u8 *)pc < s->leaves_end;
+	const void *at = string ? *(const void **)regs[REG_RSP] : (const void *)pc;
+	const struct block *b = block_of_host(v, at);
 	if (!b || !(b->mode & MODE_SHADOW))
 		return false;
 	enum shadow_result result = trap == EXC_PF
 					? shadow_fault(v, (u64)regs[REG_CR2], regs[REG_ERR] & PF_W)
 					: shadow_fault_unknown(v);
-	if (result != SHADOW_MAPPED)
+	if (result != SHADOW_MAPPED && string)
+		take_string(v, uc);
+	else if (result != SHADOW_MAPPED)
 		take_guest(v, b, uc);
 	return true;
 }

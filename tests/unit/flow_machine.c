@@ -29,6 +29,10 @@ void vcpu_irq_window(struct soft_vcpu *v)
 	machine->irq_windows++;
 }
 
+void tlb_faulted(struct soft_vcpu *v, u64 linear)
+{
+}
+
 bool set_cr3(struct soft_vcpu *v, u64 value)
 {
 	v->cr3 = value;

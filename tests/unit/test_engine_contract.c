@@ -723,6 +723,40 @@ static void test_memory_slots(void **state)
 	munmap(extra, 0x2000);
 }
 
+/* Memory that is a file's; where the engine looks at it, what it is told has to make sense. */
+static void test_memory_file(void **state)
+{
+	struct error err = {0};
+	struct bench b = {.engine = engine_under_test};
+	bool looks = !strcmp(b.engine->name, "soft");
+	int fd = memfd_create("contract", MFD_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, 2 * RAM_BYTES), 0);
+	b.ram = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, RAM_BYTES);
+	assert_ptr_not_equal(b.ram, MAP_FAILED);
+	must(b.engine->vm_create(device_under_test, &b.vm, &err), &err);
+	if (looks)
+		assert_int_equal(b.engine->vm_memory_file(b.vm, 0, fd, 0), -ENOENT);
+	add_ram(&b);
+	if (looks) {
+		assert_int_equal(b.engine->vm_memory_file(b.vm, 1, fd, 0), -ENOENT);
+		assert_int_equal(b.engine->vm_memory_file(b.vm, 0, fd, 0x800), -EINVAL);
+	}
+	assert_int_equal(b.engine->vm_memory_file(b.vm, 0, fd, RAM_BYTES), 0);
+	/* told anew: the last one counts */
+	assert_int_equal(b.engine->vm_memory_file(b.vm, 0, fd, RAM_BYTES), 0);
+	must(b.engine->vcpu_create(b.vm, 0, &b.vcpu, &err), &err);
+	LOAD(&b, guest_slots);
+	answer_mmio(&b, 0x20000, 1, 0x22);
+	expect_out(&b, 0x80, 1, 0x22);
+	expect_mmio_write(&b, 0x20000, 1, 0x99);
+	answer_mmio(&b, 0x20000, 1, 0x33);
+	expect_out(&b, 0x80, 1, 0x33);
+	expect_hlt(&b);
+	close_bench(&b);
+	close(fd);
+}
+
 /* ---- events ---- */
 
 /* Vector 0x21 (PIC pin 1 after ICW2 = 0x20) and 2 (NMI) lead to handlers that say so. */
@@ -952,6 +986,7 @@ int main(int argc, char **argv)
 	    PLAIN(test_translate),
 	    PLAIN(test_cpuid),
 	    PLAIN(test_memory_slots),
+	    cmocka_unit_test(test_memory_file),
 	    PLAIN(test_interrupt_window),
 	    PLAIN(test_triple_fault),
 	    PLAIN(test_two_vms),

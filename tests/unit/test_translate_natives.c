@@ -36,6 +36,9 @@
 #define MODE(code)                                                                                 \
 	((code) | MODE_FLAT | MODE_PE | MODE_STACK32 | MODE_ONE | MMU_KERNEL_AC << MODE_MMU_SHIFT)
 
+#define SHADOWED                                                                                   \
+	(MODE_CODE64 | MODE_FLAT | MODE_PE | MODE_ONE | MODE_SHADOW | MMU_USER << MODE_MMU_SHIFT)
+
 static const ZydisMachineMode machine[] = {
     ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_MACHINE_MODE_LONG_64};
 static const ZydisStackWidth width[] = {ZYDIS_STACK_WIDTH_16, ZYDIS_STACK_WIDTH_32,
@@ -178,7 +181,25 @@ static bool same_register(const ZydisDecodedOperand *a, const ZydisDecodedOperan
 }
 
 /* @disp: from the page, which is in r14, where the address is a constant; else 0. */
-static bool same_instruction(const struct reading *guest, const struct reading *host, s64 disp)
+static bool same_place(const ZydisDecodedOperand *host, s64 disp)
+{
+	return host->mem.index == ZYDIS_REGISTER_NONE && host->mem.disp.value == disp;
+}
+
+/* What the shadow table says is in r15, or in r14 with the address. */
+static bool same_shadowed_place(const ZydisDecodedOperand *guest, const ZydisDecodedOperand *host)
+{
+	if (host->mem.index == ZYDIS_REGISTER_NONE && host->mem.base == ZYDIS_REGISTER_R15)
+		return host->mem.disp.value == guest->mem.disp.value; /* a low constant */
+	if (host->mem.index == ZYDIS_REGISTER_NONE)
+		return host->mem.base == ZYDIS_REGISTER_R14 && host->mem.disp.value == 0;
+	return host->mem.index == ZYDIS_REGISTER_R15 && host->mem.scale == 1 &&
+	       host->mem.disp.value ==
+		   (host->mem.base == ZYDIS_REGISTER_R14 ? 0 : guest->mem.disp.value);
+}
+
+static bool same_instruction(const struct reading *guest, const struct reading *host, s64 disp,
+			     bool shadowed)
 {
 	const ZydisDecodedOperand *a[ZYDIS_MAX_OPERAND_COUNT], *b[ZYDIS_MAX_OPERAND_COUNT];
 	int count = visible(guest, a);
@@ -199,13 +220,13 @@ static bool same_instruction(const struct reading *guest, const struct reading *
 		    a[n]->imm.value.u != b[n]->imm.value.u)
 			return false;
 		if (a[n]->type == ZYDIS_OPERAND_TYPE_MEMORY &&
-		    (b[n]->mem.index != ZYDIS_REGISTER_NONE || b[n]->mem.disp.value != disp))
+		    !(shadowed ? same_shadowed_place(a[n], b[n]) : same_place(b[n], disp)))
 			return false;
 	}
 	return true;
 }
 
-static void check_emission(u32 code, const u8 bytes[15], const struct reading *r)
+static void check_emission(u32 code, u32 mode, const u8 bytes[15], const struct reading *r)
 {
 	const struct translator *t = v->cache->translator;
 	struct code_source source = {.rip = CODE, .linear = CODE, .gpa = CODE, .page = ram + CODE};
@@ -214,11 +235,12 @@ static void check_emission(u32 code, const u8 bytes[15], const struct reading *r
 
 	blocks_invalidate(v, CODE, 15); /* or the hash chain gets long */
 	memcpy(ram + CODE, bytes, 15);
-	if (!translate(v, &source, MODE(code), &error)) {
+	if (!translate(v, &source, mode, &error)) {
 		assert_int_equal(error, -ENOSPC);
 		cache_reset(v);
-		assert_non_null(translate(v, &source, MODE(code), &error));
+		assert_non_null(translate(v, &source, mode, &error));
 	}
+	bool shadowed = (mode & MODE_SHADOW) && !t->cold_count;
 	s64 disp = t->cold_count ? (s64)(t->cold[0].constant & ~PAGE_MASK) : 0;
 	const u8 *p = t->cold_count ? t->cold[0].back : v->cache->rw + t->block->code;
 	const u8 *end = t->cold_count ? t->cold[0].after : t->e.p;
@@ -227,10 +249,12 @@ static void check_emission(u32 code, const u8 bytes[15], const struct reading *r
 			complain(code, bytes, r, "emits what is no instruction");
 			return;
 		}
-		if (same_instruction(r, &host, disp))
+		if (same_instruction(r, &host, disp, shadowed))
 			return;
 	}
-	complain(code, bytes, r, "not emitted as itself");
+	complain(code, bytes, r,
+		 mode & MODE_SHADOW ? "not emitted as itself for a shadow space"
+				    : "not emitted as itself");
 }
 
 /* ---- how far it reaches ---- */
@@ -466,7 +490,9 @@ static void check(u32 code, const u8 bytes[15])
 	u32 before = failures;
 	check_operands(code, bytes, &r, &d);
 	if (!clears || code == MODE_CODE64)
-		check_emission(code, bytes, &r);
+		check_emission(code, MODE(code), bytes, &r);
+	if (code == MODE_CODE64 && d.mem && v->cache->has_rorx)
+		check_emission(code, SHADOWED, bytes, &r);
 	/* [rbx] with nothing else */
 	if (code == MODE_CODE64 && d.mem && failures == before && d.has_modrm &&
 	    d.insn.base == RBX && !(d.gpr_used & BIT(RSP)))

@@ -14,9 +14,11 @@
 
 #define PATIENCE_NS 20000000000ull
 #define SYSRET_GPA  0x3010
-#define CODE_WITH(wants_smap, handler, ...)                                                        \
-	{.code = {__VA_ARGS__}, .bytes = sizeof((u8[]){__VA_ARGS__})}, wants_smap, handler
-#define CODE(...) CODE_WITH(false, 0, __VA_ARGS__)
+#define CODE_FOR(user, wants_smap, handler, ...)                                                   \
+	{.code = {__VA_ARGS__}, .bytes = sizeof((u8[]){__VA_ARGS__})}, wants_smap, handler, user
+#define CODE_WITH(wants_smap, handler, ...) CODE_FOR(false, wants_smap, handler, __VA_ARGS__)
+#define CODE(...)			    CODE_FOR(false, false, 0, __VA_ARGS__)
+#define PROGRAM(...)			    CODE_FOR(true, false, 0, __VA_ARGS__)
 
 /* 64-bit code at 0; RDI = data, R8 = MMIO, RCX as the loop wants it */
 static const struct loop {
@@ -28,6 +30,7 @@ static const struct loop {
 	} text;
 	bool smap;
 	u64 lstar;
+	bool user; /* at CPL 3: with a shadow space, if programs get theirs at once */
 } loops[] = {
     {"a jump to itself", false, CODE(0xeb, 0xfe)},
     {"two blocks and flags", false,
@@ -96,6 +99,18 @@ static const struct loop {
 	  0x8b, 0x8f, 0xf0, 0x0f, 0x00, 0x00, 0xeb, 0xe9)},
     /* push rax; push rcx; pop rcx; pop rax; jmp */
     {"pushes and pops", false, CODE(0x50, 0x51, 0x59, 0x58, 0xeb, 0xfa)},
+    {"a program's jump to itself", false, PROGRAM(0xeb, 0xfe)},
+    {"a program in two pages", false, PROGRAM(0xe9, 0xfb, 0x2f, 0x00, 0x00)},
+    {"a program's one block", false,
+     PROGRAM(0x48, 0xff, 0x07, 0x48, 0x8b, 0x47, 0x08, 0x48, 0x85, 0xe4, 0x75, 0xf4)},
+    {"a program's copy page by page", false,
+     PROGRAM(0xb9, 0x00, 0x10, 0x00, 0x00, 0x48, 0x8b, 0x44, 0xcf, 0xf8, 0x48, 0x89, 0x84, 0xcf,
+	     0x00, 0x00, 0x01, 0x00, 0x48, 0xff, 0xc9, 0x75, 0xee, 0xeb, 0xe7)},
+    {"a program's calls and returns", false,
+     PROGRAM(0xe8, 0x02, 0x00, 0x00, 0x00, 0xeb, 0xf9, 0xc3)},
+    {"a program's MMIO reads and writes", false, PROGRAM(0x41, 0x83, 0x00, 0x01, 0xeb, 0xfa)},
+    {"a program that is rewritten", false,
+     PROGRAM(0xfe, 0x05, 0x01, 0x00, 0x00, 0x00, 0xb0, 0x00, 0xeb, 0xf6)},
     {"HLT with a timer", true, /* LAPIC timer, periodic, vector 0x40, at r9: sti; hlt; jmp */
      CODE(0x41, 0xc7, 0x81, 0x20, 0x03, 0x00, 0x00, 0x40, 0x00, 0x02, 0x00, 0x41, 0xc7, 0x81, 0x80,
 	  0x03, 0x00, 0x00, 0x00, 0x40, 0x00, 0x00, 0xfb, 0xf4, 0xeb, 0xfc)},
@@ -191,6 +206,11 @@ static void prepare(struct wild *w, const struct loop *l)
 				   .db = 1,
 				   .g = 1};
 	gdt[1] = 0x00af9b000000ffff;
+	if (l->user) {
+		code.selector = SEL_USER64;
+		data.selector = SEL_USERD;
+		code.dpl = data.dpl = 3;
+	}
 	w->sregs.cs = code;
 	w->sregs.ss = w->sregs.ds = w->sregs.es = data;
 	if (w->irqchip) { /* software-enabled LAPIC */

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "tests/wild/wild.h"
@@ -139,7 +140,10 @@ static void watchdog_set(struct wild *w, struct engine_vcpu *vcpu)
 int wild_init(struct wild *w)
 {
 	w->engine = engine_by_name("soft");
-	w->area = mmap(NULL, AREA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	w->fd = memfd_create("wild", MFD_CLOEXEC);
+	if (w->fd < 0 || ftruncate(w->fd, AREA_SIZE) < 0)
+		return -errno;
+	w->area = mmap(NULL, AREA_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, w->fd, 0);
 	if (w->area == MAP_FAILED)
 		return -errno;
 	w->ram = w->area + CANARY_SIZE + GUARD_SIZE;
@@ -164,6 +168,7 @@ void wild_destroy(struct wild *w)
 	pthread_mutex_unlock(&w->watchdog.lock);
 	pthread_join(w->watchdog.thread, NULL);
 	munmap(w->area, AREA_SIZE);
+	close(w->fd);
 }
 
 /* ---- memory ---- */
@@ -206,6 +211,9 @@ static void set_memory(struct wild *w)
 		    .userspace_addr = (u64)w->ram + slot->at,
 		};
 		int r = slot->size ? w->engine->vm_set_memory(w->vm, &region) : 0;
+		if (!r && slot->size)
+			r = w->engine->vm_memory_file(w->vm, n, w->fd,
+						      region.userspace_addr - (u64)w->area);
 		if (r < 0)
 			wild_fail(w, "memory slot %u refused: %d", n, r);
 	}

@@ -68,6 +68,7 @@ struct wild {
 	struct engine_vcpu *vcpu;
 	u8 *area; /* canary, guard, RAM, guard, canary */
 	u8 *ram;
+	int fd; /* whose memory that is */
 	bool irqchip;
 	enum wild_mode mode;
 	u32 layout;

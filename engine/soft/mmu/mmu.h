@@ -78,6 +78,8 @@ void tlb_flush_context(struct soft_vcpu *v, bool same);
 void tlb_flush_wp(struct soft_vcpu *v);
 /** INVLPG: drops the page of @linear (all of a large page), global or not. */
 void tlb_flush_page(struct soft_vcpu *v, u64 linear);
+/** A page fault for @linear: what was known of its page is forgotten (SDM 3A 4.10.4.1). */
+void tlb_faulted(struct soft_vcpu *v, u64 linear);
 /** Drops write entries whose host page is @host (it now holds code, or is watched or logged). */
 void tlb_protect_host(struct soft_vcpu *v, const u8 *host);
 

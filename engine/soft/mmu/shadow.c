@@ -24,11 +24,11 @@ static u64 reserve(u64 size, int prot)
 	return failed(p) ? 0 : (u64)p;
 }
 
-/** Nothing there any more. */
-static void unmap(u64 host, u64 size)
+/** Nothing there any more; false: the host refuses, all is as it was. */
+static bool unmap(u64 host, u64 size)
 {
-	gp_syscall(SYS_mmap, (long)host, (long)size, PROT_NONE,
-		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	return !failed(gp_syscall(SYS_mmap, (long)host, (long)size, PROT_NONE,
+				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0));
 }
 
 static u64 *shadow_table(struct soft_vcpu *v)
@@ -147,6 +147,9 @@ static bool add_window(struct shadow *s, struct space *space, u32 window)
 	for (u32 slot = 0; slot < SLOTS; slot++) {
 		if (s->slot_owner[slot])
 			continue;
+		if (s->slot_used[slot] && !unmap(slot_base(s, slot), WINDOW_SIZE))
+			continue;
+		s->slot_used[slot] = false;
 		s->slot_owner[slot] = space;
 		s->slot_window[slot] = (u16)window;
 		space->window[window] = (u16)(slot + 1);
@@ -193,22 +196,33 @@ bool shadow_add_windows(struct soft_vcpu *v, struct space *space)
 #define MAPPED	 BIT(0)
 #define WRITABLE BIT(1)
 
+/** Remembers where INVLPG takes more than a small page away. */
+static void note_large(struct space *space, const struct walk *w)
+{
+	if (w->page_size == BIT(30))
+		filter_add(&space->large_1g, w->linear, 30);
+	else if (w->page_size != PAGE_SIZE)
+		filter_add(&space->large_2m, w->linear, 21);
+}
+
 /** What the page of walk @w would be recorded as; 0: it cannot be mapped. */
-static u64 record_for(struct soft_vcpu *v, const struct walk *w, struct memslot **slot)
+static u64 record_for(struct soft_vcpu *v, struct space *space, const struct walk *w,
+		      struct memslot **slot)
 {
 	*slot = phys_slot(v->vm, w->gpa);
 	if (!*slot || (*slot)->fd < 0)
 		return 0;
+	note_large(space, w);
 	bool writable = w->writable && w->dirty && phys_plain_write(*slot, w->gpa);
 	return (w->gpa & PAGE_MASK) | MAPPED | (writable ? WRITABLE : 0);
 }
 
 /** The same for what a page walk finds that sets nothing; 0 also where it would have to. */
-static u64 peek(struct soft_vcpu *v, u64 linear, struct memslot **slot)
+static u64 peek(struct soft_vcpu *v, struct space *space, u64 linear, struct memslot **slot)
 {
 	struct walk w = {.linear = linear};
 
-	return mmu_peek(v, &w, ACCESS_READ, MMU_USER) ? record_for(v, &w, slot) : 0;
+	return mmu_peek(v, &w, ACCESS_READ, MMU_USER) ? record_for(v, space, &w, slot) : 0;
 }
 
 /** Remembers that @host, in a window, may be written, for shadow_protect(). */
@@ -233,18 +247,25 @@ static void set_record(struct shadow *s, struct space *space, struct memslot *sl
 
 #define RUN_MAX 16 /* neighbouring pages that are entered with the one that is needed */
 
-/** How many pages from @linear on, all like @record, lie behind each other in RAM. */
-static u32 run_length(struct soft_vcpu *v, u32 window, u64 linear, u64 record, u32 max)
+/** Whether the page of @linear is not mapped, and would be as @record, from @slot. */
+static bool continues(struct soft_vcpu *v, struct space *space, u32 window, u64 linear, u64 record,
+		      const struct memslot *slot)
 {
-	struct memslot *slot;
+	struct memslot *found;
+
+	return !*record_of(v->shadow, window, linear) && peek(v, space, linear, &found) == record &&
+	       found == slot;
+}
+
+/** How many pages from @linear on, all like @record, lie behind each other in @slot. */
+static u32 run_length(struct soft_vcpu *v, struct space *space, u32 window, u64 linear, u64 record,
+		      const struct memslot *slot, u32 max)
+{
 	u32 n = 1;
 
-	for (; n < max; n++) {
-		u64 next = linear + n * PAGE_SIZE;
-		if (*record_of(v->shadow, window, next) ||
-		    peek(v, next, &slot) != record + n * PAGE_SIZE)
-			break;
-	}
+	while (n < max &&
+	       continues(v, space, window, linear + n * PAGE_SIZE, record + n * PAGE_SIZE, slot))
+		n++;
 	return n;
 }
 
@@ -287,9 +308,8 @@ static bool map_page(struct soft_vcpu *v, struct space *space, u32 window, const
 
 	if (w->page_size > PAGE_SIZE) {
 		u64 start = first & ~(LARGE_RUN - 1);
-		struct memslot *same;
-		while (first > start && !*record_of(v->shadow, window, first - PAGE_SIZE) &&
-		       peek(v, first - PAGE_SIZE, &same) == record - PAGE_SIZE) {
+		while (first > start &&
+		       continues(v, space, window, first - PAGE_SIZE, record - PAGE_SIZE, slot)) {
 			first -= PAGE_SIZE;
 			record -= PAGE_SIZE;
 		}
@@ -298,22 +318,39 @@ static bool map_page(struct soft_vcpu *v, struct space *space, u32 window, const
 	}
 	if (max > (end - first) / PAGE_SIZE)
 		max = (u32)((end - first) / PAGE_SIZE);
-	u32 pages = run_length(v, window, first, record, max);
+	u32 pages = run_length(v, space, window, first, record, slot, max);
 	return map_run(v, space, window, first, record, slot, pages);
 }
 
-/** Takes away @size bytes from @linear on, whose records are cleared already. */
-static void hide(struct shadow *s, u32 window, u64 linear, u64 size)
+/**
+ * What may be done in @size bytes from @linear on. false: the host refuses to part its mappings any
+ * further, or the file to be written, and @space has been given up: nobody may go on using what is
+ * not allowed any more.
+ */
+static bool set_access(struct soft_vcpu *v, struct space *space, u32 window, u64 linear, u64 size,
+		       int prot)
 {
-	/* Cheaper than giving the mapping up, and as good. */
-	gp_syscall(SYS_mprotect, (long)host_of(s, window, linear), (long)size, PROT_NONE, 0, 0, 0);
+	u64 host = host_of(v->shadow, window, linear);
+
+	if (v->shadow->mappings <= MAPPINGS_MAX &&
+	    !failed(gp_syscall(SYS_mprotect, (long)host, (long)size, prot, 0, 0, 0)))
+		return true;
+	shadow_give_up(v, space);
+	return false;
 }
 
-static void allow(struct shadow *s, struct space *space, u32 window, u64 linear, u64 record)
+/** Takes away @size bytes from @linear on, whose records are cleared already. */
+static void hide(struct soft_vcpu *v, struct space *space, u32 window, u64 linear, u64 size)
 {
-	add_mappings(s, space, 2);
-	gp_syscall(SYS_mprotect, (long)host_of(s, window, linear & PAGE_MASK), PAGE_SIZE,
-		   PROT_READ | (record & WRITABLE ? PROT_WRITE : 0), 0, 0, 0);
+	/* Cheaper than giving the mapping up, and as good. */
+	set_access(v, space, window, linear, size, PROT_NONE);
+}
+
+static bool allow(struct soft_vcpu *v, struct space *space, u32 window, u64 linear, u64 record)
+{
+	add_mappings(v->shadow, space, 2);
+	return set_access(v, space, window, linear & PAGE_MASK, PAGE_SIZE,
+			  PROT_READ | (record & WRITABLE ? PROT_WRITE : 0));
 }
 
 void shadow_drop(struct soft_vcpu *v, struct space *space)
@@ -333,7 +370,7 @@ void shadow_drop(struct soft_vcpu *v, struct space *space)
 	for (u32 slot = 0; slot < SLOTS; slot++) {
 		if (s->slot_owner[slot] != space)
 			continue;
-		unmap(slot_base(s, slot), WINDOW_SIZE);
+		s->slot_used[slot] = !unmap(slot_base(s, slot), WINDOW_SIZE);
 		s->slot_owner[slot] = NULL;
 	}
 	for (u32 n = 0; n < SHADOW_WINDOWS; n++)
@@ -342,6 +379,8 @@ void shadow_drop(struct soft_vcpu *v, struct space *space)
 	space->mappings = 0;
 	space->logged = 0;
 	space->pending_count = 0;
+	filter_clear(&space->large_2m);
+	filter_clear(&space->large_1g);
 }
 
 void shadow_unload(struct soft_vcpu *v)
@@ -353,6 +392,22 @@ void shadow_unload(struct soft_vcpu *v)
 		load_table(v, NULL);
 		s->loaded = NULL;
 	}
+}
+
+/** Page @entry, or a region, has to be looked at before user code goes on. */
+static void pend(struct soft_vcpu *v, struct space *space, u64 entry)
+{
+	u32 n = space->pending_count;
+
+	if (n && space->pending[n - 1] == entry)
+		n--;
+	if (n < PENDING_MAX) {
+		space->pending[n] = entry;
+		space->pending_count = n + 1;
+	} else {
+		space->stale = true;
+	}
+	shadow_off(v);
 }
 
 /* ---- faults ---- */
@@ -374,8 +429,9 @@ static enum shadow_result page_fault(struct soft_vcpu *v, struct space *space, u
 	v->events.exception_has_error = true;
 	v->events.exception_error = error;
 	v->events.exception_cr2 = linear;
+	tlb_faulted(v, linear);
 	/* The guest is likely to enter the page: map it on the way back. */
-	shadow_pend(v, space, linear);
+	pend(v, space, linear & PAGE_MASK);
 	shadow_charge_fault(v, space, 0);
 	return SHADOW_PAGE_FAULT;
 }
@@ -394,11 +450,13 @@ enum shadow_result shadow_fault(struct soft_vcpu *v, u64 host, bool write)
 	u64 begin = __builtin_ia32_rdtsc();
 	if (mmu_walk(v, &w, write ? ACCESS_WRITE : ACCESS_READ, MMU_USER, true))
 		return page_fault(v, space, w.linear, w.error);
-	u64 record = record_for(v, &w, &slot), known = *record_of(s, window, w.linear);
-	if (!record || (write && !(record & WRITABLE)))
+	u64 record = record_for(v, space, &w, &slot), known = *record_of(s, window, w.linear);
+	/* What is mapped as it should be and faults all the same is no memory: a file too short. */
+	if (!record || (write && !(record & WRITABLE)) || known == record)
 		return alone(v);
 	if (((known ^ record) & (PAGE_MASK | MAPPED)) == 0) {
-		allow(s, space, window, w.linear, record);
+		if (!allow(v, space, window, w.linear, record))
+			return alone(v);
 		set_record(s, space, slot, window, w.linear, record);
 	} else if (!map_page(v, space, window, &w, record, slot)) {
 		return alone(v);
@@ -419,19 +477,21 @@ enum shadow_result shadow_fault_unknown(struct soft_vcpu *v)
 
 /* ---- up to date again ---- */
 
-/** What is mapped of the page of @linear becomes what the tables say. Returns its new record. */
+/** What is mapped of the page of @linear becomes what the tables say. Returns its new record; 0
+ * also if @space had to be given up. */
 static u64 update_page(struct soft_vcpu *v, struct space *space, u32 window, u64 linear)
 {
 	struct shadow *s = v->shadow;
 	struct memslot *slot;
-	u64 *r = record_of(s, window, linear), old = *r, record = peek(v, linear, &slot);
+	u64 *r = record_of(s, window, linear), old = *r, record = peek(v, space, linear, &slot);
 
 	if (record == old)
 		return record;
 	if (old && ((old ^ record) & PAGE_MASK))
 		shadow_charge_gone(v, space, 1);
 	if (old && record && ((old ^ record) & PAGE_MASK) == 0) {
-		allow(s, space, window, linear, record);
+		if (!allow(v, space, window, linear, record))
+			return 0;
 		set_record(s, space, slot, window, linear, record);
 	} else if (record) {
 		if (!map_run(v, space, window, linear, record, slot, 1))
@@ -445,49 +505,67 @@ static u64 update_page(struct soft_vcpu *v, struct space *space, u32 window, u64
 /** Compares all of @space with the tables. */
 static void revalidate(struct soft_vcpu *v, struct space *space)
 {
-	struct shadow *s = v->shadow;
 	u32 kept = 0, gone_window = 0;
 	u64 gone = 0, gone_end = 0;
 
+	filter_clear(&space->large_2m); /* those that are left are found again */
+	filter_clear(&space->large_1g);
 	for (u32 k = 0; k < space->logged; k++) {
 		u64 linear = space->log[k];
 		u32 window;
 		if (!window_of(space, linear, &window))
 			continue;
-		if (!*record_of(s, window, linear))
+		if (!*record_of(v->shadow, window, linear))
 			continue; /* listed twice, or gone before */
 		if (update_page(v, space, window, linear)) {
-			if (!space->logged) /* given up */
-				return;
 			space->log[kept++] = linear;
 			continue;
 		}
 		if (gone_end != linear || window != gone_window) {
 			if (gone_end)
-				hide(s, gone_window, gone, gone_end - gone);
+				hide(v, space, gone_window, gone, gone_end - gone);
 			gone = linear;
 			gone_window = window;
 		}
 		gone_end = linear + PAGE_SIZE;
 	}
-	if (gone_end)
-		hide(s, gone_window, gone, gone_end - gone);
+	if (gone_end && space->on)
+		hide(v, space, gone_window, gone, gone_end - gone);
+	if (!space->on)
+		return;
 	space->logged = kept;
 	v->stats.shadow_checks++;
 }
 
+static void update_mapped(struct soft_vcpu *v, struct space *space, u64 linear)
+{
+	u32 window;
+
+	if (!window_of(space, linear, &window))
+		return;
+	u64 old = *record_of(v->shadow, window, linear);
+	if (!update_page(v, space, window, linear) && old && space->on)
+		hide(v, space, window, linear, PAGE_SIZE);
+}
+
+static void update_region(struct soft_vcpu *v, struct space *space, u64 region)
+{
+	u32 window;
+
+	for (u64 n = 0; n < LARGE_RUN; n += PAGE_SIZE)
+		if (window_of(space, region + n, &window) &&
+		    *record_of(v->shadow, window, region + n))
+			update_mapped(v, space, region + n);
+}
+
 static void update_pending(struct soft_vcpu *v, struct space *space)
 {
-	struct shadow *s = v->shadow;
-
 	for (u32 n = 0; n < space->pending_count; n++) {
-		u64 linear = space->pending[n];
-		u32 window;
-		if (!window_of(space, linear, &window))
-			continue;
-		u64 old = *record_of(s, window, linear);
-		if (!update_page(v, space, window, linear) && old)
-			hide(s, window, linear, PAGE_SIZE);
+		u64 entry = space->pending[n];
+		if (entry & REGION)
+			update_region(v, space, entry & PAGE_MASK);
+		else
+			update_mapped(v, space, entry);
 		if (!space->on)
 			return;
 	}
@@ -542,15 +620,6 @@ void shadow_off(struct soft_vcpu *v)
 	vcpu_update_mode(v);
 }
 
-void shadow_pend(struct soft_vcpu *v, struct space *space, u64 linear)
-{
-	if (space->pending_count < PENDING_MAX)
-		space->pending[space->pending_count++] = linear & PAGE_MASK;
-	else
-		space->stale = true;
-	shadow_off(v);
-}
-
 void shadow_flush(struct soft_vcpu *v)
 {
 	struct shadow *s = v->shadow;
@@ -568,20 +637,52 @@ void shadow_flush_pcid(struct soft_vcpu *v, u64 pcid)
 
 	if (!s || shadow_paused(v))
 		return;
+	/* Without CR4.PCIDE the bits say other things, and all is of PCID 0 (SDM 3A table 4-12). */
+	if (!(v->cr4 & CR4_PCIDE)) {
+		shadow_flush(v);
+		return;
+	}
 	for (u32 n = 0; n < SPACES; n++)
 		if ((s->space[n].cr3 & CR3_PCID) == pcid)
 			s->space[n].stale = true;
 	shadow_off(v);
 }
 
+static void flush_page(struct soft_vcpu *v, struct space *space, u64 linear)
+{
+	u32 window;
+
+	if (!window_of(space, linear, &window))
+		return;
+	/* INVLPG takes away all of a large page (SDM 3A 4.10.4.1). */
+	if (filter_has(&space->large_1g, linear, 30)) {
+		space->stale = true;
+		shadow_off(v);
+	} else if (filter_has(&space->large_2m, linear, 21)) {
+		pend(v, space, (linear & ~(LARGE_RUN - 1)) | REGION);
+	} else if (*record_of(v->shadow, window, linear)) {
+		pend(v, space, linear & PAGE_MASK);
+	}
+}
+
 void shadow_flush_page(struct soft_vcpu *v, u64 linear)
 {
-	struct space *space = v->shadow ? shadow_space(v, v->cr3) : NULL;
+	/* Global pages go from all PCIDs (SDM 3A 4.10.4.1), and one PCID may have several spaces.
+	 */
+	if (!v->shadow || shadow_paused(v))
+		return;
+	for (u32 n = 0; n < SPACES; n++)
+		flush_page(v, &v->shadow->space[n], linear);
+}
+
+void shadow_faulted(struct soft_vcpu *v, u64 linear)
+{
+	struct space *space = shadow_space(v, v->cr3);
 	u32 window;
 
 	if (space && !shadow_paused(v) && window_of(space, linear, &window) &&
-	    *record_of(v->shadow, window, linear & PAGE_MASK))
-		shadow_pend(v, space, linear);
+	    *record_of(v->shadow, window, linear))
+		pend(v, space, linear & PAGE_MASK);
 }
 
 void shadow_pause(struct soft_vcpu *v)
@@ -604,7 +705,7 @@ void shadow_switch(struct soft_vcpu *v, u64 cr3, bool keep)
 		return;
 	}
 	if (!keep)
-		shadow_flush_pcid(v, v->cr4 & CR4_PCIDE ? cr3 & CR3_PCID : 0);
+		shadow_flush_pcid(v, cr3 & CR3_PCID);
 	shadow_off(v);
 }
 
@@ -620,7 +721,7 @@ static void protect_view(struct soft_vcpu *v, u64 host, u64 gpa)
 	if (*r != (gpa | MAPPED | WRITABLE))
 		return;
 	*r &= ~WRITABLE;
-	allow(s, s->slot_owner[slot], (u32)slot, offset, *r);
+	allow(v, s->slot_owner[slot], (u32)slot, offset, *r);
 }
 
 static void protect_page(struct soft_vcpu *v, struct memslot *slot, u64 page)

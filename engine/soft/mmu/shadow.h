@@ -72,10 +72,12 @@ void shadow_compare_code(struct soft_vcpu *v);
 
 /** v->cr3 is about to be another; @keep: what is known of its PCID stays valid. */
 void shadow_switch(struct soft_vcpu *v, u64 cr3, bool keep);
-/** TLB flushes: of everything, of a PCID, of the page of @linear in the current space. */
+/** TLB flushes: of everything, of a PCID, of the page of @linear as INVLPG does it. */
 void shadow_flush(struct soft_vcpu *v);
 void shadow_flush_pcid(struct soft_vcpu *v, u64 pcid);
 void shadow_flush_page(struct soft_vcpu *v, u64 linear);
+/** A page fault for @linear, which makes processors forget its page. */
+void shadow_faulted(struct soft_vcpu *v, u64 linear);
 /** The page of RAM at @host may no longer be written unasked: it has got code, or is watched or
  * logged. */
 void shadow_protect(struct soft_vcpu *v, const u8 *host);

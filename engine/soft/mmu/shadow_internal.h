@@ -15,6 +15,7 @@
 #define LOG_MAX	    BIT(20) /* pages in a space */
 #define PENDING_MAX 64
 #define LARGE_RUN   BIT(21)
+#define REGION	    BIT(0) /* in space.pending: all of LARGE_RUN bytes */
 
 /* Host mappings in all spaces; Linux allows a process 65,530 (vm.max_map_count). */
 #define MAPPINGS_MAX 60000
@@ -42,7 +43,9 @@ struct space {
 	u32 logged, pending_count;
 	u32 mappings;		    /* of MAPPINGS_MAX, at most */
 	u16 window[SHADOW_WINDOWS]; /* 1 + its place; 0: none */
-	u64 pending[PENDING_MAX];   /* pages that may have changed */
+	u64 pending[PENDING_MAX];   /* pages that may have changed, and regions of LARGE_RUN */
+	/* Where large pages were found */
+	struct page_filter large_2m, large_1g;
 	u32 code_count;
 	struct code_page code[CODE_SLOTS]; /* by a hash of .linear */
 	u64 log[LOG_MAX];		   /* pages that are mapped */
@@ -52,6 +55,7 @@ struct shadow {
 	u64 reserved, base; /* host addresses: of all, of the first place */
 	u64 *records;	    /* what is mapped, for every page of every place */
 	struct space *slot_owner[SLOTS];
+	bool slot_used[SLOTS]; /* nobody's, but the host did not let it be unmapped */
 	u16 slot_window[SLOTS];
 	struct space *loaded; /* the table is its */
 	u32 mappings;
@@ -82,8 +86,6 @@ void shadow_off(struct soft_vcpu *v);
 void shadow_unload(struct soft_vcpu *v);
 /** @space is too much for the host: without, for a long time. */
 void shadow_give_up(struct soft_vcpu *v, struct space *space);
-/** The page of @linear has to be looked at before user code goes on. */
-void shadow_pend(struct soft_vcpu *v, struct space *space, u64 linear);
 /** @space has cost @ticks of the host's TSC. */
 void shadow_charge(struct space *space, u64 ticks);
 /** The same for a fault that is over with a new page mapped: these besides the signal. */

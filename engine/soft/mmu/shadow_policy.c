@@ -8,15 +8,15 @@
 #include "engine/soft/mmu/internal.h"
 #include "engine/soft/mmu/shadow_internal.h"
 
-#define TICKS_WANTED 3	   /* times that a program has to be found running */
-#define TICKS_MAX    512   /* ..., at most */
-#define TICK_US	     1000  /* as often as ticks count */
-#define CREDIT_US    20000 /* for the pages that a program uses when it gets its space */
-#define SHARE	     8	   /* of the time, one part may be spent */
-#define GROWTH	     8	   /* of a page's first mapping, one part is charged */
-#define PAGE_US	     8	   /* what it takes to map a page */
-#define LINK_NS	     300   /* what it takes to link two blocks again */
-#define SIGNAL_US    4	   /* a fault's cost besides what is measured */
+#define TICKS_WANTED 3	  /* times that a program has to be found running */
+#define TICKS_MAX    512  /* ..., at most */
+#define TICK_US	     1000 /* as often as ticks count */
+#define CREDIT_US    8000 /* for the pages that a program uses when it gets its space */
+#define SHARE	     8	  /* of the time, one part may be spent */
+#define GROWTH	     8	  /* of a page's first mapping, one part is charged */
+#define PAGE_US	     8	  /* what it takes to map a page */
+#define LINK_NS	     300  /* what it takes to link two blocks again */
+#define SIGNAL_US    4	  /* a fault's cost besides what is measured */
 
 static u64 us(const struct soft_vcpu *v, u64 n)
 {

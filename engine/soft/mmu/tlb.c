@@ -181,17 +181,27 @@ static void flush_large(struct soft_vcpu *v, u64 linear, bool in_1g)
 	/* The large pages of 32-bit paging have 4 MiB. */
 	u64 size = in_1g ? BIT(30) : BIT(22);
 
-	shadow_flush(v);
 	if (v->vm->tune.flushes)
 		flush_region(v, linear & ~(size - 1), size);
 	else
 		tlb_flush_live(v);
 }
 
+static void empty_page(struct soft_vcpu *v, u64 page)
+{
+	u32 slot = tlb_slot(page);
+
+	for (u32 table = 0; table < MMU_COUNT * 2; table++) {
+		struct tlb_entry *entry = &all_entries(v)[table * TLB_SIZE + slot];
+
+		if (entry->tag == page)
+			entry->tag = empty_tag(slot);
+	}
+}
+
 void tlb_flush_page(struct soft_vcpu *v, u64 linear)
 {
 	u64 page = linear & PAGE_MASK;
-	u32 slot = tlb_slot(linear);
 	bool in_1g = false, in_2m = false;
 
 	shadow_flush_page(v, linear);
@@ -205,12 +215,7 @@ void tlb_flush_page(struct soft_vcpu *v, u64 linear)
 		return;
 	}
 
-	for (u32 table = 0; table < MMU_COUNT * 2; table++) {
-		struct tlb_entry *entry = &all_entries(v)[table * TLB_SIZE + slot];
-
-		if (entry->tag == page)
-			entry->tag = empty_tag(slot);
-	}
+	empty_page(v, page);
 	for (enum mmu_index index = 0; index < MMU_COUNT; index++) {
 		struct itlb_entry *entry = &v->mmu->itlb[index][(linear / PAGE_SIZE) % ITLB_SIZE];
 
@@ -220,6 +225,12 @@ void tlb_flush_page(struct soft_vcpu *v, u64 linear)
 		    !(index == MMU_USER && shadow_keeps_code_page(v, linear)))
 			jump_cache_flush(v, index, page, PAGE_SIZE);
 	}
+}
+
+void tlb_faulted(struct soft_vcpu *v, u64 linear)
+{
+	shadow_faulted(v, linear);
+	empty_page(v, linear & PAGE_MASK);
 }
 
 /** Drops write entries for the page at @host from 1 / WRITER_GROUPS of the tables. */

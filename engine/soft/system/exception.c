@@ -3,6 +3,7 @@
 #include "engine/soft/system/exception.h"
 
 #include "engine/soft/irqchip/irqchip.h"
+#include "engine/soft/mmu/mmu.h"
 #include "engine/soft/system/descriptor.h"
 #include "engine/soft/vmx/vmx.h"
 
@@ -113,6 +114,7 @@ void raise_error(struct soft_vcpu *v, u8 vector, u32 error)
 
 void raise_pf(struct soft_vcpu *v, u64 linear, u32 error)
 {
+	tlb_faulted(v, linear);
 	record(v, EXC_PF, true, error, linear);
 }
 

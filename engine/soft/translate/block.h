@@ -118,6 +118,10 @@ struct stubs {
 	/* called, otherwise as op_end: REP MOVS of 1 << n bytes */
 	const u8 *movs[MMU_SETS][MMU_COUNT][4];
 	const u8 *stos[MMU_SETS][MMU_COUNT][4];
+	/* The same for MODE_SHADOW, of any length; where their string instructions stand, with r14
+	 * added to RSI and r15 to RDI */
+	const u8 *shadow_movs[4], *shadow_stos[4];
+	const u8 *shadow_rep_movs[4], *shadow_rep_stos[4];
 	const u8 *leaves_begin; /* those; the block that called them is at the top of the stack */
 	const u8 *leaves_end;
 	const u8 *check_begin[CHECK_COUNT]; /* attention checks that a kick rewinds to: [begin,

@@ -213,10 +213,11 @@ static bool inline_string(struct translator *t, const struct decoded *d)
 	u32 shift = (u32)__builtin_ctz(d->insn.opsize);
 	if (!is_short_string(t, d))
 		return false;
-	emit_op_by(t, d,
-		   (d->insn.op == OP_ID_movs ? stubs->movs
-					     : stubs->stos)[MODE_SET(t->mode)][t->index][shift],
-		   true);
+	bool movs = d->insn.op == OP_ID_movs;
+	const u8 *stub = (movs ? stubs->movs : stubs->stos)[MODE_SET(t->mode)][t->index][shift];
+	if (t->mode & MODE_SHADOW)
+		stub = movs ? stubs->shadow_movs[shift] : stubs->shadow_stos[shift];
+	emit_op_by(t, d, stub, true);
 	return true;
 }
 

@@ -7,8 +7,11 @@
  * nor leave for anywhere else than the instruction's C function. A kick that finds one makes the
  * calling block come out (signals.c).
  *
+ * In MODE_SHADOW there is nothing to look up, and the run may be as long as it likes.
+ *
  * r15 = struct insn, v->rip at the instruction, flags parked; r14 is scratch.
  */
+#include "engine/soft/mmu/shadow.h"
 #include "engine/soft/translate/emit.h"
 #include "engine/soft/translate/stubs.h"
 
@@ -61,22 +64,22 @@ static void e_rep(struct emitter *e, u8 opcode, u32 size)
 	e8(e, size == 1 ? opcode : opcode + 1u);
 }
 
-static void e_begin(struct emitter *e, struct slow *slow, u32 size, u8 **nothing)
+static void e_begin(struct emitter *e, struct slow *slow, u32 size, u32 bytes_max, u8 **nothing)
 {
 	e_store_gs(e, W64, S1, SAVED_INSN);
 	e_gs(e, W32, 0xf6, 0, GS(rflags_sys) + 1);
 	e8(e, RFLAGS_DF >> 8); /* test byte [], DF */
 	go_slow(e, slow, CC_NE);
-	e_alu_imm(e, W64, ALU_CMP, RCX, (s32)(PAGE_SIZE / size));
+	e_alu_imm(e, W64, ALU_CMP, RCX, (s32)(bytes_max / size));
 	go_slow(e, slow, CC_A);
-	e_rr(e, W32, 0x85, RCX, RCX);
+	e_rr(e, W64, 0x85, RCX, RCX);
 	*nothing = e_jcc(e, CC_E);
 }
 
 static void emit_stos(struct emitter *e, struct slow *slow, u32 size, u32 set, u32 index)
 {
 	u8 *nothing;
-	e_begin(e, slow, size, &nothing);
+	e_begin(e, slow, size, PAGE_SIZE, &nothing);
 	e_look_up(e, slow, RDI, size, table_of(set, index, true));
 	e_lea(e, W64, S1, RDI, RCX, (int)size, 0);
 	e_mov(e, W64, RDI, S0);
@@ -89,7 +92,7 @@ static void emit_stos(struct emitter *e, struct slow *slow, u32 size, u32 set, u
 static void emit_movs(struct emitter *e, struct slow *slow, u32 size, u32 set, u32 index)
 {
 	u8 *nothing;
-	e_begin(e, slow, size, &nothing);
+	e_begin(e, slow, size, PAGE_SIZE, &nothing);
 	e_look_up(e, slow, RSI, size, table_of(set, index, false));
 	e_store_gs(e, W64, S0, SAVED_HVA);
 	e_look_up(e, slow, RDI, size, table_of(set, index, true));
@@ -105,9 +108,44 @@ static void emit_movs(struct emitter *e, struct slow *slow, u32 size, u32 set, u
 	e8(e, 0xc3);
 }
 
+/* ---- through the shadow table (mmu/shadow.h) ---- */
+
+/* Bytes that are not interrupted; the C function looks at attention in between. */
+#define SHADOW_BYTES_MAX (64 << 20)
+
+/* @delta = what to add to the address in @reg. */
+static void e_shadow_delta(struct emitter *e, int delta, int reg)
+{
+	e_mov(e, W64, delta, reg);
+	e_shift(e, W64, SHIFT_RIGHT, delta, SHADOW_SHIFT); /* RSP is another one in a stub */
+	e8(e, 0x65);
+	e_mem(e, W64, 0x8b, delta, REG_NONE, delta, 8, GS_SHADOW_TABLE);
+}
+
+/* What faults here takes r14 and r15 away again: signals.c. @movs: otherwise STOS. */
+static const u8 *emit_shadow(struct emitter *e, struct slow *slow, u32 size, bool movs)
+{
+	u8 *nothing;
+	e_begin(e, slow, size, SHADOW_BYTES_MAX, &nothing);
+	if (movs)
+		e_shadow_delta(e, S0, RSI);
+	e_shadow_delta(e, S1, RDI);
+	if (movs)
+		e_rr(e, W64, 0x03, RSI, S0);
+	e_rr(e, W64, 0x03, RDI, S1);
+	const u8 *rep = e->p + e->to_rx;
+	e_rep(e, movs ? 0xa4 : 0xaa, size);
+	if (movs)
+		e_rr(e, W64, 0x2b, RSI, S0);
+	e_rr(e, W64, 0x2b, RDI, S1);
+	e_patch(e, nothing, e->p);
+	e8(e, 0xc3);
+	return rep;
+}
+
 void string_stubs_emit(struct emitter *e, struct stubs *s)
 {
-	struct slow slow[MMU_SETS * MMU_COUNT * 4 * 2];
+	struct slow slow[(MMU_SETS * MMU_COUNT + 1) * 4 * 2];
 	u32 count = 0;
 	s->leaves_begin = e->p + e->to_rx;
 	for (u32 n = 0; n < MMU_SETS * MMU_COUNT * 4; n++) {
@@ -118,6 +156,14 @@ void string_stubs_emit(struct emitter *e, struct stubs *s)
 		slow[count].count = 0;
 		s->stos[set][index][shift] = e->p + e->to_rx;
 		emit_stos(e, &slow[count++], 1u << shift, set, index);
+	}
+	for (u32 shift = 0; shift < 4; shift++) {
+		slow[count].count = 0;
+		s->shadow_movs[shift] = e->p + e->to_rx;
+		s->shadow_rep_movs[shift] = emit_shadow(e, &slow[count++], 1u << shift, true);
+		slow[count].count = 0;
+		s->shadow_stos[shift] = e->p + e->to_rx;
+		s->shadow_rep_stos[shift] = emit_shadow(e, &slow[count++], 1u << shift, false);
 	}
 	s->leaves_end = e->p + e->to_rx;
 	for (u32 n = 0; n < count; n++)
