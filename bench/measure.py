@@ -73,6 +73,14 @@ def speed(fields):
     return 1e3 * sign if sign < 1 else 1e3 / sign
 
 
+def kept(build, name, output):
+    """Puts what a failed run printed into a file and returns its path."""
+    path = os.path.join(build, "bench", name)
+    with open(path, "w", encoding="utf-8", errors="replace") as file:
+        file.write(output)
+    return path
+
+
 def jobs(build, rounds, size, only=(), options=()):
     """Returns {job: {side: [seconds (openssl: see speed()), a round each]}}; size is full or quick."""
     say("jobs: making their files")
@@ -86,7 +94,8 @@ def jobs(build, rounds, size, only=(), options=()):
                           options)
         output = run(command, JOBS_LIMIT_S)
         if not lines_of(output, "GUISE-JOBS"):
-            raise Failure("the jobs did not come to their end on %s; its last line: %s" % (side, last_line(output)))
+            raise Failure("the jobs did not come to their end on %s; its last line: %s; all of them: %s" %
+                          (side, last_line(output), kept(build, "jobs-%s.log" % side, output)))
         for fields in lines_of(output, "GUISE-RATE"):
             collected.add(fields[0], side, speed(fields))
         for name, seconds, checksum in lines_of(output, "GUISE-JOB"):
