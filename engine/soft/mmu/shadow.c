@@ -276,6 +276,18 @@ static void add_mappings(struct shadow *s, struct space *space, u32 n)
 	s->mappings += n;
 }
 
+/** Whether one more mapping can be had. The other spaces are of programs that wait, or are gone:
+ * they give theirs. */
+static bool has_room(struct soft_vcpu *v, const struct space *space)
+{
+	struct shadow *s = v->shadow;
+
+	for (u32 n = 0; n < SPACES && s->mappings >= MAPPINGS_MAX; n++)
+		if (&s->space[n] != space && s->space[n].mappings)
+			shadow_drop(v, &s->space[n]);
+	return s->mappings < MAPPINGS_MAX;
+}
+
 /** Maps @pages pages from @linear on. */
 static bool map_run(struct soft_vcpu *v, struct space *space, u32 window, u64 linear, u64 record,
 		    struct memslot *slot, u32 pages)
@@ -285,7 +297,7 @@ static bool map_run(struct soft_vcpu *v, struct space *space, u32 window, u64 li
 	int prot = PROT_READ | (record & WRITABLE ? PROT_WRITE : 0);
 	int flags = MAP_SHARED | MAP_FIXED | (pages <= RUN_MAX ? MAP_POPULATE : 0);
 
-	if (s->mappings >= MAPPINGS_MAX || space->logged + pages > LOG_MAX ||
+	if (!has_room(v, space) || space->logged + pages > LOG_MAX ||
 	    failed(gp_syscall(SYS_mmap, (long)host, (long)(pages * PAGE_SIZE), prot, flags,
 			      slot->fd, (long)(slot->fd_offset + offset)))) {
 		shadow_give_up(v, space);
