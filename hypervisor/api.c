@@ -44,6 +44,9 @@ static const struct {
     {KVM_CAP_SIGNAL_MSI, 1},
     {KVM_CAP_TSC_DEADLINE_TIMER, 1},
     {KVM_CAP_ADJUST_CLOCK, 1},
+    {KVM_CAP_SET_GUEST_DEBUG, 1},
+    {KVM_CAP_SET_GUEST_DEBUG2, GUEST_DEBUG_FLAGS},
+    {KVM_CAP_X86_ROBUST_SINGLESTEP, 1},
     /* Nothing to set: real mode runs as it is. The ioctls are taken and do nothing. */
     {KVM_CAP_SET_TSS_ADDR, 1},
     {KVM_CAP_SET_IDENTITY_MAP_ADDR, 1},
@@ -273,6 +276,8 @@ static long vcpu_command(struct vcpu *v, unsigned int command, void __user *user
 		return GET(struct kvm_debugregs, (state_get_debugregs(v, &state), 0));
 	case KVM_SET_DEBUGREGS:
 		return SET(struct kvm_debugregs, state_set_debugregs(v, &state));
+	case KVM_SET_GUEST_DEBUG:
+		return SET(struct kvm_guest_debug, debug_set(v, &state));
 	case KVM_GET_MP_STATE:
 		return GET(struct kvm_mp_state, (state.mp_state = v->mp_state, 0));
 	case KVM_SET_MP_STATE:

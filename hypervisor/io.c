@@ -47,7 +47,7 @@ static void ask(struct vcpu *v, const struct io_request *io, bool in)
 static void advance(struct vcpu *v, bool rep, int index, u32 count, u32 size, u32 address_bytes)
 {
 	u64 *r = (u64 *)v->registers.r;
-	s64 step = vmcs_read(GUEST_RFLAGS) & X86_EFLAGS_DF ? -(s64)size : size;
+	s64 step = field_get(v, FIELD_RFLAGS) & X86_EFLAGS_DF ? -(s64)size : size;
 
 	r[index] = register_part(r[index], r[index] + step * count, address_bytes);
 	if (rep) {
@@ -63,7 +63,7 @@ static u32 batch(struct vcpu *v, u64 linear, u64 left, u32 size)
 {
 	u32 room = (PAGE_SIZE - offset_in_page(linear)) / size;
 
-	if ((vmcs_read(GUEST_RFLAGS) & X86_EFLAGS_DF) || !room)
+	if ((field_get(v, FIELD_RFLAGS) & X86_EFLAGS_DF) || !room)
 		return 1;
 	return min_t(u64, left, room);
 }
@@ -72,7 +72,7 @@ static int string_io(struct vcpu *v, u64 qualification, struct io_request *io)
 {
 	bool in = qualification & QUALIFICATION_IN, rep = qualification & QUALIFICATION_REP;
 	u32 address_bytes = INFO_ADDRESS_BYTES(vmcs_read(VMX_INSTRUCTION_INFO));
-	u32 access = vcpu_cpl() == 3 ? ACCESS_USER : 0;
+	u32 access = vcpu_cpl(v) == 3 ? ACCESS_USER : 0;
 	u64 linear = vmcs_read(GUEST_LINEAR_ADDRESS);
 	u64 left = rep ? v->registers.r[RCX] & address_mask(address_bytes) : 1;
 	struct walk_fault fault;
@@ -183,7 +183,7 @@ int io_complete(struct vcpu *v)
 	qualification = vmcs_read(EXIT_QUALIFICATION);
 	down_read(&v->vm->memory_lock);
 	ret = linear_write(v, io.linear, v->port_data, io.count * io.size,
-			   vcpu_cpl() == 3 ? ACCESS_USER : 0, &fault);
+			   vcpu_cpl(v) == 3 ? ACCESS_USER : 0, &fault);
 	up_read(&v->vm->memory_lock);
 	if (ret == -EFAULT) {
 		raise_page_fault(v, &fault);

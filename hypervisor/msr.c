@@ -25,6 +25,7 @@ enum rule {
 	RULE_32_BITS,
 	RULE_ZERO,
 	RULE_PAT,
+	RULE_DEBUGCTL,
 	RULE_READ_ONLY, /* for the guest; the owner may write what reads back */
 	RULE_IGNORED,	/* writes are dropped */
 };
@@ -58,7 +59,7 @@ static const struct msr_row rows[] = {
     {MSR_FS_BASE, IN_VMCS, GUEST_FS_BASE, RULE_CANONICAL},
     {MSR_GS_BASE, IN_VMCS, GUEST_GS_BASE, RULE_CANONICAL},
     {MSR_IA32_CR_PAT, IN_VMCS, GUEST_IA32_PAT, RULE_PAT},
-    {MSR_IA32_DEBUGCTLMSR, IN_VMCS, GUEST_IA32_DEBUGCTL, RULE_ZERO},
+    {MSR_IA32_DEBUGCTLMSR, IN_VMCS, GUEST_IA32_DEBUGCTL, RULE_DEBUGCTL},
     {MSR_KERNEL_GS_BASE, IN_LAZY, LAZY_KERNEL_GS_BASE, RULE_CANONICAL},
     {MSR_STAR, IN_LAZY, LAZY_STAR, RULE_ANY},
     {MSR_LSTAR, IN_LAZY, LAZY_LSTAR, RULE_CANONICAL},
@@ -193,6 +194,8 @@ static bool obeys(enum rule rule, u64 value)
 		return !value;
 	case RULE_PAT:
 		return pat_valid(value);
+	case RULE_DEBUGCTL: /* no records of branches, but single steps by branches */
+		return !(value & ~(u64)DEBUGCTLMSR_BTF);
 	default:
 		return true;
 	}
@@ -280,7 +283,7 @@ int msr_get(struct vcpu *v, u32 index, u64 *value)
 		*value = row->where;
 		break;
 	case IN_EFER:
-		*value = vmcs_read(GUEST_IA32_EFER);
+		*value = field_get(v, FIELD_EFER);
 		break;
 	case IN_TSC:
 		*value = rdtsc() + v->tsc_offset;
@@ -295,12 +298,12 @@ int msr_get(struct vcpu *v, u32 index, u64 *value)
 /* SDM 3A 2.2.1: LMA is read-only, LME may not change while paging is on. */
 static int set_efer(struct vcpu *v, u64 value, bool from_guest)
 {
-	u64 old = vmcs_read(GUEST_IA32_EFER);
+	u64 old = field_get(v, FIELD_EFER);
 
 	if (!control_efer_valid(v, value))
 		return -EINVAL;
 	if (from_guest) {
-		if (((value ^ old) & EFER_LME) && (control_get_cr0() & X86_CR0_PG))
+		if (((value ^ old) & EFER_LME) && (control_get_cr0(v) & X86_CR0_PG))
 			return -EINVAL;
 		value = (value & ~(u64)EFER_LMA) | (old & EFER_LMA);
 	}

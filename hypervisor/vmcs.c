@@ -41,7 +41,8 @@ static u32 __init choose(const char *name, u32 msr, u32 needed, u32 wanted)
 	 CPU_BASED_RDPMC_EXITING | CPU_BASED_CR8_LOAD_EXITING | CPU_BASED_CR8_STORE_EXITING |      \
 	 CPU_BASED_MOV_DR_EXITING | CPU_BASED_UNCOND_IO_EXITING | CPU_BASED_USE_MSR_BITMAPS |      \
 	 CPU_BASED_USE_TSC_OFFSETTING | CPU_BASED_INTR_WINDOW_EXITING |                            \
-	 CPU_BASED_NMI_WINDOW_EXITING | CPU_BASED_ACTIVATE_SECONDARY_CONTROLS)
+	 CPU_BASED_NMI_WINDOW_EXITING | CPU_BASED_MONITOR_TRAP_FLAG |                              \
+	 CPU_BASED_ACTIVATE_SECONDARY_CONTROLS)
 
 /* With EPT these are not needed; a processor that does not let them be 0 is too old for EPT. */
 #define PRIMARY_UNWANTED                                                                           \
@@ -96,8 +97,9 @@ int __init vmcs_setup_controls(unsigned int slice_us)
 	c->primary = choose("primary", MSR_IA32_VMX_TRUE_PROCBASED_CTLS, PRIMARY_NEEDED, 0);
 	if (!c->primary)
 		return -EOPNOTSUPP;
-	/* Windows are opened when something waits for them. */
-	c->primary &= ~(CPU_BASED_INTR_WINDOW_EXITING | CPU_BASED_NMI_WINDOW_EXITING);
+	/* Windows are opened when something waits for them, single steps are a debugger's. */
+	c->primary &= ~(CPU_BASED_INTR_WINDOW_EXITING | CPU_BASED_NMI_WINDOW_EXITING |
+			CPU_BASED_MONITOR_TRAP_FLAG);
 	if (c->primary & PRIMARY_UNWANTED) {
 		pr_err("guise: this processor cannot leave CR3 and INVLPG to the guest\n");
 		return -EOPNOTSUPP;
@@ -218,6 +220,7 @@ bool vmcs_load(struct vmcs_place *place)
 	if (__this_cpu_read(current_place) != place) {
 		WARN_ON_ONCE(!vmcs_point_to(__pa(place->vmcs)));
 		__this_cpu_write(current_place, place);
+		host_other_guest();
 	}
 	return moved;
 }
