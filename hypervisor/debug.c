@@ -25,6 +25,8 @@
 #define DR7_GD	       BIT_ULL(13)
 #define DR6_BD	       BIT(13)
 #define DR6_BT	       BIT(15)
+/* Of the pending debug exceptions (SDM 3C table 24-4): one of the breakpoints hit is enabled. */
+#define PENDING_BREAKPOINT BIT(12)
 /* DR6: bits 15:13 and 3:0; DR7: bits 31:16, 13, 11 (RTM, reserved as 0 without TSX), 9:0. */
 #define DR6_WRITABLE 0xe00full
 #define DR7_WRITABLE 0xffff23ffull
@@ -71,6 +73,25 @@ void debug_after_exit(struct vcpu *v)
 {
 	if (hw_breakpoint_active())
 		hw_breakpoint_restore();
+}
+
+/* Ports exit before the processor looks whether one has a breakpoint. SDM 3B 17.2.4: with CR4.DE, R/W 2; a trap, that
+ * is, pending for the next entry. */
+void debug_port_used(struct vcpu *v, u16 port, u32 bytes)
+{
+	u64 dr7 = debugger_has_registers(v) ? v->debug.dr7 : v->dr7, pending = 0;
+	const unsigned long *dr = v->debug.active;
+
+	if (!dr || !(control_get_cr4(v) & X86_CR4_DE))
+		return;
+	for (int n = 0; n < 4; n++) {
+		u32 kind = dr7 >> (16 + 4 * n) & 3, mask = dr7 >> (18 + 4 * n) & 3;
+		u64 from = dr[n] & ~(u64)mask;
+
+		if ((dr7 >> (2 * n) & 3) && kind == 2 && from < port + bytes && port <= from + mask)
+			pending |= BIT(n) | PENDING_BREAKPOINT;
+	}
+	field_put(v, FIELD_PENDING_DEBUG, field_get(v, FIELD_PENDING_DEBUG) | pending);
 }
 
 /* ---- MOV DR ---- */
@@ -172,8 +193,13 @@ int debug_trap(struct vcpu *v, u32 info)
 {
 	u64 hit = vmcs_read(EXIT_QUALIFICATION) & (DR_TRAP_BITS | DR_STEP | DR6_BD | DR6_BT);
 
-	/* INT1: a trap that leaves DR6 alone. */
+	/* INT1: a trap that leaves DR6 alone, but for the breakpoints that a MOV SS before it has put off. */
 	if ((info & INTR_INFO_INTR_TYPE_MASK) == INTR_TYPE_PRIV_SW_EXCEPTION) {
+		hit = (hit | field_get(v, FIELD_PENDING_DEBUG)) & DR_TRAP_BITS;
+		if (hit && !debugger_has_registers(v)) {
+			field_put(v, FIELD_PENDING_DEBUG, 0);
+			v->dr6 = (v->dr6 & ~(unsigned long)DR_TRAP_BITS) | hit;
+		}
 		raise_software(v, INTR_TYPE_PRIV_SW_EXCEPTION, X86_TRAP_DB,
 			       vmcs_read(VM_EXIT_INSTRUCTION_LEN));
 		return 1;

@@ -395,6 +395,8 @@ void debug_before_entry(struct vcpu *v);
 void debug_after_exit(struct vcpu *v);
 /* An instruction has been carried out. */
 void debug_note_step(struct vcpu *v);
+/* A port has been read or written. */
+void debug_port_used(struct vcpu *v, u16 port, u32 bytes);
 /* Whether there is a step to report; then vcpu->run does. */
 bool debug_stop_after_step(struct vcpu *v);
 /* #DB for the guest, with bits @hit of DR6. */
