@@ -144,50 +144,93 @@ bool control_xcr0_valid(u64 xcr0)
 	       ((xcr0 & XCR0_AVX512) == XCR0_AVX512 && (xcr0 & XFEATURE_MASK_YMM));
 }
 
-void control_load_pdptrs(struct vcpu *v)
+/* The four page-directory-pointer entries at @cr3; false: one is present and has a reserved bit (SDM 3A 4.4.1). */
+static bool read_pdptrs(struct vcpu *v, u64 cr3, u64 *entries)
 {
-	u64 entries[4] = {0};
+	const u64 reserved = v->chip.reserved_pa | GENMASK_ULL(8, 5) | GENMASK_ULL(2, 1);
+	int ret;
 
-	if (!(control_get_cr0(v) & X86_CR0_PG) || !(control_get_cr4(v) & X86_CR4_PAE) ||
-	    vcpu_long_mode(v))
-		return;
 	down_read(&v->vm->memory_lock);
-	/* Not in memory: no entry is present, and the guest faults when it uses one. */
-	if (memory_read(v->vm, vmcs_read(GUEST_CR3) & GENMASK_ULL(31, 5), entries, sizeof(entries)))
-		memset(entries, 0, sizeof(entries));
+	ret = memory_read(v->vm, cr3 & GENMASK_ULL(31, 5), entries, 4 * sizeof(*entries));
 	up_read(&v->vm->memory_lock);
+	/* Not in memory: no entry is present, and the guest faults when it uses one. */
+	if (ret)
+		memset(entries, 0, 4 * sizeof(*entries));
+	for (int i = 0; i < 4; i++)
+		if ((entries[i] & 1) && (entries[i] & reserved))
+			return false;
+	return true;
+}
+
+static bool pae_paging(u64 cr0, u64 cr4, u64 efer)
+{
+	return (cr0 & X86_CR0_PG) && (cr4 & X86_CR4_PAE) && !(efer & EFER_LMA);
+}
+
+static void write_pdptrs(const u64 *entries)
+{
 	for (int i = 0; i < 4; i++)
 		vmcs_write(GUEST_PDPTR0 + 2 * i, entries[i]);
 }
 
+bool control_load_pdptrs(struct vcpu *v)
+{
+	u64 entries[4];
+
+	if (!pae_paging(control_get_cr0(v), control_get_cr4(v), field_get(v, FIELD_EFER)))
+		return true;
+	if (!read_pdptrs(v, vmcs_read(GUEST_CR3), entries))
+		return false;
+	write_pdptrs(entries);
+	return true;
+}
+
+/*
+ * The guest's MOV to CR0 and CR4 exits only if it changes a bit of the host's, but then all of its checks are to be
+ * made here (SDM 2B, MOV to control registers; SDM 3A 2.5, 4.1.2, 4.10.1).
+ */
+static bool put_paging(struct vcpu *v, u64 cr0, u64 cr4, u64 efer)
+{
+	bool pae = pae_paging(cr0, cr4, efer);
+	u64 entries[4];
+
+	if (pae && !read_pdptrs(v, vmcs_read(GUEST_CR3), entries))
+		return false;
+	if (efer != field_get(v, FIELD_EFER))
+		control_put_efer(v, efer);
+	control_put_cr0(v, cr0);
+	control_put_cr4(v, cr4);
+	if (pae)
+		write_pdptrs(entries);
+	vcpu_request(v, REQUEST_FLUSH_TLB);
+	vcpu_skip(v);
+	return true;
+}
+
 static int mov_to_cr0(struct vcpu *v, u64 value)
 {
-	u64 old = control_get_cr0(v), efer = field_get(v, FIELD_EFER);
+	u64 old = control_get_cr0(v), cr4 = control_get_cr4(v), efer = field_get(v, FIELD_EFER);
 
-	if (!control_cr0_valid(value & ~X86_CR0_ET) || (value >> 32))
+	/* Reserved bits of the lower half are ignored. */
+	if (value >> 32 || !control_cr0_valid(value & CR0_KNOWN))
 		goto fault;
+	value = (value & CR0_KNOWN) | X86_CR0_ET;
 	if ((value ^ old) & X86_CR0_PG) {
-		/* SDM 3A 4.1.2: the way into long mode and out of it, which the processor takes by
-		 * itself unless a bit of the host's changes in the same MOV. */
+		/* The way into long mode and out of it, which the processor takes by itself unless
+		 * a bit of the host's changes in the same MOV. */
 		if ((value & X86_CR0_PG) && (efer & EFER_LME)) {
-			if (!(control_get_cr4(v) & X86_CR4_PAE) ||
+			if (!(cr4 & X86_CR4_PAE) ||
 			    (vmcs_read(GUEST_CS_AR_BYTES) & VMX_AR_L_MASK))
 				goto fault;
 			efer |= EFER_LMA;
 		} else {
-			if ((efer & EFER_LMA) && vcpu_64bit_code(v))
+			if (vcpu_64bit_code(v) || (cr4 & X86_CR4_PCIDE))
 				goto fault;
 			efer &= ~(u64)EFER_LMA;
 		}
-		control_put_efer(v, efer);
 	}
-	control_put_cr0(v, value | X86_CR0_ET);
-	if ((value ^ old) & (X86_CR0_PG | X86_CR0_WP)) {
-		vcpu_request(v, REQUEST_FLUSH_TLB);
-		vcpu_request(v, REQUEST_PDPTRS);
-	}
-	vcpu_skip(v);
-	return 1;
+	if (put_paging(v, value, cr4, efer))
+		return 1;
 
 fault:
 	raise_error(v, X86_TRAP_GP, 0);
@@ -196,16 +239,14 @@ fault:
 
 static int mov_to_cr4(struct vcpu *v, u64 value)
 {
-	/* SDM 3A 2.5: PAE may not be cleared in long mode, PCIDE not be set outside. */
+	u64 old = control_get_cr4(v), cr0 = control_get_cr0(v), efer = field_get(v, FIELD_EFER);
+	bool sets_pcide = value & ~old & X86_CR4_PCIDE;
+
+	/* PAE may not be cleared in long mode; PCIDE not be set outside, or with a PCID in CR3. */
 	if (!control_cr4_valid(v, value) || (vcpu_long_mode(v) && !(value & X86_CR4_PAE)) ||
-	    (!vcpu_long_mode(v) && (value & X86_CR4_PCIDE))) {
+	    (sets_pcide && (!vcpu_long_mode(v) || (vmcs_read(GUEST_CR3) & 0xfff))) ||
+	    !put_paging(v, cr0, value, efer))
 		raise_error(v, X86_TRAP_GP, 0);
-		return 1;
-	}
-	control_put_cr4(v, value);
-	vcpu_request(v, REQUEST_FLUSH_TLB);
-	vcpu_request(v, REQUEST_PDPTRS);
-	vcpu_skip(v);
 	return 1;
 }
 

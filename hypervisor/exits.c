@@ -159,6 +159,7 @@ static exit_handler *const handlers[] = {
     [EXIT_REASON_TRIPLE_FAULT] = exit_triple_fault,
     [EXIT_REASON_INTERRUPT_WINDOW] = exit_interrupt_window,
     [EXIT_REASON_NMI_WINDOW] = exit_nothing,
+    [EXIT_REASON_TASK_SWITCH] = exit_task_switch,
     [EXIT_REASON_CPUID] = exit_cpuid,
     [EXIT_REASON_HLT] = exit_hlt,
     [EXIT_REASON_INVD] = exit_skip,

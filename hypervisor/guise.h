@@ -347,6 +347,9 @@ int io_complete(struct vcpu *v);
 int mmio_access(struct vcpu *v, u64 gpa);
 int mmio_complete(struct vcpu *v);
 
+/* ---- task.c ---- */
+int exit_task_switch(struct vcpu *v);
+
 /* ---- control.c ---- */
 int exit_cr(struct vcpu *v);
 int exit_xsetbv(struct vcpu *v);
@@ -361,8 +364,9 @@ u64 control_get_cr4(struct vcpu *v);
 void control_put_cr0(struct vcpu *v, u64 cr0);
 void control_put_cr4(struct vcpu *v, u64 cr4);
 void control_put_efer(struct vcpu *v, u64 efer);
-/* PAE paging: reads the four page-directory-pointer entries into the VMCS. */
-void control_load_pdptrs(struct vcpu *v);
+/* With PAE paging, reads the four page-directory-pointer entries into the VMCS. False: they may not
+ * be so, #GP where an instruction wants it. */
+bool control_load_pdptrs(struct vcpu *v);
 
 /* ---- debug.c ---- */
 #define DR7_FIXED_1 0x400 /* SDM 3B figure 17-1 */
@@ -525,6 +529,8 @@ enum segment {
 };
 
 u64 state_segment_base(enum segment segment);
+u16 state_segment_selector(enum segment segment);
+void state_put_rflags(struct vcpu *v, u64 rflags);
 void state_get_regs(struct vcpu *v, struct kvm_regs *regs);
 void state_set_regs(struct vcpu *v, const struct kvm_regs *regs);
 void state_get_sregs(struct vcpu *v, struct kvm_sregs *sregs);

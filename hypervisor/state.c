@@ -46,6 +46,11 @@ void state_get_regs(struct vcpu *v, struct kvm_regs *regs)
 /* SDM 3A 2.3: bit 1 is 1, bits 3, 5, 15 and all from 22 on are 0. */
 #define RFLAGS_RESERVED (~0x3fffffull | BIT(3) | BIT(5) | BIT(15))
 
+void state_put_rflags(struct vcpu *v, u64 rflags)
+{
+	field_put(v, FIELD_RFLAGS, (rflags & ~RFLAGS_RESERVED) | X86_EFLAGS_FIXED);
+}
+
 void state_set_regs(struct vcpu *v, const struct kvm_regs *regs)
 {
 	unsigned long *r = v->registers.r;
@@ -67,7 +72,7 @@ void state_set_regs(struct vcpu *v, const struct kvm_regs *regs)
 	r[14] = regs->r14;
 	r[15] = regs->r15;
 	field_put(v, FIELD_RIP, regs->rip);
-	field_put(v, FIELD_RFLAGS, (regs->rflags & ~RFLAGS_RESERVED) | X86_EFLAGS_FIXED);
+	state_put_rflags(v, regs->rflags);
 	v->events.exception.valid = false;
 	v->debug.stepped = false;
 }
@@ -75,6 +80,11 @@ void state_set_regs(struct vcpu *v, const struct kvm_regs *regs)
 u64 state_segment_base(enum segment segment)
 {
 	return vmcs_read(field(GUEST_ES_BASE, segment));
+}
+
+u16 state_segment_selector(enum segment segment)
+{
+	return vmcs_read(field(GUEST_ES_SELECTOR, segment));
 }
 
 void state_get_segment(enum segment segment, struct kvm_segment *s)
