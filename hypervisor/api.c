@@ -461,6 +461,8 @@ static long vm_ioctl(struct file *file, unsigned int command, unsigned long argu
 		return create_vcpu(vm, argument);
 	case KVM_SET_USER_MEMORY_REGION:
 		return SET(struct kvm_userspace_memory_region, vm_set_memory(vm, &state));
+	case KVM_GET_DIRTY_LOG:
+		return SET(struct kvm_dirty_log, dirty_get_log(vm, &state));
 	case KVM_SET_TSS_ADDR:
 		return 0;
 	case KVM_CREATE_IRQCHIP:

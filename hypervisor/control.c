@@ -148,13 +148,9 @@ bool control_xcr0_valid(u64 xcr0)
 static bool read_pdptrs(struct vcpu *v, u64 cr3, u64 *entries)
 {
 	const u64 reserved = v->chip.reserved_pa | GENMASK_ULL(8, 5) | GENMASK_ULL(2, 1);
-	int ret;
 
-	down_read(&v->vm->memory_lock);
-	ret = memory_read(v->vm, cr3 & GENMASK_ULL(31, 5), entries, 4 * sizeof(*entries));
-	up_read(&v->vm->memory_lock);
 	/* Not in memory: no entry is present, and the guest faults when it uses one. */
-	if (ret)
+	if (memory_read(v->vm, cr3 & GENMASK_ULL(31, 5), entries, 4 * sizeof(*entries)))
 		memset(entries, 0, 4 * sizeof(*entries));
 	for (int i = 0; i < 4; i++)
 		if ((entries[i] & 1) && (entries[i] & reserved))
@@ -191,10 +187,15 @@ bool control_load_pdptrs(struct vcpu *v)
  */
 static bool put_paging(struct vcpu *v, u64 cr0, u64 cr4, u64 efer)
 {
-	bool pae = pae_paging(cr0, cr4, efer);
+	bool pae = pae_paging(cr0, cr4, efer), valid = true;
 	u64 entries[4];
 
-	if (pae && !read_pdptrs(v, vmcs_read(GUEST_CR3), entries))
+	if (pae) {
+		down_read(&v->vm->memory_lock);
+		valid = read_pdptrs(v, vmcs_read(GUEST_CR3), entries);
+		up_read(&v->vm->memory_lock);
+	}
+	if (!valid)
 		return false;
 	if (efer != field_get(v, FIELD_EFER))
 		control_put_efer(v, efer);

@@ -126,7 +126,8 @@ static int exit_ept_violation(struct vcpu *v)
 	down_read(&v->vm->memory_lock);
 	slot = memory_find(v->vm, gpa);
 	if (slot && (memory_writable(v->vm, gpa) || !(qualification & EPT_VIOLATION_ACC_WRITE))) {
-		ret = ept_map(v->vm, slot, gpa);
+		/* Its access bits are where the EPT has its rights (SDM 3C table 27-7). */
+		ret = ept_map(v->vm, slot, gpa, qualification & VMX_EPT_RWX_MASK);
 		if (!ret)
 			ret = 1;
 	} else if (v->events.current_event.valid) {

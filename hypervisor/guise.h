@@ -87,6 +87,7 @@ struct vmcs_controls {
 	u32 pin, primary, secondary, exit, entry;
 	bool vpid; /* and INVVPID of a single context */
 	bool ept_large;
+	bool ept_large_nx; /* no instruction may be fetched by a large mapping */
 	u32 preemption_timer; /* ticks after which the guest is left; 0: the timer is off */
 };
 
@@ -116,6 +117,7 @@ struct memory_slot {
 	u32 flags;
 	u64 gpa, bytes; /* multiples of a page */
 	unsigned long hva;
+	unsigned long *dirty; /* a bit a page, with KVM_MEM_LOG_DIRTY_PAGES */
 };
 
 struct vm {
@@ -140,15 +142,29 @@ struct vm {
 struct vm *vm_create(void);
 void vm_get(struct vm *vm);
 void vm_put(struct vm *vm);
+struct memory_slot *vm_find_slot(struct vm *vm, u32 id); /* memory_lock is held; NULL: none */
 int vm_set_memory(struct vm *vm, const struct kvm_userspace_memory_region *region);
 
 /* ---- ept.c ---- */
 int ept_create(struct vm *vm);
 void ept_destroy(struct vm *vm);
-/* Maps the page at @gpa. @slot has it; memory_lock is held. */
-int ept_map(struct vm *vm, const struct memory_slot *slot, u64 gpa);
+/* Maps the page at @gpa, with at least the rights @wanted (VMX_EPT_..._MASK), which @slot gives. memory_lock is
+ * held. */
+int ept_map(struct vm *vm, const struct memory_slot *slot, u64 gpa, u64 wanted);
+/* Takes the right to write from what is mapped there, and makes it small pages. Nothing may be written any more when
+ * ept_flush() is back. memory_lock is held for writing. -ENOMEM: some of it is as it was. */
+int ept_protect(struct vm *vm, u64 gpa, u64 bytes);
+void ept_flush(struct vm *vm);
 /* Unmaps and unpins. memory_lock is held for writing. */
 void ept_unmap(struct vm *vm, u64 gpa, u64 bytes);
+
+/* ---- dirty.c ---- */
+/* Logging begins and ends; memory_lock is held for writing. 0 or -ENOMEM. */
+int dirty_start(struct vm *vm, struct memory_slot *slot);
+void dirty_stop(struct memory_slot *slot);
+/* The page at @gpa is being written. memory_lock is held. */
+void dirty_mark(const struct memory_slot *slot, u64 gpa);
+int dirty_get_log(struct vm *vm, const struct kvm_dirty_log *log);
 
 /* ---- memory.c ---- */
 /* memory_lock is held. */
@@ -365,7 +381,7 @@ void control_put_cr0(struct vcpu *v, u64 cr0);
 void control_put_cr4(struct vcpu *v, u64 cr4);
 void control_put_efer(struct vcpu *v, u64 efer);
 /* With PAE paging, reads the four page-directory-pointer entries into the VMCS. False: they may not
- * be so, #GP where an instruction wants it. */
+ * be so, #GP where an instruction wants it. memory_lock is held. */
 bool control_load_pdptrs(struct vcpu *v);
 
 /* ---- debug.c ---- */

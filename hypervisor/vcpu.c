@@ -237,8 +237,11 @@ static void do_requests(struct vcpu *v)
 		invvpid_context(v->vpid);
 		preempt_enable();
 	}
-	if (test_and_clear_bit(REQUEST_PDPTRS, &v->requests))
+	if (test_and_clear_bit(REQUEST_PDPTRS, &v->requests)) {
+		down_read(&v->vm->memory_lock);
 		control_load_pdptrs(v);
+		up_read(&v->vm->memory_lock);
+	}
 	if (test_and_clear_bit(REQUEST_TIMERS, &v->requests))
 		chips_run_timers(v);
 	if (test_and_clear_bit(REQUEST_EVENTS, &v->requests) && v->chip.lapic)

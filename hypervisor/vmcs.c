@@ -5,6 +5,7 @@
  *
  * Source: SDM 3C 24, appendix A.
  */
+#include <linux/cpu.h>
 #include <linux/gfp.h>
 #include <linux/smp.h>
 #include <linux/string.h>
@@ -59,6 +60,10 @@ static int __init setup_ept(void)
 		return -EOPNOTSUPP;
 	}
 	vmcs_controls.ept_large = capabilities & VMX_EPT_2MB_PAGE_BIT;
+	/* A fetch by a large mapping and by a small one of the same address stops some processors dead with a machine
+	 * check (Documentation/admin-guide/hw-vuln/multihit.rst). */
+	vmcs_controls.ept_large_nx =
+	    boot_cpu_has_bug(X86_BUG_ITLB_MULTIHIT) && !cpu_mitigations_off();
 	capabilities >>= 32;
 	vmcs_controls.vpid = (vmcs_controls.secondary & SECONDARY_EXEC_ENABLE_VPID) &&
 			     (capabilities & VMX_VPID_INVVPID_BIT) &&
