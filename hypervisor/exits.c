@@ -133,6 +133,10 @@ static int exit_ept_violation(struct vcpu *v)
 	} else if (v->events.current_event.valid) {
 		/* The guest's IDT, stack or TSS lies in a device's memory. */
 		ret = exit_internal_error(v, KVM_INTERNAL_ERROR_DELIVERY_EV, gpa);
+	} else if ((qualification & EPT_VIOLATION_GVA_IS_VALID) &&
+		   !(qualification & EPT_VIOLATION_GVA_TRANSLATED)) {
+		/* Its page tables do. What the instruction does is not what is wanted there. */
+		ret = exit_internal_error(v, KVM_INTERNAL_ERROR_EMULATION, gpa);
 	} else {
 		ret = mmio_access(v, gpa);
 	}

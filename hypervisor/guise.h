@@ -428,8 +428,9 @@ int exit_monitor_trap(struct vcpu *v);
 int exit_dr(struct vcpu *v);
 
 /* ---- msr.c ---- */
-extern const u32 msr_list[];
-extern const u32 msr_count;
+#define MSR_LIST_MAX 80
+/* KVM_GET_MSR_INDEX_LIST: fills @indices, MSR_LIST_MAX of them, and returns how many there are. */
+u32 msr_list(u32 *indices);
 int msr_setup(void);
 void msr_cleanup(void);
 phys_addr_t msr_bitmap(void);

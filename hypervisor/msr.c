@@ -93,23 +93,24 @@ static const struct msr_row rows[] = {
 };
 
 /* What KVM_GET_MSR_INDEX_LIST tells: what makes up a vCPU's state. */
-const u32 msr_list[] = {
-    MSR_IA32_TSC,
-    MSR_IA32_SYSENTER_CS,
-    MSR_IA32_SYSENTER_ESP,
-    MSR_IA32_SYSENTER_EIP,
-    MSR_STAR,
-    MSR_LSTAR,
-    MSR_CSTAR,
-    MSR_SYSCALL_MASK,
-    MSR_KERNEL_GS_BASE,
-    MSR_TSC_AUX,
-    MSR_IA32_CR_PAT,
-    MSR_EFER,
-    MSR_IA32_MISC_ENABLE,
-    MSR_MTRRdefType,
-};
-const u32 msr_count = ARRAY_SIZE(msr_list);
+/* What an owner that saves a guest asks for: all that can differ from guest to guest. The bases of FS and GS and the
+ * APIC's are in KVM_GET_SREGS. */
+u32 msr_list(u32 *indices)
+{
+	u32 count = 0;
+
+	for (int i = 0; i < ARRAY_SIZE(rows); i++) {
+		const struct msr_row *row = &rows[i];
+
+		if (row->place != IN_CONSTANT && row->place != IN_APIC_BASE &&
+		    row->index != MSR_FS_BASE && row->index != MSR_GS_BASE)
+			indices[count++] = row->index;
+	}
+	for (int i = 0; i < 2 * MTRR_VARIABLE; i++)
+		indices[count++] = MTRRphysBase_MSR(0) + i;
+	return count;
+}
+static_assert(ARRAY_SIZE(rows) + 2 * MTRR_VARIABLE <= MSR_LIST_MAX);
 
 static unsigned long bitmap;
 

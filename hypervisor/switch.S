@@ -7,6 +7,7 @@
  * Vector registers, CR2 and the other MSRs are host.c's.
  */
 #include <linux/linkage.h>
+#include <linux/objtool.h>
 #include <asm/asm.h>
 #include <asm/cpufeatures.h>
 #include <asm/nospec-branch.h>
@@ -93,6 +94,7 @@ SYM_FUNC_START(world_switch)
 
 	/* The VMCS field HOST_RIP points here. */
 SYM_INNER_LABEL(world_switch_exit, SYM_L_GLOBAL)
+	ANNOTATE_NOENDBR			/* no branch comes here */
 	UNWIND_HINT_RESTORE
 	push	%rdi
 	mov	8(%rsp), %rdi

@@ -137,6 +137,8 @@ int vm_set_memory(struct vm *vm, const struct kvm_userspace_memory_region *regio
 
 	if (region->flags & ~(KVM_MEM_READONLY | KVM_MEM_LOG_DIRTY_PAGES))
 		return -EINVAL;
+	if (wanted.id >= GUISE_SLOTS)
+		return -EINVAL;
 	if ((wanted.gpa | wanted.bytes | wanted.hva) & ~PAGE_MASK)
 		return -EINVAL;
 	if (wanted.bytes > SLOT_BYTES_MAX || wanted.gpa >= GPA_LIMIT ||

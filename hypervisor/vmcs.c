@@ -10,6 +10,7 @@
 #include <linux/smp.h>
 #include <linux/string.h>
 #include <asm/msr.h>
+#include <asm/tlbflush.h>
 #include <asm/tsc.h>
 
 #include "guise.h"
@@ -138,6 +139,13 @@ int __init vmcs_setup_controls(unsigned int slice_us)
 	return setup_ept();
 }
 
+void vmcs_failed(const char *instruction, u64 operand)
+{
+	/* Outside VMX operation the instruction was not executed, and the flags say nothing. */
+	WARN_ONCE(cr4_read_shadow() & X86_CR4_VMXE, "guise: %s of %#llx failed\n", instruction,
+		  operand);
+}
+
 void vmcs_cpu_init(int cpu)
 {
 	INIT_LIST_HEAD(&per_cpu(active, cpu));
@@ -161,7 +169,7 @@ static void clear_here(void *argument)
 
 	if (place->cpu != raw_smp_processor_id())
 		return; /* it went while the IPI came */
-	WARN_ON_ONCE(!vmcs_clear(__pa(place->vmcs)));
+	vmcs_clear(__pa(place->vmcs));
 	if (__this_cpu_read(current_place) == place)
 		__this_cpu_write(current_place, NULL);
 	list_del(&place->active_on);
@@ -216,14 +224,14 @@ bool vmcs_load(struct vmcs_place *place)
 		local_irq_save(flags);
 		/* A fresh region has to be cleared once before it may be loaded (SDM 3C 24.11.3).
 		 */
-		WARN_ON_ONCE(!vmcs_clear(__pa(place->vmcs)));
+		vmcs_clear(__pa(place->vmcs));
 		list_add(&place->active_on, this_cpu_ptr(&active));
 		place->launched = false;
 		WRITE_ONCE(place->cpu, cpu);
 		local_irq_restore(flags);
 	}
 	if (__this_cpu_read(current_place) != place) {
-		WARN_ON_ONCE(!vmcs_point_to(__pa(place->vmcs)));
+		vmcs_point_to(__pa(place->vmcs));
 		__this_cpu_write(current_place, place);
 		host_other_guest();
 	}
