@@ -36,6 +36,15 @@ static const unsigned char write_pages[] = {
     0xf4,	      /* 2: hlt */
 };
 
+/* A page is read, then written for ever, with a port's write behind each. */
+static const unsigned char read_and_write[] = {
+    0x8a, 0x03,	      /* mov (%ebx), %al */
+    0xe6, 0x80,	      /* out %al, $0x80 */
+    0xfe, 0x43, 0x07, /* 1: incb 7(%ebx) */
+    0xe6, 0x80,	      /* out %al, $0x80 */
+    0xeb, 0xf9,	      /* jmp 1b */
+};
+
 /* The kernel writes for the guest: what a port answers, across two pages. */
 static const unsigned char read_port[] = {
     0xfc,	/* cld */
@@ -81,8 +90,8 @@ static void set_log(bool on)
 	must(set_slot(SLOT, BASE, BYTES, logged, on ? KVM_MEM_LOG_DIRTY_PAGES : 0), "log");
 }
 
-/* Runs @code in flat 32-bit mode to its HLT; ports answer 0x5a. */
-static void run_code(const void *code, size_t bytes, struct kvm_regs *regs)
+/* Puts the vCPU to the beginning of @code, in flat 32-bit mode. */
+static void load(const void *code, size_t bytes, struct kvm_regs *regs)
 {
 	struct kvm_segment flat = {
 	    .limit = 0xffffffff, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1, .selector = 16};
@@ -99,12 +108,21 @@ static void run_code(const void *code, size_t bytes, struct kvm_regs *regs)
 	regs->rip = CODE;
 	regs->rflags = 2;
 	must(ioctl(vcpu, KVM_SET_REGS, regs), "KVM_SET_REGS");
-	for (;;) {
-		must(ioctl(vcpu, KVM_RUN, 0), "KVM_RUN");
-		if (run->exit_reason == KVM_EXIT_HLT)
-			return;
-		if (run->exit_reason != KVM_EXIT_IO)
-			errx(1, "exit reason %u", run->exit_reason);
+}
+
+static uint32_t run_on(void)
+{
+	must(ioctl(vcpu, KVM_RUN, 0), "KVM_RUN");
+	if (run->exit_reason != KVM_EXIT_HLT && run->exit_reason != KVM_EXIT_IO)
+		errx(1, "exit reason %u", run->exit_reason);
+	return run->exit_reason;
+}
+
+/* Runs @code to its HLT; ports answer 0x5a. */
+static void run_code(const void *code, size_t bytes, struct kvm_regs *regs)
+{
+	load(code, bytes, regs);
+	while (run_on() != KVM_EXIT_HLT) {
 		memset((char *)run + run->io.data_offset, 0x5a, run->io.count * run->io.size);
 	}
 }
@@ -163,6 +181,22 @@ static void test_log(void)
 		errx(1, "the port's answer is not there");
 }
 
+/* The log is read between two writes by the same translation. */
+static void test_between_writes(void)
+{
+	struct kvm_regs regs = {.rbx = BASE + 9 * PAGE};
+
+	set_log(false);
+	set_log(true);
+	load(read_and_write, sizeof(read_and_write), &regs);
+	run_on();
+	expect_log("after a read", NOTHING);
+	for (int n = 0; n < 3; n++) {
+		run_on();
+		expect_log("between writes", LIST(9));
+	}
+}
+
 /* What was mapped without a log, perhaps in large pages, gets one; and loses it. */
 static void test_begin_and_end(void)
 {
@@ -174,8 +208,8 @@ static void test_begin_and_end(void)
 	guest_writes(LIST(3, 700, 701));
 	set_log(true);
 	expect_log("of pages that were mapped", NOTHING);
-	guest_writes(LIST(701, 1200));
-	expect_log("after writes to them", LIST(701, 1200));
+	guest_writes(LIST(701, 703, 1200));
+	expect_log("after writes to them", LIST(701, 703, 1200));
 	/* Nothing is lost if the log's end comes between. */
 	guest_writes(LIST(701));
 	set_log(false);
@@ -223,6 +257,7 @@ int main(int argc, char **argv)
 		err(1, "mmap vCPU");
 
 	/* The first slot's pages are mapped one by one, the second round's were there before the log. */
+	test_between_writes();
 	test_log();
 	test_begin_and_end();
 	test_log();
