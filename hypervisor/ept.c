@@ -273,31 +273,6 @@ int ept_map(struct vm *vm, const struct memory_slot *slot, u64 gpa, u64 wanted)
 	return ret;
 }
 
-/* Calls @work for each leaf of [@from, @to), until it says no. */
-typedef int leaf_work(struct vm *vm, u64 *leaf, int level);
-
-static int for_each_leaf(struct vm *vm, u64 *table, int level, u64 table_gpa, u64 from, u64 to,
-			 leaf_work *work)
-{
-	u64 bytes = level_bytes(level);
-	int ret = 0;
-
-	for (int i = from > table_gpa ? (from - table_gpa) / bytes : 0; i < ENTRIES && !ret; i++) {
-		u64 gpa = table_gpa + i * bytes;
-
-		if (gpa >= to)
-			break;
-		if (!table[i])
-			continue;
-		if (is_leaf(table[i], level))
-			ret = work(vm, &table[i], level);
-		else
-			ret = for_each_leaf(vm, table_of(table[i]), level - 1, gpa, from, to, work);
-		cond_resched();
-	}
-	return ret;
-}
-
 static void flush_ipi(void *argument)
 {
 	const struct vm *vm = argument;
@@ -311,39 +286,94 @@ void ept_flush(struct vm *vm)
 	on_each_cpu(flush_ipi, vm, 1);
 }
 
+/* The part of a table that [@from, @to) touches: calls for each of its entries that is not empty. */
+#define for_each_entry(i, gpa, table, level, table_gpa, from, to)                                  \
+	for (i = (from) > (table_gpa) ? ((from) - (table_gpa)) / level_bytes(level) : 0;           \
+	     i < ENTRIES && (gpa = (table_gpa) + i * level_bytes(level)) < (to); i++)              \
+		if ((table)[i])
+
 /*
- * Unmapping goes in two rounds, as pages may be given back only when no processor can reach them
- * any more. The first takes the rights away; then all processors drop what they have cached; the
- * second unpins what the first left behind, which is known by an address without rights.
+ * Unmapping goes in two rounds, as pages and tables may be given back only when no processor can
+ * reach them any more. The first takes the rights away, from whole tables where it can; then all
+ * processors drop what they have cached; the second gives back what the first left behind, which is
+ * known by an address without rights.
  */
-static int take_rights(struct vm *vm, u64 *leaf, int level)
+static void take_rights(u64 *table, int level, u64 table_gpa, u64 from, u64 to)
 {
-	WRITE_ONCE(*leaf, *leaf & ~EPT_RWX);
-	return 0;
+	u64 gpa, i;
+
+	for_each_entry(i, gpa, table, level, table_gpa, from, to) {
+		bool whole = gpa >= from && gpa + level_bytes(level) <= to;
+
+		if (whole || is_leaf(table[i], level))
+			WRITE_ONCE(table[i], table[i] & ~(u64)EPT_RWX);
+		else
+			take_rights(table_of(table[i]), level - 1, gpa, from, to);
+		cond_resched();
+	}
 }
 
-static int give_back(struct vm *vm, u64 *leaf, int level)
+static void give_back(struct vm *vm, u64 *entry, int level)
 {
-	unpin(vm, *leaf, level);
-	*leaf = 0;
-	return 0;
+	if (is_leaf(*entry, level)) {
+		unpin(vm, *entry, level);
+	} else {
+		u64 *table = table_of(*entry);
+
+		for (int i = 0; i < ENTRIES; i++)
+			if (table[i])
+				give_back(vm, &table[i], level - 1);
+		free_page((unsigned long)table);
+		cond_resched();
+	}
+	*entry = 0;
+}
+
+static void give_range_back(struct vm *vm, u64 *table, int level, u64 table_gpa, u64 from, u64 to)
+{
+	u64 gpa, i;
+
+	for_each_entry(i, gpa, table, level, table_gpa, from, to) {
+		if (!(table[i] & EPT_RWX))
+			give_back(vm, &table[i], level);
+		else if (!is_leaf(table[i], level))
+			give_range_back(vm, table_of(table[i]), level - 1, gpa, from, to);
+	}
 }
 
 void ept_unmap(struct vm *vm, u64 gpa, u64 bytes)
 {
 	mutex_lock(&vm->ept_lock);
-	for_each_leaf(vm, vm->ept_root, LEVELS, 0, gpa, gpa + bytes, take_rights);
+	take_rights(vm->ept_root, LEVELS, 0, gpa, gpa + bytes);
 	ept_flush(vm);
-	for_each_leaf(vm, vm->ept_root, LEVELS, 0, gpa, gpa + bytes, give_back);
+	give_range_back(vm, vm->ept_root, LEVELS, 0, gpa, gpa + bytes);
 	mutex_unlock(&vm->ept_lock);
 }
 
-static int protect(struct vm *vm, u64 *leaf, int level)
+void ept_destroy(struct vm *vm)
 {
-	if (!(*leaf & VMX_EPT_WRITABLE_MASK) && level == 1)
-		return 0;
-	WRITE_ONCE(*leaf, *leaf & ~(u64)VMX_EPT_WRITABLE_MASK);
-	return level > 1 ? split(leaf) : 0;
+	ept_unmap(vm, 0, 1ull << 48);
+	free_page((unsigned long)vm->ept_root);
+}
+
+static int protect_range(u64 *table, int level, u64 table_gpa, u64 from, u64 to)
+{
+	int ret = 0;
+	u64 gpa, i;
+
+	for_each_entry(i, gpa, table, level, table_gpa, from, to) {
+		if (is_leaf(table[i], level)) {
+			WRITE_ONCE(table[i], table[i] & ~(u64)VMX_EPT_WRITABLE_MASK);
+			if (level > 1)
+				ret = split(&table[i]);
+		} else {
+			ret = protect_range(table_of(table[i]), level - 1, gpa, from, to);
+		}
+		if (ret)
+			return ret;
+		cond_resched();
+	}
+	return 0;
 }
 
 int ept_protect(struct vm *vm, u64 gpa, u64 bytes)
@@ -351,21 +381,7 @@ int ept_protect(struct vm *vm, u64 gpa, u64 bytes)
 	int ret;
 
 	mutex_lock(&vm->ept_lock);
-	ret = for_each_leaf(vm, vm->ept_root, LEVELS, 0, gpa, gpa + bytes, protect);
+	ret = protect_range(vm->ept_root, LEVELS, 0, gpa, gpa + bytes);
 	mutex_unlock(&vm->ept_lock);
 	return ret;
-}
-
-static void free_tables(u64 *table, int level)
-{
-	for (int i = 0; level > 1 && i < ENTRIES; i++)
-		if (table[i] && !is_leaf(table[i], level))
-			free_tables(table_of(table[i]), level - 1);
-	free_page((unsigned long)table);
-}
-
-void ept_destroy(struct vm *vm)
-{
-	ept_unmap(vm, 0, 1ull << 48);
-	free_tables(vm->ept_root, LEVELS);
 }
