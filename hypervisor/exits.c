@@ -52,6 +52,17 @@ static int exit_exception(struct vcpu *v)
 		v->dr6 &= ~(unsigned long)DR_TRAP_BITS;
 		v->dr6 |= (hit & (DR_TRAP_BITS | DR_STEP | BIT(13))) | DR6_RESERVED;
 		vmcs_write(GUEST_DR7, vmcs_read(GUEST_DR7) & ~BIT_ULL(13));
+		/* INT1 is over; its exit comes before it is (SDM 3C 27.2.4), and what is raised
+		 * here goes in as an exception of the hardware's. */
+		if ((info & INTR_INFO_INTR_TYPE_MASK) == INTR_TYPE_PRIV_SW_EXCEPTION)
+			vcpu_skip(v);
+		/* Single step and a shadow go together in an entry only if the step's trap is
+		 * pending as well (SDM 3C 26.3.1.5); the delivery drops both. */
+		if ((vmcs_read(GUEST_RFLAGS) & X86_EFLAGS_TF) &&
+		    (vmcs_read(GUEST_INTERRUPTIBILITY_INFO) &
+		     (GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS)))
+			vmcs_write(GUEST_PENDING_DBG_EXCEPTIONS,
+				   vmcs_read(GUEST_PENDING_DBG_EXCEPTIONS) | DR_STEP);
 	}
 	if (info & INTR_INFO_DELIVER_CODE_MASK)
 		raise_error(v, vector, vmcs_read(VM_EXIT_INTR_ERROR_CODE));
