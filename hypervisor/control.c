@@ -21,12 +21,13 @@
 	(X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_WP | X86_CR0_AM | X86_CR0_PG)
 #define CR0_KNOWN (CR0_GUEST | X86_CR0_ET | X86_CR0_NE | X86_CR0_NW | X86_CR0_CD)
 
-/* MCE stays the host's, and on: a machine check with MCE off would shut the machine down. */
+/* MCE stays the host's, and on: a machine check with MCE off would shut the machine down. So does OSXSAVE: as long as it
+ * is off the guest cannot tell what XCR0 is, and the host's may stay (host.c). */
 #define CR4_GUEST                                                                                  \
 	(X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE |        \
 	 X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_UMIP |          \
-	 X86_CR4_FSGSBASE | X86_CR4_PCIDE | X86_CR4_OSXSAVE | X86_CR4_SMEP | X86_CR4_SMAP)
-#define CR4_KNOWN (CR4_GUEST | X86_CR4_MCE)
+	 X86_CR4_FSGSBASE | X86_CR4_PCIDE | X86_CR4_SMEP | X86_CR4_SMAP)
+#define CR4_KNOWN (CR4_GUEST | X86_CR4_MCE | X86_CR4_OSXSAVE)
 /* Bits that 32-bit KVM-era processors without CPUID features have anyway. */
 #define CR4_ALWAYS                                                                                 \
 	(X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE |        \

@@ -178,6 +178,12 @@ static void update_field(unsigned long field, unsigned long *written, unsigned l
 	*written = value;
 }
 
+/* XSETBV is slow, so it waits until the guest has switched XCR0 on. No exit is handled between the two calls. */
+static bool switches_xcr0(const struct vcpu *v)
+{
+	return (v->cr4_shadow & X86_CR4_OSXSAVE) && v->xcr0 != v->host.xcr0;
+}
+
 /* Right before an entry; interrupts are off. */
 void host_before_entry(struct vcpu *v)
 {
@@ -189,7 +195,7 @@ void host_before_entry(struct vcpu *v)
 	/* CR3 changes with the address space's PCID, CR4 with perf and others. */
 	update_field(HOST_CR3, &host->cr3, __get_current_cr3_fast());
 	update_field(HOST_CR4, &host->cr4, cr4_read_shadow());
-	if (v->xcr0 != host->xcr0 && host->xcr0)
+	if (switches_xcr0(v))
 		xsetbv(XCR_XFEATURE_ENABLED_MASK, v->xcr0);
 	if (v->cr2 != native_read_cr2())
 		native_write_cr2(v->cr2);
@@ -210,6 +216,6 @@ void host_after_exit(struct vcpu *v)
 	if (host->debugctl)
 		update_debugctlmsr(host->debugctl);
 	debug_after_exit(v);
-	if (v->xcr0 != host->xcr0 && host->xcr0)
+	if (switches_xcr0(v))
 		xsetbv(XCR_XFEATURE_ENABLED_MASK, host->xcr0);
 }
