@@ -338,6 +338,8 @@ static long vcpu_command(struct vcpu *v, unsigned int command, void __user *user
 		return GET(struct kvm_lapic_state, lapic_get(&v->chip, &state));
 	case KVM_SET_LAPIC:
 		return SET(struct kvm_lapic_state, lapic_set(&v->chip, &state));
+	case KVM_SET_VAPIC_ADDR: /* none is there, and QEMU says so: address 0 */
+		return SET(struct kvm_vapic_addr, state.vapic_addr ? -EINVAL : 0);
 	case KVM_TRANSLATE:
 		return translate(v, user);
 	case KVM_SET_SIGNAL_MASK:
@@ -533,7 +535,7 @@ static long vm_ioctl(struct file *file, unsigned int command, unsigned long argu
 	case KVM_SET_IRQCHIP:
 		return SET(struct kvm_irqchip, irqchip_set(&vm->chips, &state));
 	case KVM_GET_PIT2:
-		return GET(struct kvm_pit_state2, pit_get(&vm->chips, &state));
+		return GET(struct kvm_pit_state2, chips_get_pit(vm, &state));
 	case KVM_SET_PIT2:
 		return SET(struct kvm_pit_state2, pit_set(&vm->chips, &state));
 	case KVM_GET_CLOCK:

@@ -205,6 +205,7 @@ int linear_write(struct vcpu *v, u64 linear, const void *data, u32 bytes, u32 ac
 /* ---- chips.c ---- */
 int chips_create(struct vm *vm);
 int chips_create_pit(struct vm *vm, const struct kvm_pit_config *config);
+int chips_get_pit(struct vm *vm, struct kvm_pit_state2 *state);
 void chips_destroy(struct vm *vm);
 int chips_create_vcpu(struct vcpu *v);
 void chips_destroy_vcpu(struct vcpu *v);
@@ -453,8 +454,10 @@ int exit_rdmsr(struct vcpu *v);
 int exit_wrmsr(struct vcpu *v);
 
 /* ---- mce.c ---- */
-#define MCE_BANKS	 32
-#define MCE_CAPABILITIES BIT_ULL(8) /* of MCG_CAP, besides the count: MCG_CTL is there */
+#define MCE_BANKS 32
+/* Of MCG_CAP, besides the count: MCG_CTL is there, and what the owner reports may tell of recovery.
+ */
+#define MCE_CAPABILITIES (BIT_ULL(8) | BIT_ULL(24))
 
 struct machine_checks {
 	u64 cap, status, control; /* MCG_... */
