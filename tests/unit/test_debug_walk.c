@@ -43,7 +43,7 @@ static struct walk walk(u64 cr3, u64 cr4, u64 efer, u64 linear)
 {
 	struct kvm_sregs sregs = {.cr0 = CR0_PAGING, .cr3 = cr3, .cr4 = cr4, .efer = efer};
 	struct walk result;
-	walk_linear(&memory, &sregs, linear, &result);
+	walk_linear(&memory, &sregs, 0, linear, &result);
 	return result;
 }
 
@@ -59,7 +59,7 @@ static void no_paging(void **state)
 {
 	struct kvm_sregs sregs = {.cr0 = 1};
 	struct walk w;
-	walk_linear(&memory, &sregs, 0x123456, &w);
+	walk_linear(&memory, &sregs, 0, 0x123456, &w);
 	assert_false(w.paging);
 	assert_int_equal(w.gpa, 0x123456);
 }

@@ -282,9 +282,7 @@ void vmx_exit(struct soft_vcpu *v, const struct vmx_exit *x)
 	save_segments(v);
 	save_rip_rflags(v, x);
 	save_other(v, x);
-	vmx_count_exit(v, x->reason);
-	if (trace_on(vmx, 1))
-		vmx_trace_exit(v);
+	vmx_saw_exit(v, x->reason);
 	if (vmx_store_msrs(v, vmx_get(v, VMX_EXIT_MSR_STORE_ADDRESS),
 			   (u32)vmx_get(v, VMX_EXIT_MSR_STORE_COUNT))) {
 		mmu_leave(v);
@@ -310,7 +308,7 @@ void vmx_entry_failed(struct soft_vcpu *v, u32 reason, u64 qualification)
 {
 	vmx_set(v, VMX_EXIT_REASON, reason | REASON_ENTRY_FAILURE);
 	vmx_set(v, VMX_EXIT_QUALIFICATION, qualification);
-	vmx_count_exit(v, reason);
+	vmx_saw_late_failure(v, reason);
 	load_host(v);
 }
 
