@@ -65,7 +65,7 @@ static void print_vmx(FILE *out, const struct engine_stats *s)
 
 	if (!s->vmx_exits)
 		return;
-	fprintf(out, "%18s  %-36s %12s %12s\n", "VM exits", "by reason", "seconds in",
+	fprintf(out, "%18s  %-36s %12s %12s\n", "VM exits", "by reason", "seconds in it",
 		"ns for each");
 	for (u32 n = 0; n < ARRAY_SIZE(rows); n++)
 		if (rows[n].count)

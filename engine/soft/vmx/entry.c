@@ -1,6 +1,7 @@
 /* VM entry: checks, the guest's state, MSRs, the event to inject. SDM 3C chapter 27. */
 #include "debug/trace.h"
 #include "engine/soft/mmu/ept.h"
+#include "engine/soft/system/debug.h"
 #include "engine/soft/system/features.h"
 #include "engine/soft/timer.h"
 #include "engine/soft/vmx/check.h"
@@ -198,6 +199,7 @@ static _Noreturn void enter_guest(struct soft_vcpu *v, bool launch, const struct
 	vmx_set_irq_word(v);
 	start_timer(v);
 	vmx_saw_entry(v, launch);
+	debug_step_done(v);
 	vcpu_attention(v, ATTENTION_IRQ);
 	vcpu_resume(v);
 }

@@ -1,6 +1,7 @@
 /* VM exits: recording why, saving the guest, loading the host. SDM 3C chapter 28, and 27.8. */
 #include "debug/trace.h"
 #include "engine/soft/mmu/ept.h"
+#include "engine/soft/system/debug.h"
 #include "engine/soft/system/exception.h"
 #include "engine/soft/system/state.h"
 #include "engine/soft/vmx/capabilities.h"
@@ -257,6 +258,7 @@ static _Noreturn void load_host(struct soft_vcpu *v)
 	v->rip = vmx_get(v, VMX_HOST_RIP);
 	v->regs[RSP] = vmx_get(v, VMX_HOST_RSP);
 	forget_guest_events(v);
+	debug_step_done(v);
 	vmx_set_irq_word(v);
 	mmu_enter_root(v);
 	vcpu_segment_changed(v);
