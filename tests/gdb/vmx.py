@@ -17,8 +17,8 @@ SYMBOLS = os.path.join(images, "hypervisor.elf64")
 PROMPT = "    (gdb) "
 
 
-def hypervisor(cpu="host,+vmx"):
-    return Machine(guise, "soft", ["--serial=none", "--cpu", cpu, "-k", os.path.join(images, "hypervisor.elf")])
+def hypervisor(cpu="host,+vmx", name="hypervisor"):
+    return Machine(guise, "soft", ["--serial=none", "--cpu", cpu, "-k", os.path.join(images, name + ".elf")])
 
 
 def walk_through():
@@ -109,6 +109,17 @@ def test_groups():
         check(listed and sorted(fields) == sorted(listed), "each field is in one group", set(fields) ^ set(listed))
 
 
+def test_unnoticed():
+    """Guests that look at every exit's details. Steps hold interrupts back, which vmxevents waits for."""
+    for name, steps in [("vmx", 3000), ("vmxexits", 3000), ("vmxept", 3000), ("vmxevents", 1)]:
+        with hypervisor(name=name) as machine:
+            text = gdb(machine, ["hbreak guest_main", "continue", "stepi %d" % steps, "watch *(long *)0x90000",
+                                 "hbreak *0x90000", "continue"], os.path.join(images, name + ".elf64"))
+            status = machine.end()
+            check(status == 0 and "\nok %s " % name in machine.output(), "not noticed by " + name,
+                  "status %s\n%s\n%s" % (status, machine.output(), text))
+
+
 def test_without():
     with hypervisor("host") as machine:
         text = gdb(machine, ["monitor vmcs", "monitor vmcs guest", "kill"], SYMBOLS)
@@ -119,7 +130,7 @@ def test_without():
 if not shutil.which("gdb"):
     print("no gdb (Debian: gdb)")
     sys.exit(77)
-for test in (test_walk_through, test_guest, test_groups, test_without):
+for test in (test_walk_through, test_guest, test_groups, test_unnoticed, test_without):
     try:
         test()
     except Exception as error:  # the others are still worth running
