@@ -77,13 +77,14 @@ def test_guest():
     """Breakpoints of all kinds in non-root operation, and memory there."""
     with hypervisor() as machine:
         text = gdb(machine, [
-            "monitor vmcs", "hbreak *0", "continue", "delete",
+            "monitor vmcs", "info threads", "hbreak *0", "continue", "info threads", "delete",
             "break *0x13", "continue", "x/s $rsi", "delete",  # a software one, in the guest's memory
             "watch *(char *)0x2f", "set *(char *)0x25 = 'J'", "x/s 0x25",
             "delete", "hbreak *0x16", "continue", "p/c $al", "set $al = 10", "monitor registers",
             "monitor physical on", "x/1xb 0x13", "monitor physical off", "x/1xb 0x13",
             "delete", "continue"], SYMBOLS)
         expect("before VMXON", text, r"^not in VMX operation$")
+        expect("threads", text, r"vCPU 0 \[runnable\]", r"vCPU 0 \[runnable, VMX non-root\]")
         expect("a software breakpoint in the guest", text, r"^Breakpoint 2, 0x0+13 in", r"^0x25:\t\"Hello,world")
         expect("memory is the guest's", text, r"^0x25:\t\"Jello,world")
         expect("a hardware breakpoint, registers", text, r"^Breakpoint 4, 0x0+16 in", r"^\$\d+ = 74 'J'$",
