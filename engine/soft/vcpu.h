@@ -586,6 +586,8 @@ _Noreturn void vcpu_resume(struct soft_vcpu *v);
 /** A helper that was called in the middle of an instruction: finds v->rip by v->fault_pc. Inside.
  */
 void vcpu_settle(struct soft_vcpu *v);
+/** Bytes of the instruction whose access has called; before vcpu_settle(). */
+u32 vcpu_instruction_length(struct soft_vcpu *v);
 
 /** Resets to the state after RESET or INIT (SDM 3A table 9-1; engine/soft/reset.c). RESET: outside
  * only, since it writes v->fpu; v->base.id and v->vm are set. INIT: inside too. */
