@@ -442,6 +442,30 @@ guest_main:
 	put	TPR_THRESHOLD, 0
 	put	EXCEPTION_BITMAP, 0
 
+	/* ---- an external interrupt whose delivery leaves is not delivered again ---- */
+	pin	0
+	page_controls(0, 0)
+	interrupts_on
+	status	0
+	mov	ecx, LAPIC + 0x1000	/* a stack where none can be */
+	xchg	rcx, [l2_rsp]
+	lapic_write 0x310, 0
+	lapic_write 0x300, 0x40
+	l2(nop)
+	mov	[l2_rsp], rcx
+	expect([x_reason], R_APIC_ACCESS)
+	mov	rax, [x_qualification]
+	shr	eax, 12
+	expect(rax, 3)
+	mov	eax, INFO_VALID | 0x40
+	expect([x_vectoring], rax)
+	sti
+	nop
+	cli
+	expect_no_interrupt()
+	lapic_write 0xb0, 0
+	interrupts_off
+
 	/* ---- posted interrupts ---- */
 	pin	PIN_INTERRUPT | PIN_POSTED
 	put_controls EXIT_CONTROLS, MSR_VMX_TRUE_EXIT, EXIT_HOST_64 | EXIT_ACK

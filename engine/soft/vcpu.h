@@ -182,6 +182,7 @@ struct ept_entry {
 /* Why a nested guest's access to a guest-physical address was refused (SDM 3C 28.2.1). */
 struct ept_fault {
 	bool misconfigured; /* an EPT misconfiguration, otherwise an EPT violation */
+	bool apic_access;   /* neither: a walk came to the APIC-access page */
 	u64 gpa;
 	u64 linear;	   /* valid if bit 7 of: */
 	u64 qualification; /* as in table 28-7, without NMI unblocking; 0 for a misconfiguration */

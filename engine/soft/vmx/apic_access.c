@@ -44,7 +44,14 @@ bool vmx_write_cr8(struct soft_vcpu *v, u64 value)
 	 REGISTER(0x280) | REGISTERS(0x300, 0x380) | REGISTER(0x3e0))
 
 /* Exit qualification, table 28-6: 11:0 offset, 15:12 type of access. */
-enum { APIC_READ, APIC_WRITE, APIC_FETCH, APIC_DELIVERY };
+enum {
+	APIC_READ,
+	APIC_WRITE,
+	APIC_FETCH,
+	APIC_DELIVERY,
+	APIC_PHYSICAL_DELIVERY = 10,
+	APIC_PHYSICAL = 15
+};
 
 static const u8 types[] = {
     [ACCESS_READ] = APIC_READ, [ACCESS_WRITE] = APIC_WRITE, [ACCESS_EXEC] = APIC_FETCH};
@@ -90,6 +97,19 @@ void vmx_on_apic_access(struct soft_vcpu *v, u64 linear, u64 gpa, u32 size, u32 
 	       });
 }
 
+/* 30.4.6.1: never virtualized, and no offset. */
+void vmx_apic_access_physical(struct soft_vcpu *v)
+{
+	bool delivery = v->events.in_delivery;
+
+	vmx_exit(
+	    v, &(struct vmx_exit){
+		   .reason = REASON_APIC_ACCESS,
+		   .qualification = (u64)(delivery ? APIC_PHYSICAL_DELIVERY : APIC_PHYSICAL) << 12,
+		   .resume_flag = !delivery,
+	       });
+}
+
 void vmx_apic_page_read(struct soft_vcpu *v, u64 gpa, void *buf, u32 size)
 {
 	u64 offset = gpa & (PAGE_SIZE - 1);
@@ -116,6 +136,7 @@ void vmx_apic_page_enter(struct soft_vcpu *v)
 		return;
 	v->vmx.apic_page_before = page;
 	mmu_invvpid_all(v);
+	ept_flush(v);
 	tlb_flush(v, false);
 }
 

@@ -323,6 +323,10 @@ void vmx_ept_fault(struct soft_vcpu *v)
 {
 	const struct ept_fault *f = &v->ept_fault;
 	bool linear = !f->misconfigured && (f->qualification & EPT_QUAL_LINEAR);
+
+	if (unlikely(f->apic_access))
+		vmx_apic_access_physical(v);
+
 	u64 unblocking = v->vmx.nmi_unblocked && !v->events.in_delivery ? INFO_NMI_UNBLOCKING : 0;
 
 	vmx_exit(

@@ -91,6 +91,8 @@ static inline bool vmx_is_apic_page(const struct soft_vcpu *v, u64 gpa)
 void vmx_on_apic_access(struct soft_vcpu *v, u64 linear, u64 gpa, u32 size, u32 access);
 void vmx_apic_page_read(struct soft_vcpu *v, u64 gpa, void *buf, u32 size);
 void vmx_apic_page_write(struct soft_vcpu *v, u64 gpa, const void *buf, u32 size);
+/** The exit for one that instructions make by no linear address of theirs, but in walks. */
+_Noreturn void vmx_apic_access_physical(struct soft_vcpu *v);
 /** VM entry: which page it is from now on. The TLBs of non-root operation are in use. */
 void vmx_apic_page_enter(struct soft_vcpu *v);
 /** CR8 with the TPR shadow; false: there is none. */
