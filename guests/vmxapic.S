@@ -202,6 +202,14 @@ guest_main:
 	l2(rep stosb; 6: nop)
 	expect_left(R_APIC_WRITE, 0x280, 7b)
 	expect(rcx, 2)
+	mov	eax, LAPIC + 0x84	/* one instruction, two writes: CS, and then IP below it */
+	xchg	rax, [l2_rsp]
+	mov	edi, offset far_pointer
+	l2(.byte 0x66, 0xff, 0x1f)	/* CALL m16:16 */
+	mov	[l2_rsp], rax
+	expect_left(R_APIC_ACCESS, 0x1080, 7b)
+	expect_register(0x80, KCODE64 << 16 | 0x2f)
+	mov	dword ptr [apic + 0x80], 0
 	l2(sti; mov [rsi + 0x280], ecx; 6: nop)
 	expect_left(R_APIC_WRITE, 0x280, 6b)
 	expect_field(GUEST_INTERRUPTIBILITY, 0)
@@ -565,6 +573,19 @@ guest_main:
 	entry_refused
 	page_controls(0, CPU2_X2APIC)
 	entry_refused
+
+	/* ---- SYSRET lets one come in, at CPL 3 ---- */
+	page_controls(0, INTERRUPTS)
+	read_msr MSR_EFER
+	or	eax, 1			/* SCE */
+	mov	ebx, eax
+	write_msr MSR_EFER, rbx
+	mov	rbx, (UCODE64 - 16) << 48
+	write_msr MSR_STAR, rbx
+	status	LOW
+	l2(mov ecx, offset user_vmcall; mov r11d, F_IF | 2; sysretq)
+	expect([x_reason], R_VMCALL)
+	expect_interrupts(1, LOW, user_vmcall)
 	ret
 
 /* Clobbers nothing. */
@@ -584,7 +605,11 @@ clear_apic:
 	ret
 
 #include "vmx.inc"
+	.section .user, "awx"
+user_vmcall:
+	vmcall
 	.section .rodata
+far_pointer: .word 0, KCODE64
 text_absent: .asciz "no VMX, or none with APIC virtualization\n"
 	.bss
 	.balign 4096
