@@ -182,6 +182,7 @@ struct ept_entry {
 /* Why a nested guest's access to a guest-physical address was refused (SDM 3C 28.2.1). */
 struct ept_fault {
 	bool misconfigured; /* an EPT misconfiguration, otherwise an EPT violation */
+	bool apic_access;   /* neither: a walk came to the APIC-access page */
 	u64 gpa;
 	u64 linear;	   /* valid if bit 7 of: */
 	u64 qualification; /* as in table 28-7, without NMI unblocking; 0 for a misconfiguration */
@@ -587,6 +588,8 @@ _Noreturn void vcpu_resume(struct soft_vcpu *v);
 /** A helper that was called in the middle of an instruction: finds v->rip by v->fault_pc. Inside.
  */
 void vcpu_settle(struct soft_vcpu *v);
+/** Bytes of the instruction whose access has called; before vcpu_settle(). */
+u32 vcpu_instruction_length(struct soft_vcpu *v);
 
 /** Resets to the state after RESET or INIT (SDM 3A table 9-1; engine/soft/reset.c). RESET: outside
  * only, since it writes v->fpu; v->base.id and v->vm are set. INIT: inside too. */

@@ -209,6 +209,9 @@ static void forget_guest_events(struct soft_vcpu *v)
 {
 	struct pending_events *e = &v->events;
 
+	/* It was taken; information of the exit tells of it. */
+	if (e->in_delivery && e->delivering_interrupt)
+		e->user_interrupt = false;
 	e->exception = e->soft_interrupt = e->triple_fault = e->in_delivery = false;
 	e->debug = 0;
 	e->debug_fault = false;
@@ -223,6 +226,7 @@ static void forget_guest_events(struct soft_vcpu *v)
 	v->vmx.activity = ACTIVITY_ACTIVE;
 	v->vmx.inject_info = 0;
 	v->vmx.trap_pending = v->vmx.tpr_below = false;
+	v->vmx.apic_written = v->vmx.virtual_interrupt = 0;
 	v->vmx.vectoring_info = 0;
 	v->vmx.nmi_unblocked = false;
 }
@@ -319,6 +323,10 @@ void vmx_ept_fault(struct soft_vcpu *v)
 {
 	const struct ept_fault *f = &v->ept_fault;
 	bool linear = !f->misconfigured && (f->qualification & EPT_QUAL_LINEAR);
+
+	if (unlikely(f->apic_access))
+		vmx_apic_access_physical(v);
+
 	u64 unblocking = v->vmx.nmi_unblocked && !v->events.in_delivery ? INFO_NMI_UNBLOCKING : 0;
 
 	vmx_exit(
