@@ -29,6 +29,7 @@
 #define GUEST_GS_SELECTOR 0x080a
 #define GUEST_LDTR_SELECTOR 0x080c
 #define GUEST_TR_SELECTOR 0x080e
+#define PML_INDEX 0x0812
 #define HOST_ES_SELECTOR 0x0c00
 #define HOST_CS_SELECTOR 0x0c02
 #define HOST_SS_SELECTOR 0x0c04
@@ -42,6 +43,7 @@
 #define EXIT_MSR_STORE_ADDRESS 0x2006
 #define EXIT_MSR_LOAD_ADDRESS 0x2008
 #define ENTRY_MSR_LOAD_ADDRESS 0x200a
+#define PML_ADDRESS 0x200e
 #define TSC_OFFSET 0x2010
 #define VIRTUAL_APIC_ADDRESS 0x2012
 #define APIC_ACCESS_ADDRESS 0x2014
@@ -166,6 +168,7 @@
 #define CPU2_VMFUNC 0x2000
 #define CPU2_SHADOWING 0x4000
 #define CPU2_RDSEED 0x10000
+#define CPU2_PML 0x20000
 #define CPU2_TSC_SCALING 0x2000000
 #define EXIT_HOST_64 0x200
 #define EXIT_ACK 0x8000
@@ -220,6 +223,7 @@
 #define R_INVPCID 58
 #define R_VMFUNC 59
 #define R_RDSEED 61
+#define R_PML_FULL 62
 
 /* ---- a hypervisor's words; its routines are in vmx.inc ---- */
 
@@ -267,6 +271,12 @@
 	l2(__VA_ARGS__);                                                                           \
 	check_equal "[x_reason]", "R_VMCALL_NUMBER", __LINE__
 	.set	R_VMCALL_NUMBER, R_VMCALL
+
+/* Clobbers RAX and RBX. */
+#define expect_field(field, want)                                                                  \
+	mov	rax, field;                                                                        \
+	vmread	rbx, rax;                                                                          \
+	check_equal "rbx", #want, __LINE__
 
 /* Which controls are on, beyond those that must be. Clobbers RAX to RDX. */
 #define controls(cpu, cpu2)                                                                        \

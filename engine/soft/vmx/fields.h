@@ -31,6 +31,7 @@
 	X(GUEST_GS_SELECTOR,          0x080a)    \
 	X(GUEST_LDTR_SELECTOR,        0x080c)    \
 	X(GUEST_TR_SELECTOR,          0x080e)    \
+	X(PML_INDEX,                  0x0812)    \
 	X(HOST_ES_SELECTOR,           0x0c00)    \
 	X(HOST_CS_SELECTOR,           0x0c02)    \
 	X(HOST_SS_SELECTOR,           0x0c04)    \
@@ -46,6 +47,7 @@
 	X(EXIT_MSR_LOAD_ADDRESS,      0x2008)    \
 	X(ENTRY_MSR_LOAD_ADDRESS,     0x200a)    \
 	X(EXECUTIVE_VMCS,             0x200c)    \
+	X(PML_ADDRESS,                0x200e)    \
 	X(TSC_OFFSET,                 0x2010)    \
 	X(VIRTUAL_APIC_ADDRESS,       0x2012)    \
 	X(APIC_ACCESS_ADDRESS,        0x2014)    \
