@@ -175,10 +175,22 @@
 #define EXIT_SAVE_TIMER 0x400000
 #define ENTRY_IA32E 0x200
 
+/* A guest's guest in the mode of the guest itself, and back */
+#if BITS == 64
+#define OWN_EXIT EXIT_HOST_64
+#define OWN_ENTRY ENTRY_IA32E
+#define OWN_CODE 0xa09b
+#else
+#define OWN_EXIT 0
+#define OWN_ENTRY 0
+#define OWN_CODE 0xc09b
+#endif
+
 /* Basic exit reasons */
 #define R_EXCEPTION 0
 #define R_INTERRUPT 1
 #define R_TRIPLE_FAULT 2
+#define R_INIT 3
 #define R_INT_WINDOW 7
 #define R_NMI_WINDOW 8
 #define R_TASK_SWITCH 9
@@ -228,16 +240,16 @@
 /* ---- a hypervisor's words; its routines are in vmx.inc ---- */
 
 	.macro put field, value
-	mov	rax, \field
-	mov	rbx, \value
-	vmwrite	rax, rbx
+	mov	AX, \field
+	mov	BX, \value
+	vmwrite	AX, BX
 	.endm
 
 	/* put for values of registers other than rax, rbx, and memory: clobbers the same. */
 	.macro put_register field, register
-	mov	rbx, \register
-	mov	rax, \field
-	vmwrite	rax, rbx
+	mov	BX, \register
+	mov	AX, \field
+	vmwrite	AX, BX
 	.endm
 
 	/* Minimum of a set of controls with bits added: the low half of the TRUE MSR. */
@@ -245,14 +257,14 @@
 	read_msr \msr
 	mov	ebx, eax
 	or	ebx, \bits
-	mov	rax, \field
-	vmwrite	rax, rbx
+	mov	AX, \field
+	vmwrite	AX, BX
 	.endm
 
 /* Runs the instructions in non-root operation. */
 #define l2(...)                                                                                    \
 	.pushsection .text, 1; 7: __VA_ARGS__; vmcall; hlt; .popsection;                           \
-	mov	qword ptr [l2_rip], offset 7b;                                                     \
+	mov	WORD [l2_rip], offset 7b;                                                          \
 	call	run
 
 /* The first instruction leaves. */
@@ -274,9 +286,9 @@
 
 /* Clobbers RAX and RBX. */
 #define expect_field(field, want)                                                                  \
-	mov	rax, field;                                                                        \
-	vmread	rbx, rax;                                                                          \
-	check_equal "rbx", #want, __LINE__
+	mov	AX, field;                                                                         \
+	vmread	BX, AX;                                                                            \
+	expect(BX, want)
 
 /* Which controls are on, beyond those that must be. Clobbers RAX to RDX. */
 #define controls(cpu, cpu2)                                                                        \
