@@ -11,6 +11,7 @@ GUEST(vmxept)
 #define EPT_WB 0x30
 #define EPT_ACCESSED 0x100
 #define EPT_DIRTY 0x200
+#define EPT_EXEC_USER 0x400
 #define EPTP_WB_4 0x1e
 #define EPTP_AD 0x40
 
@@ -125,6 +126,33 @@ guest_main:
 	mov	qword ptr [ept1 + (PAGE >> 12) * 8], PAGE + 7 + EPT_WB
 	call	invalidate
 	runs(mov rcx, [rsi])
+
+	/* ---- execution by mode ---- */
+	.irp	table, ept4, ept3, ept2
+	or	qword ptr [\table], EPT_EXEC_USER
+	.endr
+	mov	dword ptr [PAGE], 0x00c1010f	/* VMCALL */
+	controls(CPU_SECONDARY, CPU2_EPT | CPU2_VPID | CPU2_MBEC)
+	mov	rsi, PAGE
+	mov	qword ptr [ept1 + (PAGE >> 12) * 8], PAGE + 1 + EPT_EXEC_USER + EPT_WB
+	call	invalidate
+	l2(jmp rsi)			/* a supervisor's page */
+	expect([x_reason], R_EPT_VIOLATION)
+	expect_violation(0x1cc)
+	or	qword ptr [pt0 + (PAGE >> 12) * 8], PTE_U	/* a user's */
+	call	invalidate
+	l2(jmp rsi)
+	expect([x_reason], R_VMCALL)
+	mov	qword ptr [ept1 + (PAGE >> 12) * 8], PAGE + EPT_RWX + EPT_WB
+	call	invalidate
+	l2(jmp rsi)
+	expect([x_reason], R_EPT_VIOLATION)
+	expect_violation(0x1bc)
+	and	qword ptr [pt0 + (PAGE >> 12) * 8], ~PTE_U
+	call	invalidate
+	l2(jmp rsi)
+	expect([x_reason], R_VMCALL)
+	controls(CPU_SECONDARY, CPU2_EPT | CPU2_VPID)
 
 	/* ---- page-modification logging ---- */
 	put	EPT_POINTER, (offset ept4 + EPTP_WB_4 + EPTP_AD)

@@ -1,7 +1,7 @@
 """What is known of kvm-unit-tests' VMX tests on Guise: checks that fail or are skipped, and why.
 
 run.py takes a line that is not in here for a failure, and a row that fits no line too: whoever adds a feature takes its
-rows out. A row is the beginning of a line as the test prints it ("*" stands for anything) and the reason.
+rows out. A row is the beginning of a line as the test prints it, and the reason.
 """
 
 ONE_CPU = "the soft engine has one vCPU"
@@ -19,6 +19,14 @@ LONG = {"vmx", "vmx_vmcs_shadow_test", "vmx_pf_vpid_test", "vmx_pf_invvpid_test"
 # XPASS: the suite writes down what KVM does wrong; a processor passes.
 DB = "KVM's emulation of WBINVD loses pending debug exceptions; ours has them, as SDM 3C 27.3.1.5 says"
 
+# Tests that take the time: on a busy host they may fail.
+MAY = {
+    "vmx": {
+        "FAIL: RDTSC to VM-exit delta too high": "wants fewer than 750 cycles from RDTSC to the exit behind it",
+        "FAIL: Guest didn't run to completion": "follows from the one before",
+    },
+}
+
 KNOWN = {
     "vmx": {
         "XPASS: Expected pending debug exceptions 0 (actual 0)": DB,
@@ -29,7 +37,6 @@ KNOWN = {
         "SKIP: vmx_eoi_bitmap_ioapic_scan_test : Not all required APICv bits": APICV,
         "SKIP: vmx_hlt_with_rvi_test : Not all required APICv bits": APICV,
         "SKIP: LAM is not supported": "the processor has no linear-address masking",
-        "SKIP: MBEC not supported": "no mode-based execute control for EPT",
         "SKIP: test_load_host_perf_global_ctrl": "the processor has no performance counters",
         "SKIP: test_load_guest_perf_global_ctrl": "the processor has no performance counters",
         "SKIP: test_load_guest_bndcfgs": "the processor has no MPX",
@@ -39,8 +46,6 @@ KNOWN = {
         "Feature required for MONITOR": "the processor has no MONITOR and MWAIT",
         "Feature required for RDPMC": "the processor has no performance counters",
     },
-    "ept": {"SKIP: MBEC not supported": "no mode-based execute control for EPT"},
-    "ept-mbec": {"SKIP: MBEC not supported": "no mode-based execute control for EPT"},
     "vmx_eoi_bitmap_ioapic_scan": {"SKIP: vmx_eoi_bitmap_ioapic_scan_test": ONE_CPU},
     "vmx_hlt_with_rvi_test": {"SKIP: vmx_hlt_with_rvi_test": APICV},
     "vmx_apicv_test": {

@@ -174,6 +174,7 @@ static _Noreturn void enter_guest(struct soft_vcpu *v, bool launch, const struct
 	const struct nested_paging by = {
 	    .eptp = vmx_cpu2(v, CPU2_EPT) ? vmx_get(v, VMX_EPT_POINTER) : 0,
 	    .vpid = vmx_cpu2(v, CPU2_VPID) ? (u16)vmx_get(v, VMX_VPID) : 0,
+	    .mbec = vmx_cpu2(v, CPU2_MODE_BASED_EPT),
 	    .logs = vmx_cpu2(v, CPU2_PML),
 	};
 
