@@ -58,7 +58,8 @@
 	R(X, RDRAND, 57, "RDRAND") \
 	R(X, INVPCID, 58, "INVPCID") \
 	R(X, VMFUNC, 59, "VMFUNC") \
-	R(X, RDSEED, 61, "RDSEED")
+	R(X, RDSEED, 61, "RDSEED") \
+	R(X, PML_FULL, 62, "page-modification log full")
 /* clang-format on */
 
 #endif

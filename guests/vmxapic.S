@@ -35,13 +35,6 @@ GUEST(vmxapic)
 	or	dword ptr [apic + 0x100 + (\vector) / 32 * 16], 1 << ((\vector) & 31)
 	.endm
 
-	.macro field_is field, want, line
-	mov	rax, \field
-	vmread	rbx, rax
-	check_equal "rbx", "\want", \line
-	.endm
-#define expect_field(field, want) EXPECT_FIELD_(field, want)
-#define EXPECT_FIELD_(field, want) field_is #field, #want, __LINE__
 #define expect_status(rvi, svi) expect_field(GUEST_INTERRUPT_STATUS, ((svi) << 8 | (rvi)))
 
 	.macro register_is offset, want, line

@@ -91,6 +91,14 @@ static bool check_secondary(const struct entry_facts *e, struct entry_failure *f
 	ENTRY_CHECK(!(cpu2 & CPU2_EPT) ||
 			vmx_eptp_valid(e->reserved_pa, entry_get(e, VMX_EPT_POINTER)),
 		    VMX_EPT_POINTER, "memory type, walk length or reserved bits");
+	if (cpu2 & CPU2_PML) {
+		ENTRY_CHECK(cpu2 & CPU2_EPT, VMX_SECONDARY_CONTROLS,
+			    "page-modification logging without EPT");
+		ENTRY_CHECK(page(e, VMX_PML_ADDRESS), VMX_PML_ADDRESS,
+			    "not aligned to 4 KiB, or beyond the physical-address width");
+	}
+	ENTRY_CHECK(!(cpu2 & CPU2_MODE_BASED_EPT) || (cpu2 & CPU2_EPT), VMX_SECONDARY_CONTROLS,
+		    "mode-based execute control without EPT");
 	ENTRY_CHECK(!(cpu2 & CPU2_UNRESTRICTED_GUEST) || (cpu2 & CPU2_EPT), VMX_SECONDARY_CONTROLS,
 		    "unrestricted guest without EPT");
 	if (cpu2 & CPU2_VM_FUNCTIONS) {

@@ -54,6 +54,8 @@
 #define CPU2_VM_FUNCTIONS	BIT(13)
 #define CPU2_VMCS_SHADOWING	BIT(14)
 #define CPU2_RDSEED		BIT(16)
+#define CPU2_PML		BIT(17) /* page-modification logging */
+#define CPU2_MODE_BASED_EPT	BIT(22) /* mode-based execute control for EPT */
 #define CPU2_TSC_SCALING	BIT(25)
 
 /* VM-exit controls, table 25-13 */
@@ -93,7 +95,7 @@
 	(CPU2_APIC_ACCESSES | CPU2_X2APIC_MODE | CPU2_APIC_REGISTERS | CPU2_VIRTUAL_INTERRUPTS |   \
 	 CPU2_EPT | CPU2_UNRESTRICTED_GUEST | CPU2_VM_FUNCTIONS | CPU2_DESCRIPTOR_TABLES |         \
 	 CPU2_RDTSCP | CPU2_VPID | CPU2_WBINVD | CPU2_PAUSE_LOOP | CPU2_RDRAND | CPU2_INVPCID |    \
-	 CPU2_VMCS_SHADOWING | CPU2_RDSEED | CPU2_TSC_SCALING)
+	 CPU2_VMCS_SHADOWING | CPU2_RDSEED | CPU2_PML | CPU2_MODE_BASED_EPT | CPU2_TSC_SCALING)
 #define EXIT_MUST     0x00036dfbu
 #define EXIT_MUST_OLD 0x00036dffu
 #define EXIT_MAY                                                                                   \

@@ -46,6 +46,7 @@ static void gather(struct soft_vcpu *v, struct entry_facts *e)
 	u64 link = vmx_get(v, VMX_VMCS_LINK_POINTER);
 
 	e->vmcs = &v->vmx.vmcs;
+	e->current = v->vmx.current;
 	e->reserved_pa = v->reserved_pa;
 	e->allowed_cpu2 = v->vmx.allowed_cpu2;
 	e->cr4_fixed1 = v->vmx.cr4_known;
@@ -179,6 +180,8 @@ static _Noreturn void enter_guest(struct soft_vcpu *v, bool launch, const struct
 	const struct nested_paging by = {
 	    .eptp = vmx_cpu2(v, CPU2_EPT) ? vmx_get(v, VMX_EPT_POINTER) : 0,
 	    .vpid = vmx_cpu2(v, CPU2_VPID) ? (u16)vmx_get(v, VMX_VPID) : 0,
+	    .mbec = vmx_cpu2(v, CPU2_MODE_BASED_EPT),
+	    .logs = vmx_cpu2(v, CPU2_PML),
 	};
 
 	mmu_leave(v);

@@ -152,6 +152,7 @@ void vmx_triple_fault(struct soft_vcpu *v)
 	vmx_exit(v, &(struct vmx_exit){.reason = REASON_TRIPLE_FAULT, .resume_flag = true});
 }
 
+/* Without interrupt chips the monitor's requests have to be looked at too. */
 void vmx_set_irq_word(struct soft_vcpu *v)
 {
 	static const _Atomic u32 may_wait = 1;
@@ -268,12 +269,13 @@ void vmx_stepped(struct soft_vcpu *v)
 		v->vmx.trap_pending = true;
 }
 
-/* 24.8, 26.2: INIT is blocked in root operation. */
+/* 24.8, 26.2: INIT waits in root operation, and a SIPI is lost but where one is waited for. */
 bool vmx_takes_startup(struct soft_vcpu *v)
 {
 	if (!v->vmx.on)
 		return true;
-	if (!v->vmx.nonroot || !v->lapic)
+	int vector = lapic_take_sipi(v);
+	if (!v->vmx.nonroot)
 		return false;
 	/* 30.4.3.2: APIC-write emulation comes first. */
 	if (unlikely(v->vmx.apic_written)) {
@@ -285,7 +287,6 @@ bool vmx_takes_startup(struct soft_vcpu *v)
 			leave_between(v, REASON_INIT, true);
 		return false;
 	}
-	int vector = lapic_take_sipi(v);
 	if (vector >= 0)
 		vmx_exit(v,
 			 &(struct vmx_exit){.reason = REASON_SIPI, .qualification = (u64)vector});

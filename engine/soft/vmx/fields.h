@@ -33,6 +33,7 @@
 	X(GUEST_LDTR_SELECTOR,        0x080c)    \
 	X(GUEST_TR_SELECTOR,          0x080e)    \
 	X(GUEST_INTERRUPT_STATUS,     0x0810)    \
+	X(PML_INDEX,                  0x0812)    \
 	X(HOST_ES_SELECTOR,           0x0c00)    \
 	X(HOST_CS_SELECTOR,           0x0c02)    \
 	X(HOST_SS_SELECTOR,           0x0c04)    \
@@ -48,6 +49,7 @@
 	X(EXIT_MSR_LOAD_ADDRESS,      0x2008)    \
 	X(ENTRY_MSR_LOAD_ADDRESS,     0x200a)    \
 	X(EXECUTIVE_VMCS,             0x200c)    \
+	X(PML_ADDRESS,                0x200e)    \
 	X(TSC_OFFSET,                 0x2010)    \
 	X(VIRTUAL_APIC_ADDRESS,       0x2012)    \
 	X(APIC_ACCESS_ADDRESS,        0x2014)    \

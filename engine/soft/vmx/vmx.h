@@ -206,8 +206,8 @@ bool vmx_on_interrupt(struct soft_vcpu *v);
 bool vmx_pending(const struct soft_vcpu *v);
 /** An instruction of a block that was to be looked behind has completed. */
 void vmx_stepped(struct soft_vcpu *v);
-/** INIT and SIPI leave from non-root operation, and INIT waits in root operation: whether the vCPU
- * may look at them. */
+/** With a LAPIC: INIT and SIPI leave from non-root operation, and INIT waits in root operation:
+ * whether the vCPU may look at them. */
 bool vmx_takes_startup(struct soft_vcpu *v);
 
 /** The event that event_deliver() begins with, in the form of the VMCS' fields. @length: of a
