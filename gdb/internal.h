@@ -72,7 +72,8 @@ struct gdb {
 	struct text last; /* the last packet, should it have to be sent again */
 	bool no_ack;
 	bool detached; /* the debugger has let the machine go and is about to hang up */
-	bool leaving;  /* the connection is gone: let the machine go on once it has stopped */
+	bool leaving;  /* a connection is gone: its breakpoints go once the machine has stopped,
+			* which then runs on unless another one has come */
 
 	/* run.c */
 	struct gdb_machine machine;
@@ -137,7 +138,9 @@ void gdb_interrupt(struct gdb *gdb);
 /** Lets go what gdb->cpus[].action says. 0; a negative errno: the engine cannot watch it so, and
  * all rest. */
 int gdb_resume(struct gdb *gdb);
-/** Takes breakpoints away and lets everything go. */
+/** A debugger has gone, and the machine rests: takes away its breakpoints and why it stopped. */
+void gdb_forget_requests(struct gdb *gdb);
+/** The same, and lets everything go. */
 void gdb_release(struct gdb *gdb);
 /** Something may have come to rest. */
 void gdb_look(struct gdb *gdb);

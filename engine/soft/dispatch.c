@@ -201,7 +201,7 @@ static void finish_step(struct soft_vcpu *v)
 	/* SDM 3B 17.3.1.4; but MOV SS and POP SS give none, not even a belated one (3A 6.8.3). */
 	if (v->step_tf && v->int_shadow != 2)
 		v->events.debug |= DR6_BS;
-	v->debug.step_due |= (v->debug.control & KVM_GUESTDBG_SINGLESTEP) != 0;
+	debug_step_done(v);
 	if (vmx_nonroot(v))
 		vmx_stepped(v);
 }

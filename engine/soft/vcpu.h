@@ -502,6 +502,7 @@ struct soft_vm {
 	_Atomic u32 vcpu_count;
 	struct soft_tuning tune;
 	bool vmx;	/* vCPUs may be told of VMX: "cpu" of vm_set_option() */
+	bool timed;	/* times of VMX operation are taken: "stats" of vm_set_option() */
 	u64 code_cache; /* bytes of translated code for each vCPU */
 	enum perf_format perf;
 	s64 clock_offset; /* kvmclock = CLOCK_MONOTONIC + clock_offset, ns */

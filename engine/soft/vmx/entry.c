@@ -1,6 +1,7 @@
 /* VM entry: checks, the guest's state, MSRs, the event to inject. SDM 3C chapter 27. */
 #include "debug/trace.h"
 #include "engine/soft/mmu/ept.h"
+#include "engine/soft/system/debug.h"
 #include "engine/soft/system/features.h"
 #include "engine/soft/timer.h"
 #include "engine/soft/vmx/check.h"
@@ -188,8 +189,8 @@ static _Noreturn void enter_guest(struct soft_vcpu *v, bool launch, const struct
 	u32 failed = vmx_load_msrs(v, vmx_get(v, VMX_ENTRY_MSR_LOAD_ADDRESS),
 				   (u32)vmx_get(v, VMX_ENTRY_MSR_LOAD_COUNT));
 	if (failed) {
-		vmx_trace_failure(v, "MSR area", VMX_ENTRY_MSR_LOAD_ADDRESS,
-				  "an entry cannot be loaded");
+		vmx_saw_failure(v, "MSR area", VMX_ENTRY_MSR_LOAD_ADDRESS,
+				"an entry cannot be loaded");
 		vmx_entry_failed(v, REASON_ENTRY_MSR_LOADING, failed);
 	}
 	if (launch)
@@ -197,9 +198,8 @@ static _Noreturn void enter_guest(struct soft_vcpu *v, bool launch, const struct
 	load_events(v, e);
 	vmx_set_irq_word(v);
 	start_timer(v);
-	v->stats.vmx_entries++;
-	if (trace_on(vmx, 2))
-		vmx_trace_entry(v);
+	vmx_saw_entry(v, launch);
+	debug_step_done(v);
 	vcpu_attention(v, ATTENTION_IRQ);
 	vcpu_resume(v);
 }
@@ -211,15 +211,15 @@ u32 vmx_enter(struct soft_vcpu *v, bool launch)
 
 	gather(v, &e);
 	if (!vmx_check_controls(&e, &failure)) {
-		vmx_trace_failure(v, "controls", failure.field, failure.what);
+		vmx_saw_failure(v, "controls", failure.field, failure.what);
 		return ERROR_ENTRY_CONTROLS;
 	}
 	if (!vmx_check_host(&e, &failure)) {
-		vmx_trace_failure(v, "host state", failure.field, failure.what);
+		vmx_saw_failure(v, "host state", failure.field, failure.what);
 		return ERROR_ENTRY_HOST_STATE;
 	}
 	if (!vmx_check_guest(&e, &failure)) {
-		vmx_trace_failure(v, "guest state", failure.field, failure.what);
+		vmx_saw_failure(v, "guest state", failure.field, failure.what);
 		vmx_entry_failed(v, REASON_ENTRY_GUEST_STATE, failure.qualification);
 	}
 	enter_guest(v, launch, &e);

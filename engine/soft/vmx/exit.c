@@ -1,6 +1,7 @@
 /* VM exits: recording why, saving the guest, loading the host. SDM 3C chapter 28, and 27.8. */
 #include "debug/trace.h"
 #include "engine/soft/mmu/ept.h"
+#include "engine/soft/system/debug.h"
 #include "engine/soft/system/exception.h"
 #include "engine/soft/system/state.h"
 #include "engine/soft/vmx/capabilities.h"
@@ -257,6 +258,7 @@ static _Noreturn void load_host(struct soft_vcpu *v)
 	v->rip = vmx_get(v, VMX_HOST_RIP);
 	v->regs[RSP] = vmx_get(v, VMX_HOST_RSP);
 	forget_guest_events(v);
+	debug_step_done(v);
 	vmx_set_irq_word(v);
 	mmu_enter_root(v);
 	vcpu_segment_changed(v);
@@ -282,9 +284,7 @@ void vmx_exit(struct soft_vcpu *v, const struct vmx_exit *x)
 	save_segments(v);
 	save_rip_rflags(v, x);
 	save_other(v, x);
-	vmx_count_exit(v, x->reason);
-	if (trace_on(vmx, 1))
-		vmx_trace_exit(v);
+	vmx_saw_exit(v, x->reason);
 	if (vmx_store_msrs(v, vmx_get(v, VMX_EXIT_MSR_STORE_ADDRESS),
 			   (u32)vmx_get(v, VMX_EXIT_MSR_STORE_COUNT))) {
 		mmu_leave(v);
@@ -310,7 +310,7 @@ void vmx_entry_failed(struct soft_vcpu *v, u32 reason, u64 qualification)
 {
 	vmx_set(v, VMX_EXIT_REASON, reason | REASON_ENTRY_FAILURE);
 	vmx_set(v, VMX_EXIT_QUALIFICATION, qualification);
-	vmx_count_exit(v, reason);
+	vmx_saw_late_failure(v, reason);
 	load_host(v);
 }
 

@@ -13,6 +13,14 @@
 
 #define VMCS_NONE (~0ull)
 
+/* How a VM entry failed, for people. */
+struct vmx_failure {
+	const char *part, *what; /* NULL: none has */
+	enum vmx_field field;
+	u64 value;
+	u64 entries; /* that had succeeded by then */
+};
+
 struct vmx {
 	bool on;       /* VMX operation, between VMXON and VMXOFF */
 	bool nonroot;  /* VMX non-root operation: a guest's guest runs */
@@ -48,6 +56,18 @@ struct vmx {
 
 	/* PAUSE-loop exiting: root's TSC of the first PAUSE of the loop and of the last. */
 	u64 pause_first, pause_last;
+
+	/* ---- what people want to know ---- */
+
+	bool launched_now; /* the entry that is traced is VMLAUNCH's */
+	struct vmx_failure failure;
+	/* Host TSC, with "stats" of vm_set_option(): in non-root operation, and in the hypervisor
+	 * behind an exit for each reason until the next entry. */
+	struct {
+		u64 since; /* the last entry or exit; 0: there was none */
+		u32 reason;
+		u64 nonroot, root[REASON_COUNT];
+	} time;
 };
 
 #endif

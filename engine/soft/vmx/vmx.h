@@ -234,13 +234,15 @@ u32 vmx_enter(struct soft_vcpu *v, bool launch);
 
 /* ---- trace and statistics (trace.c) ---- */
 
-/** Text of a basic exit reason, or NULL. */
-const char *vmx_reason_text(u32 reason);
-void vmx_count_exit(struct soft_vcpu *v, u32 reason);
-void vmx_trace_entry(struct soft_vcpu *v);
-void vmx_trace_exit(struct soft_vcpu *v);
-/** VM entry failed: @what is wrong with @field. */
-void vmx_trace_failure(struct soft_vcpu *v, const char *part, enum vmx_field field,
-		       const char *what);
+/** The guest's guest is about to run, its state is loaded. */
+void vmx_saw_entry(struct soft_vcpu *v, bool launch);
+/** It has been left, the information fields say why; its registers are still there. */
+void vmx_saw_exit(struct soft_vcpu *v, u32 reason);
+/** VM entry fails: @what is wrong with @field. */
+void vmx_saw_failure(struct soft_vcpu *v, const char *part, enum vmx_field field, const char *what);
+/** And does so as a VM exit. */
+void vmx_saw_late_failure(struct soft_vcpu *v, u32 reason);
+/** A VMX instruction has failed, its error is in the VMCS. */
+void vmx_saw_error(struct soft_vcpu *v);
 
 #endif
