@@ -19,8 +19,8 @@ static bool backward(const struct soft_vcpu *v)
 	return v->rflags_sys & RFLAGS_DF;
 }
 
-/** Whether a page that @run elements from @linear on go to has become plain RAM, as nothing of it is
- * translated code any more: pages are filled whole when they get another use. */
+/** Whether a page that @run elements from @linear on go to has become plain RAM, as nothing of it
+ * is translated code any more: pages are filled whole when they get another use. */
 static bool overwrites_code(struct soft_vcpu *v, u64 linear, u32 size, u64 run)
 {
 	u64 rest = PAGE_SIZE - (linear & (PAGE_SIZE - 1));
