@@ -183,6 +183,10 @@ void phys_written(struct soft_vcpu *v, struct memslot *slot, u64 gpa, u32 size);
  * read-only. */
 bool phys_plain_write(const struct memslot *slot, u64 gpa);
 
+/** Throws away the blocks made of the bytes [gpa, gpa+size) of one page. Whether that makes it one
+ * that may be written without phys_written(). */
+bool phys_drop_code(struct soft_vcpu *v, u64 gpa, u32 size);
+
 /** tlb_fill() for the part in one page of an access of @size bytes; gives its guest-physical
  * address also when it is not plain. */
 void *tlb_fill_page(struct soft_vcpu *v, u64 linear, u32 size, enum access access,
