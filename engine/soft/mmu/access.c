@@ -162,7 +162,7 @@ bool mem_overwrites_code(struct soft_vcpu *v, u64 linear, u32 size, enum mmu_ind
 {
 	u64 gpa;
 
-	return tlb_fill_page(v, linear, ACCESS_WRITE, index, false, &gpa) ||
+	return tlb_fill_page(v, linear, size, ACCESS_WRITE, index, false, &gpa) ||
 	       phys_drop_code(v, gpa, size);
 }
 
