@@ -218,9 +218,12 @@ static void msr_loading(struct text *t, const struct vmx_exit_facts *x)
 /* Table 28-6 */
 static void apic_access(struct text *t, const struct vmx_exit_facts *x)
 {
-	static const char *const types[16] = {
-	    [0] = "read",  [1] = "write",  [2] = "fetch",
-	    [3] = "event", [10] = "event", [15] = "fetch or event, by physical address"};
+	static const char *const types[16] = {[0] = "read",
+					      [1] = "write",
+					      [2] = "fetch",
+					      [3] = "event",
+					      [10] = "event, by physical address",
+					      [15] = "instruction, by physical address"};
 
 	add(t, "%s at offset %#llx", NAME_OF(types, x->qualification >> 12 & 15),
 	    (ull)(x->qualification & 0xfff));
@@ -354,6 +357,7 @@ enum {
 	EPT_POINTER = 0x201a,
 	EXCEPTION_BITMAP = 0x4004,
 	ACTIVITY = 0x4826,
+	INTERRUPT_STATUS = 0x0810,
 };
 
 static const struct {
@@ -540,6 +544,9 @@ void vmx_field_text(char *text, size_t size, u32 encoding, u64 value)
 		break;
 	case ACTIVITY:
 		add(&t, "%s", NAME_OF(activities, value));
+		break;
+	case INTERRUPT_STATUS:
+		add(&t, "RVI %#llx, SVI %#llx", (ull)(value & 0xff), (ull)(value >> 8 & 0xff));
 		break;
 	case 0x4814 ... 0x4822:
 		add_rights(&t, (u32)value);

@@ -40,14 +40,21 @@ struct stop {
 
 enum cpu_action { CPU_HOLD, CPU_RUN, CPU_STEP };
 
-#define SOFTWARE_MAX 1024
-#define HARDWARE_MAX 4 /* debug registers */
+#define SOFTWARE_MAX	1024
+#define SOFTWARE_PLACES 256
+#define HARDWARE_MAX	4 /* debug registers */
 
 /* INT3 in guest memory. It stays where it was put, whatever the page tables say later. */
 struct software_breakpoint {
 	u64 address; /* linear, as gdb asked for it; in physical mode the gpa */
 	u64 gpa;
 	u8 original;
+};
+
+/* Where a software breakpoint was last, found by its address. */
+struct software_place {
+	bool known;
+	u64 address, gpa;
 };
 
 /* What one debug register watches, of one request of gdb's, which may take several. */
@@ -95,6 +102,7 @@ struct gdb {
 
 	/* breakpoints.c; changed only while the machine rests, so vCPU threads may look */
 	struct software_breakpoint software[SOFTWARE_MAX];
+	struct software_place places[SOFTWARE_PLACES];
 	u32 software_count;
 	struct hardware_breakpoint hardware[HARDWARE_MAX];
 

@@ -19,6 +19,13 @@ u64 vmx_eptp(struct gdb *gdb, u32 cpu)
 	return get(gdb, cpu, &vmx) ? vmx.eptp : 0;
 }
 
+bool vmx_in_guest(struct gdb *gdb, u32 cpu)
+{
+	struct engine_vmx vmx;
+
+	return get(gdb, cpu, &vmx) && vmx.nonroot;
+}
+
 static void print_operation(FILE *out, const struct engine_vmx *vmx)
 {
 	if (vmx->nonroot)

@@ -12,6 +12,9 @@ struct gdb;
  * machine's. */
 u64 vmx_eptp(struct gdb *gdb, u32 cpu);
 
+/** Whether vCPU @cpu runs a hypervisor's guest. */
+bool vmx_in_guest(struct gdb *gdb, u32 cpu);
+
 /** A line if the current thread's vCPU is in VMX operation. */
 void vmx_print_operation(struct gdb *gdb, FILE *out);
 

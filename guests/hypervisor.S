@@ -3,12 +3,11 @@
  * with gdb: docs/vmx.md walks along it. "SDM" is Intel's Software Developer's Manual, volume 3C.
  *
  * It switches VMX on, describes a virtual processor in a VMCS and its memory in extended page tables, and runs a guest
- * of a few instructions in real mode. The guest says "Hello,world" through a port, asks CPUID, touches memory that is not
- * there yet, makes a call and halts. Each of these leaves the guest; the hypervisor does what the guest wanted, and enters
- * again.
+ * of a few instructions. The guest asks CPUID, touches memory that is not there yet, says "Hello,world" through a port,
+ * makes a call and halts. Each of these leaves the guest; the hypervisor does what the guest wanted, and enters again.
  *
- * guest_main runs in 64-bit mode at CPL 0, interrupts off, memory mapped one to one (lib.S). The hypervisor checks at
- * the end that everything was as it should be.
+ * guest_main runs in 64-bit mode at CPL 0, interrupts off, memory mapped one to one (lib.S); so does the guest. The
+ * hypervisor checks at the end that everything was as it should be.
  */
 #include "lib.h"
 #include "vmx.h"
@@ -23,6 +22,12 @@ GUEST(hypervisor)
 #define EPT_PAGE 0x37
 /* EPT pointer: 2:0 the tables' own memory type, write-back; 5:3 levels less one (SDM table 25-9). */
 #define EPTP_FLAGS 0x1e
+
+/* The guest's memory, a page each; addresses are guest-physical. */
+#define PAGE_CODE 0x0000
+#define PAGE_LATE 0x1000		/* not there at first */
+#define PAGE_PML4 0x2000		/* the guest's own page tables: one to one, by a page of 1 GiB */
+#define PAGE_PDPT 0x3000
 
 	.text
 guest_main:
@@ -72,14 +77,13 @@ make_vmcs:
 	vmptrld	[vmcs_pointer]			/* the current one, which VMREAD, VMWRITE and VMLAUNCH are about */
 
 	/* VM-execution controls: what leaves. Some bits have to be 1, and the capability MSRs say which; ours on top of
-	 * them: HLT, all ports, guest-physical addresses by EPT, and a guest without paging. CPUID and VMCALL always
-	 * leave. */
+	 * them: HLT and all ports leave, and guest-physical addresses go by EPT. CPUID and VMCALL always leave. */
 	put_controls PIN_CONTROLS, MSR_VMX_TRUE_PIN, 0
 	put_controls CPU_CONTROLS, MSR_VMX_TRUE_CPU, (CPU_HLT | CPU_IO | CPU_SECONDARY)
-	put_controls CPU2_CONTROLS, MSR_VMX_CPU2, (CPU2_EPT | CPU2_UNRESTRICTED)
-	/* VM-exit and VM-entry controls: this hypervisor is 64-bit code, its guest is not. */
+	put_controls CPU2_CONTROLS, MSR_VMX_CPU2, CPU2_EPT
+	/* VM-exit and VM-entry controls: this hypervisor is 64-bit code, and so is its guest. */
 	put_controls EXIT_CONTROLS, MSR_VMX_TRUE_EXIT, EXIT_HOST_64
-	put_controls ENTRY_CONTROLS, MSR_VMX_TRUE_ENTRY, 0
+	put_controls ENTRY_CONTROLS, MSR_VMX_TRUE_ENTRY, ENTRY_IA32E
 
 	/* Host state, loaded at each exit: our control registers as they are; RSP is written by enter_guest. */
 	mov	rcx, cr0
@@ -123,13 +127,13 @@ fields:
 	field	HOST_SYSENTER_ESP, 0
 	field	HOST_SYSENTER_EIP, 0
 
-	/* guest state, loaded at each entry and saved at each exit: real mode, at 0:0. CR0.NE and CR4.VMXE have to be 1
-	 * in VMX operation (SDM 24.8); CR0.PE and PG do not, since the guest is unrestricted. */
-	field	GUEST_CR0, 0x30			/* NE, ET */
-	field	GUEST_CR3, 0
-	field	GUEST_CR4, CR4_VMXE
-	field	GUEST_RIP, 0
-	field	GUEST_RSP, 0x1000
+	/* guest state, loaded at each entry and saved at each exit. CR0.PG, NE and PE and CR4.VMXE have to be 1 in VMX
+	 * operation (SDM 24.8), so a guest starts with paging on; "unrestricted guest" would free it of that. */
+	field	GUEST_CR0, 0x80000031		/* PG, NE, ET, PE */
+	field	GUEST_CR3, PAGE_PML4
+	field	GUEST_CR4, (CR4_VMXE | 0x20)	/* PAE */
+	field	GUEST_RIP, PAGE_CODE
+	field	GUEST_RSP, 0			/* it needs no stack */
 	field	GUEST_RFLAGS, 2
 	field	GUEST_DR7, 0x400
 	/* ES, CS, SS, DS, FS, GS: fields of one kind are two numbers apart. The parts of a segment register that
@@ -138,25 +142,25 @@ fields:
 	.rept	6
 	field	(GUEST_ES_SELECTOR + n), 0
 	field	(GUEST_ES_BASE + n), 0
-	field	(GUEST_ES_LIMIT + n), 0xffff
+	field	(GUEST_ES_LIMIT + n), 0xffffffff
 	.set	n, n + 2
 	.endr
 	.irp n, 0, 4, 6, 8, 10
-	field	(GUEST_ES_ACCESS + \n), 0x93	/* present, data, writable, accessed */
+	field	(GUEST_ES_ACCESS + \n), 0xc093	/* present, data, writable, accessed, limit in pages */
 	.endr
-	field	GUEST_CS_ACCESS, 0x9b		/* present, code, readable, accessed */
+	field	GUEST_CS_ACCESS, 0xa09b		/* present, code, readable, accessed, 64-bit */
 	field	GUEST_LDTR_SELECTOR, 0
 	field	GUEST_LDTR_BASE, 0
 	field	GUEST_LDTR_LIMIT, 0
 	field	GUEST_LDTR_ACCESS, 0x10000	/* unusable */
 	field	GUEST_TR_SELECTOR, 0
 	field	GUEST_TR_BASE, 0
-	field	GUEST_TR_LIMIT, 0xffff
-	field	GUEST_TR_ACCESS, 0x8b		/* a busy TSS, even in real mode */
+	field	GUEST_TR_LIMIT, 0x67
+	field	GUEST_TR_ACCESS, 0x8b		/* a busy TSS: it has to have one */
 	field	GUEST_GDTR_BASE, 0
 	field	GUEST_GDTR_LIMIT, 0
 	field	GUEST_IDTR_BASE, 0
-	field	GUEST_IDTR_LIMIT, 0x3ff
+	field	GUEST_IDTR_LIMIT, 0
 	field	GUEST_INTERRUPTIBILITY, 0
 	field	GUEST_ACTIVITY, 0
 	field	GUEST_PENDING_DEBUG, 0
@@ -182,13 +186,18 @@ fields:
 
 /* ---- extended page tables: what the guest has for memory ---- */
 
-	/* Four entries, one in each level, lead guest-physical page 0 to guest_page. All else is not present. */
+	/* Four entries, one in each level, lead guest-physical page 0 to guest_code; two more are for the guest's page
+	 * tables. All else is not present. (Of 8 bytes for each page of 4096: page N's entry is at N * 4096 / 512.) */
 	.text
 make_ept:
 	mov	qword ptr [ept_pml4], offset ept_pdpt + EPT_TABLE
 	mov	qword ptr [ept_pdpt], offset ept_pd + EPT_TABLE
 	mov	qword ptr [ept_pd], offset ept_pt + EPT_TABLE
-	mov	qword ptr [ept_pt], offset guest_page + EPT_PAGE
+	mov	qword ptr [ept_pt + PAGE_CODE / 512], offset guest_code + EPT_PAGE
+	mov	qword ptr [ept_pt + PAGE_PML4 / 512], offset guest_pml4 + EPT_PAGE
+	mov	qword ptr [ept_pt + PAGE_PDPT / 512], offset guest_pdpt + EPT_PAGE
+	mov	qword ptr [guest_pml4], PAGE_PDPT + (PTE_P | PTE_W)
+	mov	qword ptr [guest_pdpt], PTE_P | PTE_W | PTE_PS
 	ret
 
 /* ---- a virtual processor's life: enter, leave, do what it wanted, enter again ---- */
@@ -229,8 +238,8 @@ handlers_end:
 
 /*
  * The world switch. The processor changes RIP, RSP, RFLAGS, segments and control registers; general registers are left
- * as they are, for us to change. (A 16-bit guest that uses EAX to EDI only is content with these seven.) Comes back
- * behind the guest's next exit; CF: the processor has refused to enter.
+ * as they are, for us to change: this guest uses none but these. Comes back behind the guest's next exit; CF: the
+ * processor has refused to enter.
  */
 	.text
 enter_guest:
@@ -242,8 +251,6 @@ enter_guest:
 	mov	rcx, [guest_rcx]
 	mov	rdx, [guest_rdx]
 	mov	rsi, [guest_rsi]
-	mov	rdi, [guest_rdi]
-	mov	rbp, [guest_rbp]
 	jne	1f
 	vmlaunch				/* the first time */
 	stc					/* Here only if it failed: */
@@ -258,8 +265,6 @@ guest_left:					/* HOST_RIP: every exit comes here */
 	mov	[guest_rcx], rcx
 	mov	[guest_rdx], rdx
 	mov	[guest_rsi], rsi
-	mov	[guest_rdi], rdi
-	mov	[guest_rbp], rbp
 	mov	byte ptr [launched], 1
 	clc
 	ret
@@ -305,16 +310,16 @@ on_cpuid:
 	mov	[guest_rdx], rdx
 	jmp	skip_instruction
 
-/* An address that EPT does not lead anywhere. Page 1 is memory that the guest gets when it first touches it, as an
- * operating system's programs do; its instruction is executed again, and finds it. */
+/* An address that EPT does not lead anywhere. One page is memory that the guest gets when it first touches it, as
+ * programs get theirs from an operating system: its instruction is executed again, and finds it. */
 on_ept_violation:
 	inc	qword ptr [exits_ept]
 	mov	rax, GUEST_PHYSICAL_ADDRESS
 	vmread	rbx, rax
-	shr	rbx, 12
-	cmp	rbx, 1
+	and	rbx, -0x1000
+	cmp	rbx, PAGE_LATE
 	jne	on_hlt
-	mov	qword ptr [ept_pt + 8], offset guest_page_1 + EPT_PAGE
+	mov	qword ptr [ept_pt + PAGE_LATE / 512], offset guest_late + EPT_PAGE
 	clc					/* What was not present needs no INVEPT (SDM 29.4.2). */
 	ret
 
@@ -329,28 +334,24 @@ on_hlt:
 	stc
 	ret
 
-/* ---- the guest: guest-physical page 0, real mode ---- */
+/* ---- the guest, which finds itself at address 0 ---- */
 
 	.section .rodata
 	.balign	4096
-	.code16
-guest_page:
+guest_code:
 	mov	eax, HYPERVISOR_LEAF
 	cpuid					/* exit: CPUID */
-	mov	[0x1000], ebx			/* exit: EPT violation; the second time it writes */
-	mov	si, offset hello - guest_page
-1:	lodsb	al, [si]
+	mov	ds:[PAGE_LATE], ebx		/* exit: EPT violation; the second time it writes */
+	mov	esi, offset hello - guest_code + PAGE_CODE
+1:	lodsb	al, [rsi]
 	out	GUEST_PORT, al			/* exit: I/O instruction */
 	cmp	al, '\n'
 	jne	1b
-	mov	ebx, [0x1000]			/* no exit: the page is there */
+	mov	ebx, ds:[PAGE_LATE]		/* no exit: the page is there */
 	vmcall					/* exit: VMCALL */
 	hlt					/* exit: HLT */
 hello:	.ascii	"Hello,world\n"
 	.balign	4096
-	.code64
-
-	.section .rodata
 text_no_vmx:	.asciz	"no VMX\n"
 
 	.data
@@ -366,14 +367,14 @@ ept_pml4:	.skip	4096
 ept_pdpt:	.skip	4096
 ept_pd:		.skip	4096
 ept_pt:		.skip	4096
-guest_page_1:	.skip	4096
+guest_late:	.skip	4096
+guest_pml4:	.skip	4096
+guest_pdpt:	.skip	4096
 guest_rax:	.skip	8
 guest_rbx:	.skip	8
 guest_rcx:	.skip	8
 guest_rdx:	.skip	8
 guest_rsi:	.skip	8
-guest_rdi:	.skip	8
-guest_rbp:	.skip	8
 exits_io:	.skip	8
 exits_cpuid:	.skip	8
 exits_ept:	.skip	8

@@ -153,10 +153,7 @@ bool soft_commit_leave(struct soft_vcpu *v, const void *pc)
 		return false;
 	}
 	const struct block *b = block_of_host(v, pc);
-	u32 guest = block_insn(v, b, pc)->guest, next = b->length;
-	for (u32 n = 0; n < b->map_count; n++)
-		if (b->map[n].guest > guest && b->map[n].guest < next)
-			next = b->map[n].guest;
+	u32 next = block_insn(v, b, pc)->guest + block_insn_length(v, b, pc);
 	v->rip = truncate_to_mode(v, b->linear + next - b->cs_base);
 	if (v->running)
 		finish_single(v);

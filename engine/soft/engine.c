@@ -445,9 +445,6 @@ static struct soft_vcpu *map_vcpu(void)
 	return v;
 }
 
-/* Without interrupt chips the monitor's requests have to be looked at too. */
-static const _Atomic u32 may_wait = 1;
-
 static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu **out,
 			    struct error *err)
 {
@@ -480,7 +477,6 @@ static int soft_vcpu_create(struct engine_vm *base, u32 id, struct engine_vcpu *
 		r = error_set(err, ENOMEM, "no memory for vCPU %u", id);
 		goto fail;
 	}
-	v->irq_word = v->lapic ? irqchip_pending_word(v) : &may_wait;
 	vcpu_reset(v, false);
 	tlb_init(v);
 	v->mp_state = id == 0 || !vm->irqchip ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_UNINITIALIZED;

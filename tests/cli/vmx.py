@@ -47,12 +47,12 @@ def test_trace():
     status, out, err = run(["--trace", "vmx"])
     lines = trace_lines(err)
     prints = [line for letter in b"Hello,world\n"
-              for line in ("exit, rip 0x11: I/O instruction: out 0xf1, al %#x" % letter, "enter, rip 0x13")]
+              for line in ("exit, rip 0x14: I/O instruction: out 0xf1, al %#x" % letter, "enter, rip 0x16")]
     wanted = ["VMX operation on", "enter, rip 0 (launch)",
-              "exit, rip 0x6: CPUID: leaf 0x40000000, subleaf 0", "enter, rip 0x8",
-              "exit, rip 0x8: EPT violation: write of gpa 0x1000 (linear 0x1000), which is not present",
-              "enter, rip 0x8"] + prints + [
-              "exit, rip 0x1c: VMCALL: rax 0x4000000a", "enter, rip 0x1f", "exit, rip 0x1f: HLT", "VMX operation off"]
+              "exit, rip 0x5: CPUID: leaf 0x40000000, subleaf 0", "enter, rip 0x7",
+              "exit, rip 0x7: EPT violation: write of gpa 0x1000 (linear 0x1000), which is not present",
+              "enter, rip 0x7"] + prints + [
+              "exit, rip 0x21: VMCALL: rax 0x4000000a", "enter, rip 0x24", "exit, rip 0x24: HLT", "VMX operation off"]
     check(status == 0 and out.startswith("Hello,world\n"), "the hypervisor's guest prints", (status, out, err))
     check(lines == wanted, "--trace vmx: every entry and exit", "\n".join(lines))
     lines = trace_lines(run(["--trace", "vmx=2"])[2])

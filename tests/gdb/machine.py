@@ -90,8 +90,8 @@ class Session:
 
     END = "END OF ANSWER"
 
-    def __init__(self, machine):
-        self.process = subprocess.Popen(SETTINGS, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    def __init__(self, machine, elf=None):
+        self.process = subprocess.Popen(SETTINGS + ([elf] if elf else []), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, text=True)
         self.ask("target remote " + machine.address)
 

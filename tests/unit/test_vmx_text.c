@@ -124,6 +124,7 @@ static void fields(void **state)
 	field(0x4820, 0x10000, "unusable");
 	field(0x4822, 0x8b, "system, type 11, DPL 0");
 	field(0x4824, 3, "blocked by STI, blocked by MOV SS");
+	field(0x0810, 0x4161, "RVI 0x61, SVI 0x41");
 	field(0x4826, 1, "HLT");
 	field(0x4826, 77, "?");
 	assert_null(vmx_error_text(0));

@@ -4,11 +4,9 @@
 #include "engine/soft/system/debug.h"
 #include "engine/soft/system/features.h"
 #include "engine/soft/timer.h"
+#include "engine/soft/vmx/apic.h"
 #include "engine/soft/vmx/check.h"
 #include "engine/soft/vmx/msr_list.h"
-#include "engine/soft/vmx/region.h"
-
-#define VIRTUAL_TPR 0x80 /* in the virtual-APIC page */
 
 #define CR0_KEPT (CR0_ET | CR0_NW | CR0_CD) /* VM entry leaves them alone, 27.3.2.1 */
 
@@ -48,6 +46,7 @@ static void gather(struct soft_vcpu *v, struct entry_facts *e)
 	u64 link = vmx_get(v, VMX_VMCS_LINK_POINTER);
 
 	e->vmcs = &v->vmx.vmcs;
+	e->current = v->vmx.current;
 	e->reserved_pa = v->reserved_pa;
 	e->allowed_cpu2 = v->vmx.allowed_cpu2;
 	e->cr4_fixed1 = v->vmx.cr4_known;
@@ -125,6 +124,14 @@ static void load_registers(struct soft_vcpu *v)
 	v->keep_rf = (v->rflags_sys & RFLAGS_RF) != 0;
 }
 
+/* 27.7.7 */
+static bool tpr_below(const struct soft_vcpu *v, const struct entry_facts *e)
+{
+	return vmx_cpu(v, CPU_TPR_SHADOW) && vmx_cpu2(v, CPU2_APIC_ACCESSES) &&
+	       !vmx_cpu2(v, CPU2_VIRTUAL_INTERRUPTS) && v->vmx.activity <= ACTIVITY_HLT &&
+	       e->virtual_tpr >> 4 < vmx_get(v, VMX_TPR_THRESHOLD);
+}
+
 /* 27.6, 27.7: what holds events back, and what is pending. */
 static void load_events(struct soft_vcpu *v, const struct entry_facts *e)
 {
@@ -144,10 +151,8 @@ static void load_events(struct soft_vcpu *v, const struct entry_facts *e)
 	v->vmx.inject_error = (u32)vmx_get(v, VMX_ENTRY_EXCEPTION_ERROR);
 	v->vmx.inject_length = (u32)vmx_get(v, VMX_ENTRY_INSTRUCTION_LENGTH);
 	v->vmx.trap_pending = false;
-	/* 27.7.7 */
-	v->vmx.tpr_below = vmx_cpu(v, CPU_TPR_SHADOW) && vmx_cpu2(v, CPU2_APIC_ACCESSES) &&
-			   e->virtual_tpr >> 4 < vmx_get(v, VMX_TPR_THRESHOLD);
-	v->vmx.tpr_written = false;
+	v->vmx.tpr_below = tpr_below(v, e);
+	v->vmx.apic_written = 0;
 	v->vmx.vectoring_info = 0;
 	v->vmx.pause_last = 0;
 	/* An event that is injected ends shadows, and what debug exceptions were pending (27.6.1,
@@ -156,6 +161,7 @@ static void load_events(struct soft_vcpu *v, const struct entry_facts *e)
 		v->int_shadow = 0;
 		v->events.debug = 0;
 	}
+	vmx_virtual_interrupts_enter(v);
 }
 
 /* The host's timer for the preemption timer, unless it fires before anyway: a system call. */
@@ -174,6 +180,8 @@ static _Noreturn void enter_guest(struct soft_vcpu *v, bool launch, const struct
 	const struct nested_paging by = {
 	    .eptp = vmx_cpu2(v, CPU2_EPT) ? vmx_get(v, VMX_EPT_POINTER) : 0,
 	    .vpid = vmx_cpu2(v, CPU2_VPID) ? (u16)vmx_get(v, VMX_VPID) : 0,
+	    .mbec = vmx_cpu2(v, CPU2_MODE_BASED_EPT),
+	    .logs = vmx_cpu2(v, CPU2_PML),
 	};
 
 	mmu_leave(v);

@@ -37,6 +37,10 @@ struct vmx {
 	u32 activity;	   /* enum vmx_activity, other than what mp_state tells */
 	bool tpr_below;	   /* VM entry found the virtual TPR below its threshold */
 	bool trap_pending; /* an MTF VM exit is due at the next boundary */
+	/* What this instruction has written of the virtual APIC, whose emulation is due; 0: none.
+	 */
+	u32 apic_written;
+	_Atomic u32 virtual_interrupt; /* one is recognized (SDM 3C 30.2.1) */
 
 	/* The event to deliver at VM entry, in the form of the fields. INFO_VALID: not yet done. */
 	u32 inject_info, inject_error, inject_length;
@@ -49,7 +53,6 @@ struct vmx {
 
 	u64 apic_page;	      /* gpa | 1 of the APIC-access page; 0: there is none */
 	u64 apic_page_before; /* at the last VM entry: the TLBs do not have it */
-	bool tpr_written;     /* by an access to that page: its consequences are due */
 
 	/* Preemption timer: guest TSC of the VMX root at which it is 0. */
 	u64 timer_end;
