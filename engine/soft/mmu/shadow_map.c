@@ -1,6 +1,6 @@
 /*
- * Shadow spaces in the host's address space: places for windows, what is mapped in them, and how many
- * mappings of the host's that comes to. What should be mapped is shadow.c's.
+ * Shadow spaces in the host's address space: places for windows, what is mapped in them, and how
+ * many mappings of the host's that comes to. What should be mapped is shadow.c's.
  *
  * The host joins neighbours that are the same file's, one behind the other, with the same rights,
  * and so are pages taken away one with the room around them: what it keeps follows from the records
@@ -297,8 +297,8 @@ static struct space *waiting(struct soft_vcpu *v, const struct space *space)
 	return oldest;
 }
 
-/** Whether the host can be asked to change what @space has: that may part a mapping, which makes two
- * more. Programs that wait, or are gone, give theirs. */
+/** Whether the host can be asked to change what @space has: that may part a mapping, which makes
+ * two more. Programs that wait, or are gone, give theirs. */
 static bool may_part(struct soft_vcpu *v, const struct space *space)
 {
 	struct shadow *s = v->shadow;
