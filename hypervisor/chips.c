@@ -122,7 +122,7 @@ static void take_sipi(struct vcpu *v, u8 vector)
 	cs.selector = vector << 8;
 	cs.base = vector << 12;
 	state_set_segment(SEGMENT_CS, &cs);
-	vmcs_write(GUEST_RIP, 0);
+	field_put(v, FIELD_RIP, 0);
 	v->mp_state = KVM_MP_STATE_RUNNABLE;
 }
 

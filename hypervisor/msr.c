@@ -25,6 +25,7 @@ enum rule {
 	RULE_32_BITS,
 	RULE_ZERO,
 	RULE_PAT,
+	RULE_DEBUGCTL,
 	RULE_READ_ONLY, /* for the guest; the owner may write what reads back */
 	RULE_IGNORED,	/* writes are dropped */
 };
@@ -58,7 +59,7 @@ static const struct msr_row rows[] = {
     {MSR_FS_BASE, IN_VMCS, GUEST_FS_BASE, RULE_CANONICAL},
     {MSR_GS_BASE, IN_VMCS, GUEST_GS_BASE, RULE_CANONICAL},
     {MSR_IA32_CR_PAT, IN_VMCS, GUEST_IA32_PAT, RULE_PAT},
-    {MSR_IA32_DEBUGCTLMSR, IN_VMCS, GUEST_IA32_DEBUGCTL, RULE_ZERO},
+    {MSR_IA32_DEBUGCTLMSR, IN_VMCS, GUEST_IA32_DEBUGCTL, RULE_DEBUGCTL},
     {MSR_KERNEL_GS_BASE, IN_LAZY, LAZY_KERNEL_GS_BASE, RULE_CANONICAL},
     {MSR_STAR, IN_LAZY, LAZY_STAR, RULE_ANY},
     {MSR_LSTAR, IN_LAZY, LAZY_LSTAR, RULE_CANONICAL},
@@ -92,23 +93,24 @@ static const struct msr_row rows[] = {
 };
 
 /* What KVM_GET_MSR_INDEX_LIST tells: what makes up a vCPU's state. */
-const u32 msr_list[] = {
-    MSR_IA32_TSC,
-    MSR_IA32_SYSENTER_CS,
-    MSR_IA32_SYSENTER_ESP,
-    MSR_IA32_SYSENTER_EIP,
-    MSR_STAR,
-    MSR_LSTAR,
-    MSR_CSTAR,
-    MSR_SYSCALL_MASK,
-    MSR_KERNEL_GS_BASE,
-    MSR_TSC_AUX,
-    MSR_IA32_CR_PAT,
-    MSR_EFER,
-    MSR_IA32_MISC_ENABLE,
-    MSR_MTRRdefType,
-};
-const u32 msr_count = ARRAY_SIZE(msr_list);
+/* What an owner that saves a guest asks for: all that can differ from guest to guest. The bases of FS and GS and the
+ * APIC's are in KVM_GET_SREGS. */
+u32 msr_list(u32 *indices)
+{
+	u32 count = 0;
+
+	for (int i = 0; i < ARRAY_SIZE(rows); i++) {
+		const struct msr_row *row = &rows[i];
+
+		if (row->place != IN_CONSTANT && row->place != IN_APIC_BASE &&
+		    row->index != MSR_FS_BASE && row->index != MSR_GS_BASE)
+			indices[count++] = row->index;
+	}
+	for (int i = 0; i < 2 * MTRR_VARIABLE; i++)
+		indices[count++] = MTRRphysBase_MSR(0) + i;
+	return count;
+}
+static_assert(ARRAY_SIZE(rows) + 2 * MTRR_VARIABLE <= MSR_LIST_MAX);
 
 static unsigned long bitmap;
 
@@ -193,6 +195,8 @@ static bool obeys(enum rule rule, u64 value)
 		return !value;
 	case RULE_PAT:
 		return pat_valid(value);
+	case RULE_DEBUGCTL: /* no records of branches, but single steps by branches */
+		return !(value & ~(u64)DEBUGCTLMSR_BTF);
 	default:
 		return true;
 	}
@@ -280,7 +284,7 @@ int msr_get(struct vcpu *v, u32 index, u64 *value)
 		*value = row->where;
 		break;
 	case IN_EFER:
-		*value = vmcs_read(GUEST_IA32_EFER);
+		*value = field_get(v, FIELD_EFER);
 		break;
 	case IN_TSC:
 		*value = rdtsc() + v->tsc_offset;
@@ -295,12 +299,12 @@ int msr_get(struct vcpu *v, u32 index, u64 *value)
 /* SDM 3A 2.2.1: LMA is read-only, LME may not change while paging is on. */
 static int set_efer(struct vcpu *v, u64 value, bool from_guest)
 {
-	u64 old = vmcs_read(GUEST_IA32_EFER);
+	u64 old = field_get(v, FIELD_EFER);
 
 	if (!control_efer_valid(v, value))
 		return -EINVAL;
 	if (from_guest) {
-		if (((value ^ old) & EFER_LME) && (control_get_cr0() & X86_CR0_PG))
+		if (((value ^ old) & EFER_LME) && (control_get_cr0(v) & X86_CR0_PG))
 			return -EINVAL;
 		value = (value & ~(u64)EFER_LMA) | (old & EFER_LMA);
 	}

@@ -92,12 +92,19 @@ static void settle(struct soft_vcpu *v)
 		(v)->mmu = in_use_;                                                                \
 	} while (0)
 
-/** 29.4.3.1: VM entries and exits without VPIDs drop what VPID 0 has, in root operation too. */
+/** 29.4.3.1: VM entries and exits without VPIDs drop what VPID 0 has, in root operation too. What
+ * is known of EPT might stay; but processors go to its leaves for every new translation, and so see
+ * flags that a hypervisor has cleared without INVEPT. */
 static void flush_vpid_0(struct soft_vcpu *v)
 {
+	struct mmu *m = &v->mmus[MMU_NONROOT];
+
 	WITH_SET(v, MMU_ROOT, tlb_flush(v, false));
-	if (!v->mmus[MMU_NONROOT].vpid)
-		WITH_SET(v, MMU_NONROOT, tlb_flush(v, false));
+	if (m->vpid)
+		return;
+	WITH_SET(v, MMU_NONROOT, tlb_flush(v, false));
+	if (m->eptp & EPTP_AD)
+		m->ept_epoch++;
 }
 
 static bool same_ept(const struct mmu *m, const struct nested_paging *by)
@@ -128,6 +135,7 @@ void mmu_enter_nonroot(struct soft_vcpu *v, const struct nested_paging *by)
 	struct mmu *m = &v->mmus[MMU_NONROOT];
 
 	m->used = true;
+	m->logs = by->logs;
 	if (unlikely(!by->vpid))
 		flush_vpid_0(v);
 	v->mmu = m;
@@ -152,7 +160,8 @@ void mmu_enter_root(struct soft_vcpu *v)
 
 void mmu_switch_eptp(struct soft_vcpu *v, u64 eptp)
 {
-	struct nested_paging by = {.eptp = eptp, .vpid = v->mmu->vpid, .mbec = v->mmu->mbec};
+	struct nested_paging by = {
+	    .eptp = eptp, .vpid = v->mmu->vpid, .mbec = v->mmu->mbec, .logs = v->mmu->logs};
 
 	if (eptp != v->mmu->eptp)
 		change_vpid(v, &by);
