@@ -105,7 +105,7 @@ soft)
 	;;
 bochs*)
 	limit=900
-	"$here/disk.py" $grub "$tmp/disk" "$guest/vmlinuz" "$tmp/initrd" "$words mitigations=off nokaslr lpj=4000000 noxsaves"
+	"$here/disk.py" $grub "$tmp/disk" "$guest/vmlinuz" "$tmp/initrd" "$words mitigations=off nokaslr lpj=4000000 clearcpuid=xsavec,xsaves"
 	# The screen goes to nobody: the rfb display does not wait for a viewer. Power-off and triple faults are panics and
 	# end it. The package is built with its debugger, which wants to be told to go on.
 	cat >"$tmp/bochsrc" <<END
