@@ -245,7 +245,7 @@ int exit_cpuid(struct vcpu *v)
 	/* What follows the guest's own state. */
 	if (e && function == 1) {
 		ecx &= ~OSXSAVE;
-		if (control_get_cr4(v) & X86_CR4_OSXSAVE)
+		if (v->cr4_shadow & X86_CR4_OSXSAVE)
 			ecx |= OSXSAVE;
 	}
 	if (e && function == 0xd && index < 2)

@@ -140,8 +140,7 @@ static void choose(struct vcpu *v)
 	bool asked = READ_ONCE(v->run->request_interrupt_window);
 	u32 blocked, windows = 0;
 
-	if ((!nmi && !asked && !interrupt_waits(v)) ||
-	    (v->debug.control & KVM_GUESTDBG_BLOCKIRQ)) {
+	if ((!nmi && !asked && !interrupt_waits(v)) || (v->debug.control & KVM_GUESTDBG_BLOCKIRQ)) {
 		vcpu_set_controls(v, WINDOWS, 0);
 		return;
 	}
@@ -193,8 +192,8 @@ static void begin_exception(struct vcpu *v)
 	e->current_event.error = e->exception.error;
 	e->current_event.length = e->exception.length;
 	e->exception.valid = false;
-	/* The shadow of STI or MOV SS ends with it. (With TF set an entry would want to find a single step pending
-	 * in a shadow, SDM 3C 26.3.1.5.) */
+	/* The shadow of STI or MOV SS ends with it. (With TF set an entry would want to find a
+	 * single step pending in a shadow, SDM 3C 26.3.1.5.) */
 	field_put(v, FIELD_BLOCKING, field_get(v, FIELD_BLOCKING) & ~(u64)SHADOW);
 }
 
@@ -273,7 +272,8 @@ void events_take_back(struct vcpu *v)
 	case INTR_TYPE_NMI_INTR:
 		/* Its delivery has begun to block NMIs; injected once more it must not find them
 		 * blocked (SDM 3C 26.3.1.5). */
-		field_put(v, FIELD_BLOCKING, field_get(v, FIELD_BLOCKING) & ~(u64)GUEST_INTR_STATE_NMI);
+		field_put(v, FIELD_BLOCKING,
+			  field_get(v, FIELD_BLOCKING) & ~(u64)GUEST_INTR_STATE_NMI);
 		fallthrough;
 	default:
 		e->current_event.length = 0;

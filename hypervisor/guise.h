@@ -32,9 +32,9 @@
  *
  * Locks, in the order in which they are taken:
  *	vcpu->lock		(mutex) a vCPU's state; held through KVM_RUN
- *	vm->memory_lock		(rw_semaphore) memory slots; read by vCPUs, written by whoever changes slots
+ *	vm->memory_lock		(rw_semaphore) memory slots; vCPUs read
  *	vm->ept_lock		(mutex) EPT tables
- *	mm->mmap_lock		pinning and accounting, faults on the owner's memory
+ *	mm->mmap_lock		pinning, accounting, faults on the owner's memory
  * vm->lock (mutex) guards the list of vCPUs and is taken alone or before the others.
  */
 #ifndef GUISE_HYPERVISOR_H
@@ -87,7 +87,7 @@ struct vmcs_controls {
 	u32 pin, primary, secondary, exit, entry;
 	bool vpid; /* and INVVPID of a single context */
 	bool ept_large;
-	bool ept_large_nx; /* no instruction may be fetched by a large mapping */
+	bool ept_large_nx;    /* no instruction may be fetched by a large mapping */
 	u32 preemption_timer; /* ticks after which the guest is left; 0: the timer is off */
 };
 
@@ -148,11 +148,12 @@ int vm_set_memory(struct vm *vm, const struct kvm_userspace_memory_region *regio
 /* ---- ept.c ---- */
 int ept_create(struct vm *vm);
 void ept_destroy(struct vm *vm);
-/* Maps the page at @gpa, with at least the rights @wanted (VMX_EPT_..._MASK), which @slot gives. memory_lock is
- * held. */
+/* Maps the page at @gpa, with at least the rights @wanted (VMX_EPT_..._MASK), which @slot gives.
+ * memory_lock is held. */
 int ept_map(struct vm *vm, const struct memory_slot *slot, u64 gpa, u64 wanted);
-/* Takes the right to write from what is mapped there, and makes it small pages. Nothing may be written any more when
- * ept_flush() is back. memory_lock is held for writing. -ENOMEM: some of it is as it was. */
+/* Takes the right to write from what is mapped there, and makes it small pages. Nothing may be
+ * written any more when ept_flush() is back. memory_lock is held for writing. -ENOMEM: some of it
+ * is as it was. */
 int ept_protect(struct vm *vm, u64 gpa, u64 bytes);
 void ept_flush(struct vm *vm);
 /* Unmaps and unpins. memory_lock is held for writing. */
@@ -193,8 +194,7 @@ struct walk_fault {
 
 /* Linear to guest-physical. 0, -EFAULT with @fault filled in, or another error of the host. */
 int walk(struct vcpu *v, u64 linear, u32 access, u64 *gpa, struct walk_fault *fault);
-/* Guest-linear memory, across pages. Errors as walk(); -ENXIO: no slot there (a device's memory).
- */
+/* Guest-linear memory, across pages. Errors as walk(); -ENXIO: no slot there, a device perhaps. */
 int linear_read(struct vcpu *v, u64 linear, void *data, u32 bytes, u32 access,
 		struct walk_fault *fault);
 int linear_write(struct vcpu *v, u64 linear, const void *data, u32 bytes, u32 access,
@@ -300,7 +300,7 @@ struct events {
 	} exception;
 	bool triple_fault;
 	bool armed; /* the VMCS has an event to inject */
-	int irq; /* KVM_INTERRUPT's vector, not yet on its way, or -1 */
+	int irq;    /* KVM_INTERRUPT's vector, not yet on its way, or -1 */
 };
 
 void events_init(struct vcpu *v);
@@ -393,8 +393,8 @@ bool control_load_pdptrs(struct vcpu *v);
 
 /*
  * #MC is the host's. #AC and #DB: a guest whose handlers for them raise them again would keep the
- * processor in their delivery for ever, where not even an NMI comes in; so they go through here. All
- * others are the guest's own.
+ * processor in their delivery for ever, where not even an NMI comes in; so they go through here.
+ * All others are the guest's own.
  */
 #define EXCEPTIONS_ALWAYS (BIT(X86_TRAP_MC) | BIT(X86_TRAP_AC) | BIT(X86_TRAP_DB))
 
@@ -421,7 +421,8 @@ void debug_port_used(struct vcpu *v, u16 port, u32 bytes);
 bool debug_stop_after_step(struct vcpu *v);
 /* #DB for the guest, with bits @hit of DR6. */
 void debug_raise(struct vcpu *v, u64 hit);
-/* Exits by #DB, of which @info is the interruption information, by #BP and by the monitor trap flag. */
+/* Exits by #DB, of which @info is the interruption information, by #BP and by the monitor trap
+ * flag. */
 int debug_trap(struct vcpu *v, u32 info);
 int debug_breakpoint(struct vcpu *v);
 int exit_monitor_trap(struct vcpu *v);
@@ -469,7 +470,7 @@ struct vcpu {
 	u16 vpid;
 	struct guest_registers registers;
 	struct fields fields;
-	u32 primary_controls; /* as in the VMCS */
+	u32 primary_controls;	    /* as in the VMCS */
 	u64 cr0_shadow, cr4_shadow; /* what the guest reads of the host's bits */
 	unsigned long cr2;
 	unsigned long dr[4], dr6, dr7; /* the guest's own */
@@ -504,14 +505,15 @@ struct vcpu {
 
 struct vcpu *vcpu_create(struct vm *vm, u32 id);
 void vcpu_destroy(struct vcpu *v);
-/* Makes the vCPU's VMCS current on this thread's processor, wherever that goes, until vcpu_put().
- */
+/* Until vcpu_put() the vCPU's VMCS is current on this thread's processor, wherever that goes. */
 void vcpu_load(struct vcpu *v);
 void vcpu_put(struct vcpu *v);
 int vcpu_run(struct vcpu *v);
 void vcpu_kick(struct vcpu *v);
 void vcpu_request(struct vcpu *v, int request);
-void vcpu_reset(struct vcpu *v);
+/* The state after RESET; or after INIT, which leaves MSRs and vector registers alone (SDM 3A table
+ * 9-1). */
+void vcpu_reset(struct vcpu *v, bool init);
 /* Sets those of the primary controls @mask that are in @bits, clears the others of it. */
 void vcpu_set_controls(struct vcpu *v, u32 mask, u32 bits);
 

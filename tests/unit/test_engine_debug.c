@@ -193,7 +193,8 @@ static bool no_breakpoints(void)
 /* KVM does; Guise's own hypervisor has the monitor trap flag. */
 static bool steps_by_tf(void)
 {
-	return engine == &engine_kvm && (!device_under_test || strcmp(device_under_test, "/dev/guise"));
+	return engine == &engine_kvm &&
+	       (!device_under_test || strcmp(device_under_test, "/dev/guise"));
 }
 
 /* ---- software breakpoints ---- */
