@@ -15,7 +15,7 @@ import measure
 import report
 from sides import Failure, available, qemu_program, say
 
-PARTS = ("kernels", "boot", "tiny", "exits", "jobs")
+PARTS = ("kernels", "boot", "tiny", "exits", "vmx", "jobs")
 
 
 def arguments():
@@ -68,6 +68,8 @@ def measure_part(part, args, results):
         results["boot"], results["memory"] = measure.boot(args.build, guests, args.guise)
     elif part == "tiny":
         results["tiny"] = measure.tiny(args.build, 4 * args.rounds, args.guise)
+    elif part == "vmx":
+        results["vmx"] = measure.round_trips(args.build, args.rounds, args.guise)
     else:
         results["exits"] = measure.exits(args.build)
 

@@ -12,6 +12,7 @@ KERNELS = ("int", "branch", "chase", "memcpy", "float", "vec", "fib", "indirect"
 KERNELS_LIMIT_S = 900
 JOBS_LIMIT_S = 3600
 JOBS_MEMORY_MIB = 1024
+ROUND_TRIPS = 1000  # in a batch of guests/vmxcost.S
 
 
 class Collected:
@@ -121,6 +122,26 @@ def tiny(build, rounds, options=()):
                "--flat", os.path.join(build, "guests/tiny.bin")]
     say("tiny guest: %d times" % rounds)
     return [until_output(command, b"H")[0] for _ in range(rounds)]
+
+
+def round_trips(build, rounds, options=()):
+    """Returns {instruction: {"with": [nanoseconds of it and its way to a hypervisor in the guest and back, a round
+    each], "without": [of it alone]}}, from the tiny guest vmxcost."""
+    command = [os.path.join(build, "guise"), "run", "-e", "soft", "--cpu", "host,+vmx", *options,
+               "--kernel", os.path.join(build, "guests/vmxcost.elf")]
+    say("round trips to a hypervisor in the guest: %d times" % rounds)
+    rows = {}
+    for _ in range(rounds):
+        output = run(command, 60)
+        clock, costs = lines_of(output, "tsc"), lines_of(output, "cost")
+        hz = int(clock[0][0], 16) if clock else 0
+        if not hz or not costs:
+            raise Failure("no times from vmxcost; its last line: " + last_line(output))
+        for name, *cycles in costs:
+            row = rows.setdefault(name.replace("-", " "), {"with": [], "without": []})
+            for side, value in zip(row, cycles):
+                row[side].append(int(value, 16) / ROUND_TRIPS * 1e9 / hz)
+    return rows
 
 
 def exits(build):

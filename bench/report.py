@@ -7,6 +7,7 @@ Usage: bench/report.py RESULTS.json           the tables as text
 
 The file: "kernels", "jobs": {row: {side: [value, one a round]}} (nanoseconds of an operation; seconds, or for
 openssl what JOBS says), "boot": {side: [seconds]}, "memory": bytes, "tiny": [seconds], "exits": text or null,
+"vmx": {instruction: {"with": [nanoseconds], "without": [nanoseconds]}},
 "host", "programs", "settings", "failures". A part that was not measured is missing.
 
 The ratio of a row is the median over the rounds of guest time divided by native time of the same round; its
@@ -40,6 +41,7 @@ JOBS = {
 JOB_GOAL, JOB_MEAN_GOAL = 2.0, 1.5
 BOOT_GOAL = 1 / 3
 MEMORY_GOAL_MIB, TINY_GOAL_MS, EXIT_GOAL_NS = 48, 5, 150
+VMX_GOAL_NS = 1000
 
 
 def load(path):
@@ -136,6 +138,19 @@ def single_lines(results):
     return out
 
 
+VMX_HEADINGS = ["", "to a hypervisor and back", "without one", "added", "quartiles", "goal", "verdict"]
+
+
+def vmx_cells(results):
+    """Yields a row of strings for each instruction that a guest's guest leaves by."""
+    for name, row in results["vmx"].items():
+        added = [a - b for a, b in zip(row["with"], row["without"])]
+        low, high = quartiles(added)
+        yield [name, "%s ns" % number(median(row["with"])), "%s ns" % number(median(row["without"])),
+               "%s ns" % number(median(added)), "%s to %s" % (number(low), number(high)), "%s ns" % number(VMX_GOAL_NS),
+               "met" if median(added) < VMX_GOAL_NS else "even" if low < VMX_GOAL_NS else "short"]
+
+
 def port_write(exits):
     """Returns soft's nanoseconds from the table of guise bench exits, or None."""
     lines = [line for line in exits.splitlines() if line.strip()]
@@ -196,6 +211,8 @@ def as_text(results, colour=False):
     singles = single_lines(results)
     if singles:
         parts.append(text_table(["", "measured", "goal", "verdict"], singles, paint))
+    if results.get("vmx"):
+        parts.append("A guest's guest leaves\n" + text_table(VMX_HEADINGS, vmx_cells(results), paint))
     if results.get("exits"):
         parts.append("guise bench exits\n" + results["exits"])
     for failure in results.get("failures", []):
@@ -228,6 +245,8 @@ def markdown_parts(results):
     singles = single_lines(results)
     if singles:
         parts["single"] = markdown(["", "measured", "goal", "verdict"], singles)
+    if results.get("vmx"):
+        parts["vmx"] = markdown(VMX_HEADINGS, vmx_cells(results))
     if results.get("exits"):
         parts["exits"] = "    " + results["exits"].replace("\n", "\n    ")
     if summary:

@@ -21,6 +21,7 @@
 
 /* Fields */
 #define VPID 0x0000
+#define POSTED_INTERRUPT_VECTOR 0x0002
 #define GUEST_ES_SELECTOR 0x0800
 #define GUEST_CS_SELECTOR 0x0802
 #define GUEST_SS_SELECTOR 0x0804
@@ -29,6 +30,8 @@
 #define GUEST_GS_SELECTOR 0x080a
 #define GUEST_LDTR_SELECTOR 0x080c
 #define GUEST_TR_SELECTOR 0x080e
+#define GUEST_INTERRUPT_STATUS 0x0810
+#define PML_INDEX 0x0812
 #define HOST_ES_SELECTOR 0x0c00
 #define HOST_CS_SELECTOR 0x0c02
 #define HOST_SS_SELECTOR 0x0c04
@@ -42,11 +45,17 @@
 #define EXIT_MSR_STORE_ADDRESS 0x2006
 #define EXIT_MSR_LOAD_ADDRESS 0x2008
 #define ENTRY_MSR_LOAD_ADDRESS 0x200a
+#define PML_ADDRESS 0x200e
 #define TSC_OFFSET 0x2010
 #define VIRTUAL_APIC_ADDRESS 0x2012
 #define APIC_ACCESS_ADDRESS 0x2014
+#define POSTED_INTERRUPT_DESCRIPTOR 0x2016
 #define VM_FUNCTION_CONTROLS 0x2018
 #define EPT_POINTER 0x201a
+#define EOI_EXIT_BITMAP0 0x201c
+#define EOI_EXIT_BITMAP1 0x201e
+#define EOI_EXIT_BITMAP2 0x2020
+#define EOI_EXIT_BITMAP3 0x2022
 #define EPTP_LIST_ADDRESS 0x2024
 #define VMREAD_BITMAP 0x2026
 #define VMWRITE_BITMAP 0x2028
@@ -110,6 +119,7 @@
 #define GUEST_CR3 0x6802
 #define GUEST_CR4 0x6804
 #define GUEST_ES_BASE 0x6806
+#define GUEST_LDTR_BASE 0x6812
 #define GUEST_TR_BASE 0x6814
 #define GUEST_GDTR_BASE 0x6816
 #define GUEST_IDTR_BASE 0x6818
@@ -118,6 +128,8 @@
 #define GUEST_RIP 0x681e
 #define GUEST_RFLAGS 0x6820
 #define GUEST_PENDING_DEBUG 0x6822
+#define GUEST_SYSENTER_ESP 0x6824
+#define GUEST_SYSENTER_EIP 0x6826
 #define HOST_CR0 0x6c00
 #define HOST_CR3 0x6c02
 #define HOST_CR4 0x6c04
@@ -126,6 +138,8 @@
 #define HOST_TR_BASE 0x6c0a
 #define HOST_GDTR_BASE 0x6c0c
 #define HOST_IDTR_BASE 0x6c0e
+#define HOST_SYSENTER_ESP 0x6c10
+#define HOST_SYSENTER_EIP 0x6c12
 #define HOST_RSP 0x6c14
 #define HOST_RIP 0x6c16
 
@@ -134,6 +148,7 @@
 #define PIN_NMI 0x8
 #define PIN_VIRTUAL_NMI 0x20
 #define PIN_TIMER 0x40
+#define PIN_POSTED 0x80
 #define CPU_INT_WINDOW 0x4
 #define CPU_TSC_OFFSETTING 0x8
 #define CPU_HLT 0x80
@@ -157,25 +172,42 @@
 #define CPU2_EPT 0x2
 #define CPU2_TABLES 0x4
 #define CPU2_RDTSCP 0x8
+#define CPU2_X2APIC 0x10
 #define CPU2_VPID 0x20
 #define CPU2_WBINVD 0x40
 #define CPU2_UNRESTRICTED 0x80
+#define CPU2_APIC_REGISTERS 0x100
+#define CPU2_VIRTUAL_INTERRUPTS 0x200
 #define CPU2_PAUSE_LOOP 0x400
 #define CPU2_RDRAND 0x800
 #define CPU2_INVPCID 0x1000
 #define CPU2_VMFUNC 0x2000
 #define CPU2_SHADOWING 0x4000
 #define CPU2_RDSEED 0x10000
+#define CPU2_PML 0x20000
+#define CPU2_MBEC 0x400000
 #define CPU2_TSC_SCALING 0x2000000
 #define EXIT_HOST_64 0x200
 #define EXIT_ACK 0x8000
 #define EXIT_SAVE_TIMER 0x400000
 #define ENTRY_IA32E 0x200
 
+/* A guest's guest in the mode of the guest itself, and back */
+#if BITS == 64
+#define OWN_EXIT EXIT_HOST_64
+#define OWN_ENTRY ENTRY_IA32E
+#define OWN_CODE 0xa09b
+#else
+#define OWN_EXIT 0
+#define OWN_ENTRY 0
+#define OWN_CODE 0xc09b
+#endif
+
 /* Basic exit reasons */
 #define R_EXCEPTION 0
 #define R_INTERRUPT 1
 #define R_TRIPLE_FAULT 2
+#define R_INIT 3
 #define R_INT_WINDOW 7
 #define R_NMI_WINDOW 8
 #define R_TASK_SWITCH 9
@@ -206,6 +238,7 @@
 #define R_PAUSE 40
 #define R_TPR 43
 #define R_APIC_ACCESS 44
+#define R_VIRTUALIZED_EOI 45
 #define R_GDTR_IDTR 46
 #define R_LDTR_TR 47
 #define R_EPT_VIOLATION 48
@@ -216,24 +249,26 @@
 #define R_INVVPID 53
 #define R_WBINVD 54
 #define R_XSETBV 55
+#define R_APIC_WRITE 56
 #define R_RDRAND 57
 #define R_INVPCID 58
 #define R_VMFUNC 59
 #define R_RDSEED 61
+#define R_PML_FULL 62
 
 /* ---- a hypervisor's words; its routines are in vmx.inc ---- */
 
 	.macro put field, value
-	mov	rax, \field
-	mov	rbx, \value
-	vmwrite	rax, rbx
+	mov	AX, \field
+	mov	BX, \value
+	vmwrite	AX, BX
 	.endm
 
 	/* put for values of registers other than rax, rbx, and memory: clobbers the same. */
 	.macro put_register field, register
-	mov	rbx, \register
-	mov	rax, \field
-	vmwrite	rax, rbx
+	mov	BX, \register
+	mov	AX, \field
+	vmwrite	AX, BX
 	.endm
 
 	/* Minimum of a set of controls with bits added: the low half of the TRUE MSR. */
@@ -241,14 +276,14 @@
 	read_msr \msr
 	mov	ebx, eax
 	or	ebx, \bits
-	mov	rax, \field
-	vmwrite	rax, rbx
+	mov	AX, \field
+	vmwrite	AX, BX
 	.endm
 
 /* Runs the instructions in non-root operation. */
 #define l2(...)                                                                                    \
 	.pushsection .text, 1; 7: __VA_ARGS__; vmcall; hlt; .popsection;                           \
-	mov	qword ptr [l2_rip], offset 7b;                                                     \
+	mov	WORD [l2_rip], offset 7b;                                                          \
 	call	run
 
 /* The first instruction leaves. */
@@ -267,6 +302,12 @@
 	l2(__VA_ARGS__);                                                                           \
 	check_equal "[x_reason]", "R_VMCALL_NUMBER", __LINE__
 	.set	R_VMCALL_NUMBER, R_VMCALL
+
+/* Clobbers RAX and RBX. */
+#define expect_field(field, want)                                                                  \
+	mov	AX, field;                                                                         \
+	vmread	BX, AX;                                                                            \
+	expect(BX, want)
 
 /* Which controls are on, beyond those that must be. Clobbers RAX to RDX. */
 #define controls(cpu, cpu2)                                                                        \

@@ -9,7 +9,11 @@ GUEST(vmxept)
 #define EPT_RWX 7
 #define EPT_LARGE 0x80
 #define EPT_WB 0x30
+#define EPT_ACCESSED 0x100
+#define EPT_DIRTY 0x200
+#define EPT_EXEC_USER 0x400
 #define EPTP_WB_4 0x1e
+#define EPTP_AD 0x40
 
 /* A page of guest-physical memory that the tests map as they like: the last one of the first 2 MiB. */
 #define PAGE 0x1ff000
@@ -123,6 +127,76 @@ guest_main:
 	call	invalidate
 	runs(mov rcx, [rsi])
 
+	/* ---- execution by mode ---- */
+	.irp	table, ept4, ept3, ept2
+	or	qword ptr [\table], EPT_EXEC_USER
+	.endr
+	mov	dword ptr [PAGE], 0x00c1010f	/* VMCALL */
+	controls(CPU_SECONDARY, CPU2_EPT | CPU2_VPID | CPU2_MBEC)
+	mov	rsi, PAGE
+	mov	qword ptr [ept1 + (PAGE >> 12) * 8], PAGE + 1 + EPT_EXEC_USER + EPT_WB
+	call	invalidate
+	l2(jmp rsi)			/* a supervisor's page */
+	expect([x_reason], R_EPT_VIOLATION)
+	expect_violation(0x1cc)
+	or	qword ptr [pt0 + (PAGE >> 12) * 8], PTE_U	/* a user's */
+	call	invalidate
+	l2(jmp rsi)
+	expect([x_reason], R_VMCALL)
+	mov	qword ptr [ept1 + (PAGE >> 12) * 8], PAGE + EPT_RWX + EPT_WB
+	call	invalidate
+	l2(jmp rsi)
+	expect([x_reason], R_EPT_VIOLATION)
+	expect_violation(0x1bc)
+	and	qword ptr [pt0 + (PAGE >> 12) * 8], ~PTE_U
+	call	invalidate
+	l2(jmp rsi)
+	expect([x_reason], R_VMCALL)
+	controls(CPU_SECONDARY, CPU2_EPT | CPU2_VPID)
+
+	/* ---- page-modification logging ---- */
+	put	EPT_POINTER, (offset ept4 + EPTP_WB_4 + EPTP_AD)
+	mov	rsi, PAGE
+	runs(mov [rsi], ecx)		/* the flags of all that the guest's guest needs are set */
+	controls(CPU_SECONDARY, CPU2_EPT | CPU2_VPID | CPU2_PML)
+	put	PML_ADDRESS, "offset pml_log"
+	put	PML_INDEX, 511
+	call	clean
+	runs(mov ecx, [rsi])		/* reading is not logged */
+	expect_field(PML_INDEX, 511)
+	runs(mov [rsi + 0x18], ecx; mov [rsi + 8], ecx)
+	expect_field(PML_INDEX, 510)
+	expect([pml_log + 511 * 8], PAGE)
+	expect([pml_log + 510 * 8], 0)
+	put	PML_INDEX, 0
+	call	clean
+	runs(mov [rsi], ecx)
+	expect([pml_log], PAGE)
+	expect_field(PML_INDEX, 0xffff)
+	runs(mov [rsi], ecx)		/* it is dirty already */
+	call	clean
+	mov	qword ptr [PAGE], 0x3333
+	l2(nop; 6: mov dword ptr [rsi], 0x4444)
+	expect([x_reason], R_PML_FULL)
+	expect([x_qualification], 0)
+	expect_rip(6b)
+	expect([PAGE], 0x3333)
+	mov	rax, [ept1 + (PAGE >> 12) * 8]
+	and	eax, EPT_ACCESSED | EPT_DIRTY
+	expect(rax, EPT_ACCESSED)
+	and	qword ptr [ept1 + (PAGE >> 12) * 8], ~EPT_ACCESSED
+	call	invalidate
+	l2(mov ecx, [rsi])		/* nor can the accessed flag be set */
+	expect([x_reason], R_PML_FULL)
+	expect_rip(7b)
+	put	EPT_POINTER, (offset ept4 + EPTP_WB_4)	/* no flags, no log */
+	runs(mov [rsi], ecx)
+	controls(CPU_SECONDARY, CPU2_PML)
+	put	VPID, 0
+	l2(nop)
+	mov eax, 0x80000007; expect([x_reason], rax)	/* refused without EPT */
+	put	VPID, 1
+
 	/* ---- EPTP switching ---- */
 	controls(CPU_SECONDARY, CPU2_EPT | CPU2_VPID | CPU2_VMFUNC)
 	put	VM_FUNCTION_CONTROLS, 1
@@ -187,6 +261,16 @@ guest_main:
 	expect([x_reason], R_TPR)
 	expect_rip(7b)
 	put	TPR_THRESHOLD, 0
+	mov	rcx, cr3
+	put_register APIC_ACCESS_ADDRESS, rcx
+	.rept	2			/* the second time it is known to be there */
+	l2(nop)				/* a page walk comes to it */
+	expect([x_reason], R_APIC_ACCESS)
+	expect([x_qualification], 0xf000)
+	expect_rip(7b)
+	.endr
+	put	APIC_ACCESS_ADDRESS, PAGE
+	runs(mov ecx, [rsi + 0x80])
 
 	/* ---- VMCS shadowing ---- */
 	controls(CPU_SECONDARY, CPU2_EPT | CPU2_VPID | CPU2_SHADOWING)
@@ -204,9 +288,12 @@ guest_main:
 	mov	eax, GUEST_RSP
 	expect_exit(R_VMWRITE, 0, 3, 0x00000418, vmwrite rax, rbx)
 	mov	eax, 0x6fff & ~1		/* no such field */
+	put	VM_INSTRUCTION_ERROR, 0
+	mov	eax, 0x6fff & ~1
 	runs(vmread rcx, rax; setz dl)
 	movzx	edx, dl
 	expect(rdx, 1)
+	expect_field(VM_INSTRUCTION_ERROR, 12)	/* in the VMCS that is current, not in the shadow VMCS */
 	vmclear	[shadow_pointer]
 	vmptrld	[shadow_pointer]
 	mov	eax, GUEST_RIP
@@ -283,6 +370,10 @@ invalidate:
 	invept	rax, [zeroes]
 	ret
 
+/* The tests' page has been read, not written. Clobbers RAX. */
+clean:	and	qword ptr [ept1 + (PAGE >> 12) * 8], ~EPT_DIRTY
+	jmp	invalidate
+
 	.code32
 task_jump:
 	jmp	GDT_FREE:0
@@ -319,3 +410,4 @@ eptp_list: .skip 4096
 shadow:	.skip 4096
 vmread_bitmap: .skip 4096
 vmwrite_bitmap: .skip 4096
+pml_log: .skip 4096

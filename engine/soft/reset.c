@@ -5,6 +5,7 @@
 #include "engine/soft/system/features.h"
 #include "engine/soft/system/msr.h"
 #include "engine/soft/system/xstate.h"
+#include "engine/soft/vmx/vmx.h"
 
 #define APIC_BASE_RESET 0xfee00800ull
 #define APIC_BASE_BSP	BIT(8)
@@ -71,9 +72,16 @@ static void reset_kept_by_init(struct soft_vcpu *v)
 static void reset_events(struct soft_vcpu *v)
 {
 	gp_fill(&v->events, 0, sizeof(v->events));
-	v->vmx = (struct vmx){.current = VMCS_NONE};
 	v->int_shadow = 0;
 	v->io_logged = v->io_cursor = 0;
+}
+
+/* Out of VMX operation. INIT comes here from outside of it alone (SDM 3C 24.8). */
+static void reset_vmx(struct soft_vcpu *v)
+{
+	v->vmx = (struct vmx){.current = VMCS_NONE};
+	v->mmu = &v->mmus[MMU_ROOT];
+	vmx_set_irq_word(v);
 }
 
 void vcpu_reset(struct soft_vcpu *v, bool init)
@@ -84,6 +92,7 @@ void vcpu_reset(struct soft_vcpu *v, bool init)
 	reset_segments(v);
 	reset_general(v);
 	reset_events(v);
+	reset_vmx(v);
 	if (v->lapic)
 		lapic_reset(v->lapic, init);
 	/* SDM 3A 8.4.2: the bootstrap processor runs from the reset vector, others wait for a SIPI.

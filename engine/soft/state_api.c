@@ -152,7 +152,9 @@ int soft_get_sregs(struct engine_vcpu *vcpu, struct kvm_sregs *sregs)
 /* States no sequence of instructions reaches (SDM 3A 2.5, 9.8.5; 3C 26.3.1.1). */
 static bool possible(const struct soft_vcpu *v, const struct kvm_sregs *s)
 {
-	if (s->cr0 >> 32 || s->cr4 & ~CR4_HANDLED || s->efer & ~EFER_HANDLED || s->cr8 > 15)
+	u64 cr4_handled = CR4_HANDLED | (v->vm->vmx ? CR4_VMXE : 0);
+
+	if (s->cr0 >> 32 || s->cr4 & ~cr4_handled || s->efer & ~EFER_HANDLED || s->cr8 > 15)
 		return false;
 	if ((s->cr0 & CR0_PG) && !(s->cr0 & CR0_PE))
 		return false;

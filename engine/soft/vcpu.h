@@ -179,12 +179,19 @@ struct ept_entry {
 	u64 epoch;    /* valid while this is mmu.ept_epoch */
 };
 
+enum ept_fault_kind {
+	EPT_VIOLATION,
+	EPT_MISCONFIGURATION,
+	EPT_LOG_FULL,
+	EPT_APIC_ACCESS, /* a walk came to the APIC-access page */
+};
+
 /* Why a nested guest's access to a guest-physical address was refused (SDM 3C 28.2.1). */
 struct ept_fault {
-	bool misconfigured; /* an EPT misconfiguration, otherwise an EPT violation */
+	enum ept_fault_kind kind;
 	u64 gpa;
 	u64 linear;	   /* valid if bit 7 of: */
-	u64 qualification; /* as in table 28-7, without NMI unblocking; 0 for a misconfiguration */
+	u64 qualification; /* as in table 28-7, without NMI unblocking; 0 for the other kinds */
 };
 
 /*
@@ -205,6 +212,7 @@ struct mmu {
 	u64 eptp; /* what guest-physical addresses are translated by; 0: they are this VM's */
 	u16 vpid;
 	bool mbec;     /* mode-based execute control for EPT */
+	bool logs;     /* page-modification logging */
 	u64 ept_epoch; /* of the valid ones of: */
 	struct ept_entry ept[EPT_CACHE_SIZE];
 	struct mmu_controls left; /* by mmu_leave() */
@@ -228,6 +236,7 @@ struct mmu {
 	struct page_filter code_pages[MMU_COUNT]; /* pages fetched from since jump[] was cleared */
 	u32 jump_nonglobal[MMU_COUNT];		  /* entries of jump[] whose page is not global: the
 						     dispatcher's */
+	bool code_stale; /* shadow_compare_code() is due before user code goes on */
 
 	/* mmu/context.c */
 	u64 context_clock;
@@ -424,7 +433,6 @@ struct soft_vcpu {
 	u64 shadow_span;       /* bytes of address space behind this structure */
 	bool shadow_on;	       /* user code finds its memory through the shadow table */
 	bool shadow_check;     /* shadow_enter() is due before user code goes on */
-	bool code_stale;       /* shadow_compare_code() is due before user code goes on */
 	bool shadow_refused;   /* the host has no room for it */
 	bool alone;	       /* the next instruction runs by itself and without it */
 
@@ -456,6 +464,7 @@ struct soft_vcpu {
 		u64 left_at;			       /* when vcpu_run() last returned */
 		u64 born;
 		u64 born_ns; /* CLOCK_MONOTONIC */
+		struct vmx_ticks vmx;
 	} ticks;
 
 	u64 signal_mask;      /* of that thread, outside signal handlers */
@@ -502,6 +511,7 @@ struct soft_vm {
 	_Atomic u32 vcpu_count;
 	struct soft_tuning tune;
 	bool vmx;	/* vCPUs may be told of VMX: "cpu" of vm_set_option() */
+	bool timed;	/* times of VMX operation are taken: "stats" of vm_set_option() */
 	u64 code_cache; /* bytes of translated code for each vCPU */
 	enum perf_format perf;
 	s64 clock_offset; /* kvmclock = CLOCK_MONOTONIC + clock_offset, ns */
@@ -586,6 +596,8 @@ _Noreturn void vcpu_resume(struct soft_vcpu *v);
 /** A helper that was called in the middle of an instruction: finds v->rip by v->fault_pc. Inside.
  */
 void vcpu_settle(struct soft_vcpu *v);
+/** Bytes of the instruction whose access has called; before vcpu_settle(). */
+u32 vcpu_instruction_length(struct soft_vcpu *v);
 
 /** Resets to the state after RESET or INIT (SDM 3A table 9-1; engine/soft/reset.c). RESET: outside
  * only, since it writes v->fpu; v->base.id and v->vm are set. INIT: inside too. */

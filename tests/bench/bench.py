@@ -42,7 +42,7 @@ def test_run():
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "results.json")
         done = subprocess.run([os.path.join(SOURCE, "bench/bench.py"), BUILD, "--units", "1", "--rounds", "1",
-                               "--no-qemu", "--parts", "kernels,tiny,exits", "--json", path],
+                               "--no-qemu", "--parts", "kernels,tiny,exits,vmx", "--json", path],
                               capture_output=True, text=True)
         if not check_status(done):
             return
@@ -51,6 +51,9 @@ def test_run():
         check(list(kernels) == list(measure.KERNELS), "all kernels ran", list(kernels))
         check(all(len(row[side]) == 1 and row[side][0] > 0 for row in kernels.values() for side in ("native", "soft")),
               "each has a positive time a side", kernels)
+        check(set(results["vmx"]) == {"VMCALL", "CPUID", "port write", "EPT violation"} and
+              all(0 < row["without"][0] < row["with"][0] for row in results["vmx"].values()),
+              "ways to a hypervisor in the guest were timed", results["vmx"])
         check(len(results["tiny"]) == 4 and min(results["tiny"]) > 0, "the tiny guest was timed", results["tiny"])
         check("\033" not in done.stdout and "geometric mean" in done.stdout, "the table is plain text", done.stdout)
         root = xml.etree.ElementTree.parse(os.path.join(directory, "results.svg")).getroot()
@@ -73,6 +76,8 @@ def sample():
                     "pipe": {"native": [1, 1, 1], "soft": [3, 3, 3], "qemu": [2, 2, 2]}},
         "jobs": {"xz": {"native": [1], "soft": [1.5]}, "sha256": {"native": [1], "soft": [6]}},
         "boot": {"soft": [1, 1, 1], "qemu": [4, 4, 4]}, "memory": 50 << 20, "tiny": [0.004], "exits": None,
+        "vmx": {"VMCALL": {"with": [500, 700, 900], "without": [100, 100, 100]},
+                "CPUID": {"with": [2000], "without": [50]}},
         "failures": ["jobs: of a kind"],
     }
 
@@ -91,6 +96,9 @@ def test_report():
     singles = {row[0]: row[3] for row in report.single_lines(results)}
     check(sorted(v for v in singles.values() if v) == ["met", "met", "short"], "boot and tiny met, memory short",
           singles)
+    check([row[3:7] for row in report.vmx_cells(results)] ==
+          [["600 ns", "500 to 700", "1,000 ns", "met"], ["1,950 ns", "1,950 to 1,950", "1,000 ns", "short"]],
+          "what a hypervisor adds", list(report.vmx_cells(results)))
     text = report.as_text(results)
     check("\033" not in text and "NOT MEASURED: jobs: of a kind" in text, "failures are shown", text)
     check("\033[32mmet" in report.as_text(results, True), "colours when asked for", "")

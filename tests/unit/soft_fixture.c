@@ -58,6 +58,15 @@ _Noreturn void vcpu_resume(struct soft_vcpu *v)
 	go_back(RESUMED);
 }
 
+bool vmx_log_full(const struct soft_vcpu *v)
+{
+	return false;
+}
+
+void vmx_log_page(struct soft_vcpu *v, u64 gpa)
+{
+}
+
 _Noreturn void vmx_ept_fault(struct soft_vcpu *v)
 {
 	go_back(EPT_FAULT);

@@ -11,6 +11,7 @@
 #include "engine/soft/system/exception.h"
 #include "engine/soft/system/xstate.h"
 #include "engine/soft/translate/mode.h"
+#include "engine/soft/vmx/vmx.h"
 
 struct world world;
 
@@ -108,6 +109,10 @@ void vcpu_segment_changed(struct soft_vcpu *v)
 }
 
 void vcpu_irq_window(struct soft_vcpu *v)
+{
+}
+
+void vmx_set_irq_word(struct soft_vcpu *v)
 {
 }
 

@@ -39,7 +39,7 @@ static void expect_violation(enum access access, u64 gpa, u64 qualification)
 	const struct ept_fault *f = &vcpu()->ept_fault;
 
 	assert_int_equal(touch(access), EPT_FAULT);
-	assert_false(f->misconfigured);
+	assert_int_equal(f->kind, EPT_VIOLATION);
 	assert_int_equal(f->gpa, gpa);
 	assert_int_equal(f->linear, LINEAR + 0x123);
 	if (f->qualification != qualification)
@@ -51,7 +51,7 @@ static void expect_misconfiguration(enum access access, u64 gpa)
 	const struct ept_fault *f = &vcpu()->ept_fault;
 
 	assert_int_equal(touch(access), EPT_FAULT);
-	assert_true(f->misconfigured);
+	assert_int_equal(f->kind, EPT_MISCONFIGURATION);
 	assert_int_equal(f->gpa, gpa);
 	assert_int_equal(f->qualification, 0);
 }
@@ -355,7 +355,7 @@ static void test_misconfigurations(void **state)
 			*entry &= ~(u64)RWX;
 			forget();
 			assert_int_equal(touch(access), EPT_FAULT);
-			assert_false(vcpu()->ept_fault.misconfigured);
+			assert_int_equal(vcpu()->ept_fault.kind, EPT_VIOLATION);
 		}
 }
 

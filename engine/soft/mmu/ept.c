@@ -6,6 +6,7 @@
 
 #include "engine/soft/mmu/ept.h"
 #include "engine/soft/mmu/internal.h"
+#include "engine/soft/vmx/vmx.h"
 
 #define EPT_LEVELS  4
 #define EPT_ADDRESS 0x000ffffffffff000ull
@@ -58,7 +59,7 @@ static int walk_down(struct soft_vcpu *v, struct ept_walk *w, struct ept_path *p
 	u64 table = v->mmu->eptp;
 
 	w->allowed = rights;
-	w->misconfigured = false;
+	w->fault = EPT_VIOLATION;
 	p->count = 0;
 	/* SDM 3C 29.3.2: an address beyond what the levels translate is not present. */
 	if (w->gpa >> EPT_GPA_BITS) {
@@ -78,7 +79,7 @@ static int walk_down(struct soft_vcpu *v, struct ept_walk *w, struct ept_path *p
 		if (!(e->value & rights))
 			return -EFAULT;
 		if (misconfigured(v, e->value, level, leaf, BIT(shift))) {
-			w->misconfigured = true;
+			w->fault = EPT_MISCONFIGURATION;
 			return -EFAULT;
 		}
 		if (leaf) {
@@ -89,16 +90,37 @@ static int walk_down(struct soft_vcpu *v, struct ept_walk *w, struct ept_path *p
 	}
 }
 
-/** Accessed in every entry, dirty in the last one for a write (SDM 3C 29.3.5). false: walk again.
- */
-static bool mark_path(struct soft_vcpu *v, struct ept_path *p, bool write)
+/** Flags to be set in entry @k: accessed in every one, dirty in the last one for a write (SDM 3C
+ * 29.3.5). */
+static u64 missing_flags(const struct ept_path *p, u32 k, bool write)
+{
+	bool leaf = k == p->count - 1;
+
+	return (EPT_ACCESSED | (leaf && write ? EPT_DIRTY : 0)) & ~p->entry[k].value;
+}
+
+/** SDM 3C 29.3.6: a flag is to be set, and the log of modified pages is full. */
+static bool log_is_full(const struct soft_vcpu *v, const struct ept_path *p, bool write)
+{
+	u64 missing = 0;
+
+	if (likely(!v->mmu->logs))
+		return false;
+	for (u32 k = 0; k < p->count; k++)
+		missing |= missing_flags(p, k, write);
+	return missing && vmx_log_full(v);
+}
+
+/** false: walk again. */
+static bool mark_path(struct soft_vcpu *v, struct ept_path *p, const struct ept_walk *w)
 {
 	for (u32 k = 0; k < p->count; k++) {
-		bool leaf = k == p->count - 1;
+		u64 missing = missing_flags(p, k, w->wanted & EPT_WRITE);
 
-		if (!table_entry_mark(v, &p->entry[k], sizeof(u64),
-				      EPT_ACCESSED | (leaf && write ? EPT_DIRTY : 0)))
+		if (!table_entry_mark(v, &p->entry[k], sizeof(u64), missing))
 			return false;
+		if (unlikely(v->mmu->logs) && (missing & EPT_DIRTY))
+			vmx_log_page(v, w->gpa);
 	}
 	return true;
 }
@@ -106,11 +128,13 @@ static bool mark_path(struct soft_vcpu *v, struct ept_path *p, bool write)
 static void remember(struct soft_vcpu *v, const struct ept_walk *w)
 {
 	u64 page = w->physical & PAGE_MASK;
+	/* Nobody takes a shortcut to that page. */
+	bool plain = !vmx_is_apic_page(v, page);
 
 	v->mmu->ept[ept_slot(w->gpa)] = (struct ept_entry){
 	    .gpa = w->gpa & PAGE_MASK,
 	    .physical = page | w->allowed | (w->dirty ? EPT_DIRTY : 0),
-	    .host = phys_ram(v->vm, page),
+	    .host = likely(plain) ? phys_ram(v->vm, page) : NULL,
 	    .epoch = v->mmu->ept_epoch,
 	};
 }
@@ -124,8 +148,14 @@ int ept_walk(struct soft_vcpu *v, struct ept_walk *w)
 
 		if (walk_down(v, w, &path) || (w->wanted & ~w->allowed))
 			return -EFAULT;
-		if (ad && w->mark && !mark_path(v, &path, write))
-			continue;
+		if (ad && w->mark) {
+			if (log_is_full(v, &path, write)) {
+				w->fault = EPT_LOG_FULL;
+				return -EFAULT;
+			}
+			if (!mark_path(v, &path, w))
+				continue;
+		}
 
 		const struct table_entry *leaf = &path.entry[path.count - 1];
 		u64 offset = path.size - 1;
@@ -162,11 +192,11 @@ void ept_note_fault(struct soft_vcpu *v, const struct ept_walk *w, u64 linear, u
 {
 	struct ept_fault *f = &v->ept_fault;
 
-	f->misconfigured = w->misconfigured;
+	f->kind = w->fault;
 	f->gpa = w->gpa;
 	f->linear = linear;
 	f->qualification = 0;
-	if (w->misconfigured)
+	if (w->fault != EPT_VIOLATION)
 		return;
 	if (w->allowed & EPT_EXEC_USER)
 		qualification |= EPT_QUAL_EXEC_USER;
@@ -177,6 +207,11 @@ void ept_note_fault(struct soft_vcpu *v, const struct ept_walk *w, u64 linear, u
 			       << EPT_QUAL_ALLOWED_SHIFT;
 }
 
+void ept_note_apic_access(struct soft_vcpu *v, u64 gpa)
+{
+	v->ept_fault = (struct ept_fault){.kind = EPT_APIC_ACCESS, .gpa = gpa};
+}
+
 _Noreturn void ept_raise(struct soft_vcpu *v)
 {
 	struct mmu *m = v->mmu;
@@ -184,6 +219,6 @@ _Noreturn void ept_raise(struct soft_vcpu *v)
 
 	m->ept[ept_slot(f->gpa)].epoch = 0;
 	if (f->qualification & EPT_QUAL_LINEAR)
-		tlb_flush_page(v, f->linear);
+		tlb_faulted(v, f->linear);
 	vmx_ept_fault(v);
 }

@@ -44,6 +44,7 @@ struct nested_paging {
 	u64 eptp;  /* valid, see vmx_eptp_valid(); 0: no EPT */
 	u16 vpid;  /* 0: VPIDs are not enabled */
 	bool mbec; /* mode-based execute control for EPT */
+	bool logs; /* page-modification logging */
 };
 
 /* ---- VM entry and VM exit (mmu/nested.c) ---- */
@@ -87,10 +88,10 @@ struct ept_walk {
 	u64 physical; /* result: address in this VM's memory */
 	u64 allowed;  /* EPT_READ ... EPT_EXEC_USER of all entries */
 	bool dirty;   /* the page may be written without a look at the entry */
-	bool misconfigured; /* on failure: not a violation, a misconfiguration */
+	enum ept_fault_kind fault; /* on failure */
 };
 
-/** Translates w->gpa. Returns 0, or -EFAULT with .allowed and .misconfigured. Raises nothing. */
+/** Translates w->gpa. Returns 0, or -EFAULT with .allowed and .fault. Raises nothing. */
 int ept_walk(struct soft_vcpu *v, struct ept_walk *w);
 
 static inline u32 ept_slot(u64 gpa)
@@ -120,6 +121,10 @@ void ept_flush(struct soft_vcpu *v);
  * above 6 of a violation's. */
 void ept_note_fault(struct soft_vcpu *v, const struct ept_walk *w, u64 linear, u64 qualification);
 
+/** The same for an access to the guest-physical address @gpa, in the course of a walk, that has
+ * come to the APIC-access page (SDM 3C 30.4.6.1). */
+void ept_note_apic_access(struct soft_vcpu *v, u64 gpa);
+
 /**
  * An access has failed as v->ept_fault says: drops what must not be used for the next try
  * (29.4.3.1: a violation invalidates the address's translations), then vmx_ept_fault().
@@ -130,5 +135,10 @@ _Noreturn void ept_raise(struct soft_vcpu *v);
 
 /** VM exit for v->ept_fault, with v->rip or v->fault_pc at the instruction. */
 _Noreturn void vmx_ept_fault(struct soft_vcpu *v);
+
+/** Whether the page-modification log has no room (SDM 3C 29.3.6). */
+bool vmx_log_full(const struct soft_vcpu *v);
+/** Enters the page of @gpa, whose dirty flag for EPT has just been set. The log is not full. */
+void vmx_log_page(struct soft_vcpu *v, u64 gpa);
 
 #endif

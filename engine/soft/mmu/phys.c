@@ -57,6 +57,16 @@ void phys_written(struct soft_vcpu *v, struct memslot *slot, u64 gpa, u32 size)
 		blocks_invalidate(v, gpa, size);
 }
 
+bool phys_drop_code(struct soft_vcpu *v, u64 gpa, u32 size)
+{
+	struct memslot *slot = phys_slot(v->vm, gpa);
+
+	if (!slot || !page_has_code(slot, gpa))
+		return false;
+	blocks_invalidate(v, gpa, size);
+	return phys_plain_write(slot, gpa);
+}
+
 void phys_read(struct soft_vcpu *v, u64 gpa, void *buf, u32 size)
 {
 	u8 *host = phys_ram(v->vm, gpa);
@@ -78,4 +88,18 @@ void phys_write(struct soft_vcpu *v, u64 gpa, const void *buf, u32 size)
 	}
 	ram_copy(slot->host + (gpa - slot->gpa), buf, size);
 	phys_written(v, slot, gpa, size);
+}
+
+u64 phys_fetch_and(struct soft_vcpu *v, u64 gpa, u64 mask)
+{
+	struct memslot *slot = phys_slot(v->vm, gpa);
+
+	if (!slot || (slot->flags & KVM_MEM_READONLY))
+		return 0;
+
+	u64 before =
+	    __atomic_fetch_and((u64 *)(slot->host + (gpa - slot->gpa)), mask, __ATOMIC_SEQ_CST);
+
+	phys_written(v, slot, gpa, sizeof(before));
+	return before;
 }

@@ -18,6 +18,7 @@ struct entry_facts {
 	u64 debugctl_known;
 	bool long_mode;	   /* IA32_EFER.LMA of the hypervisor */
 	u8 virtual_tpr;	   /* byte 80H of the virtual-APIC page */
+	u64 current;	   /* the current VMCS' region, gpa */
 	u32 link_revision; /* first word of the VMCS at the link pointer */
 	u64 pdpte[4];	   /* of the guest: from its fields with EPT, else from memory */
 };

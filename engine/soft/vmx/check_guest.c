@@ -192,11 +192,11 @@ static bool check_link(const struct entry_facts *e, struct entry_failure *failur
 	u64 link = entry_get(e, VMX_VMCS_LINK_POINTER);
 	u32 wanted = VMCS_REVISION | (entry_cpu2(e) & CPU2_VMCS_SHADOWING ? VMCS_SHADOW : 0);
 
-	if (link == ~0ull ||
-	    (entry_address_valid(e, link, PAGE_SIZE) && e->link_revision == wanted))
+	if (link == ~0ull || (entry_address_valid(e, link, PAGE_SIZE) &&
+			      e->link_revision == wanted && link != e->current))
 		return true;
 	entry_fail(failure, VMX_VMCS_LINK_POINTER,
-		   "no aligned address of a VMCS of the right kind");
+		   "no aligned address of another VMCS of the right kind");
 	failure->qualification = FAILURE_LINK;
 	return false;
 }

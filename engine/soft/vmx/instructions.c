@@ -34,8 +34,7 @@ static void fail(struct soft_vcpu *v, u32 error)
 	}
 	vcpu_set_arith(v, RFLAGS_ZF);
 	vmx_set(v, VMX_INSTRUCTION_ERROR, error);
-	trace_gp(vmx, 1, "vcpu %u: VMfail %u at rip %#llx", v->base.id, error,
-		 (unsigned long long)v->rip);
+	vmx_saw_error(v);
 }
 
 /* ---- what all of them check first ---- */
@@ -207,17 +206,6 @@ static bool field_vmcs(struct soft_vcpu *v, const struct insn *i, u32 reason, u6
 	return false;
 }
 
-/* VMfailValid of a shadow VMCS writes the error there. */
-static void fail_field(struct soft_vcpu *v, u64 shadow)
-{
-	if (shadow == VMCS_NONE) {
-		fail(v, ERROR_NO_FIELD);
-		return;
-	}
-	vcpu_set_arith(v, RFLAGS_ZF);
-	vmx_region_write_field(v, shadow, VMX_INSTRUCTION_ERROR, ERROR_NO_FIELD);
-}
-
 void op_vmread(struct soft_vcpu *v, const struct insn *i)
 {
 	u64 shadow, encoding = field_encoding(v, i);
@@ -226,7 +214,7 @@ void op_vmread(struct soft_vcpu *v, const struct insn *i)
 		return;
 	int n = vmx_field_find(encoding);
 	if (n < 0) {
-		fail_field(v, shadow);
+		fail(v, ERROR_NO_FIELD); /* told in the current VMCS, not in a shadow VMCS */
 		return;
 	}
 	u64 value =
@@ -246,7 +234,7 @@ void op_vmwrite(struct soft_vcpu *v, const struct insn *i)
 	u64 value = rm_read(v, i, field_operand_size(v));
 	int n = vmx_field_find(encoding);
 	if (n < 0) {
-		fail_field(v, shadow);
+		fail(v, ERROR_NO_FIELD);
 		return;
 	}
 	/* Read-only fields too may be written (IA32_VMX_MISC bit 29). */
