@@ -54,7 +54,6 @@ static const struct {
     {KVM_CAP_ADJUST_CLOCK, 1},
     {KVM_CAP_MCE, MCE_BANKS},
     {KVM_CAP_SET_GUEST_DEBUG, 1},
-    {KVM_CAP_SET_GUEST_DEBUG2, GUEST_DEBUG_FLAGS},
     {KVM_CAP_X86_ROBUST_SINGLESTEP, 1},
     /* Nothing to set: real mode runs as it is. The ioctls are taken and do nothing. */
     {KVM_CAP_SET_TSS_ADDR, 1},
@@ -63,6 +62,8 @@ static const struct {
 
 static int check_extension(unsigned long capability)
 {
+	if (capability == KVM_CAP_SET_GUEST_DEBUG2)
+		return debug_flags();
 	for (int i = 0; i < ARRAY_SIZE(capabilities); i++)
 		if (capabilities[i].capability == capability)
 			return capabilities[i].value;

@@ -87,6 +87,7 @@ struct vmcs_controls {
 	u32 revision;
 	u32 pin, primary, secondary, exit, entry;
 	bool vpid; /* and INVVPID of a single context */
+	bool step; /* the monitor trap flag */
 	bool ept_large;
 	bool ept_large_nx;    /* no instruction may be fetched by a large mapping */
 	u32 preemption_timer; /* ticks after which the guest is left; 0: the timer is off */
@@ -109,6 +110,8 @@ void vmcs_clear_all_here(void);
 /* ---- cpu.c ---- */
 int cpu_enable_all(void);
 void cpu_disable_all(void);
+/* Whether this processor is in VMX operation. Preemption is off. */
+bool cpu_enabled(void);
 
 /* ---- vm.c ---- */
 struct vcpu;
@@ -397,11 +400,6 @@ bool control_load_pdptrs(struct vcpu *v);
 
 /* ---- debug.c ---- */
 #define DR7_FIXED_1 0x400 /* SDM 3B figure 17-1 */
-#define GUEST_DEBUG_FLAGS                                                                          \
-	(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP |                  \
-	 KVM_GUESTDBG_USE_HW_BP | KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP |                \
-	 KVM_GUESTDBG_BLOCKIRQ)
-
 /*
  * #MC is the host's. #AC and #DB: a guest whose handlers for them raise them again would keep the
  * processor in their delivery for ever, where not even an NMI comes in; so they go through here.
@@ -419,6 +417,8 @@ struct debugger {
 
 void debug_init(struct vcpu *v);
 /* KVM_SET_GUEST_DEBUG. */
+/* Which flags of KVM_SET_GUEST_DEBUG there are on this processor. */
+u32 debug_flags(void);
 int debug_set(struct vcpu *v, const struct kvm_guest_debug *debug);
 void debug_put_dr6(struct vcpu *v, u64 dr6);
 void debug_put_dr7(struct vcpu *v, u64 dr7);

@@ -49,6 +49,18 @@ if ! make -C "$root/hypervisor" KERNEL="$(readlink -f "$guest/headers")" OUT="$t
 	exit 1
 fi
 
+# Symbols and lines would take most of the room in the initramfs.
+lean()
+{
+	objcopy --strip-debug "$1" "$tmp/lean/$(basename "$1")"
+}
+mkdir "$tmp/lean"
+lean "$tmp/module/guise.ko"
+lean "$guise"
+for program in "$@"; do
+	lean "$program"
+done
+
 # ---- the initramfs ----
 list_libraries()
 {
@@ -59,9 +71,7 @@ list_libraries()
 release=$(basename "$(readlink -f "$guest/vmlinuz")")
 release=${release#vmlinuz-}
 modules=$guest/modules/$release/kernel
-# In the guest Linux of the guest Linux only /init and BusyBox are wanted.
 "$root/tools/guest-list.sh" "$guest/busybox" >"$tmp/small"
-"$root/tools/mkcpio.py" "$tmp/small.cpio" <"$tmp/small"
 {
 	cat "$tmp/small"
 	for dir in /guest /hypervisor /kvm /lib /lib64 /lib/x86_64-linux-gnu /tiny /usr /usr/lib /usr/lib/x86_64-linux-gnu; do
@@ -69,19 +79,26 @@ modules=$guest/modules/$release/kernel
 	done
 	list_libraries "$guise" "$@"
 	cat <<END
-file /bin/guise 755 $guise
+file /bin/guise 755 $tmp/lean/guise
 file /guise/hypervisor 755 $here/guest
 file /guise/job 755 $root/tests/linux/inner/job
-file /hypervisor/guise.ko 644 $tmp/module/guise.ko
+file /hypervisor/guise.ko 644 $tmp/lean/guise.ko
+END
+	for program in "$@"; do
+		name=$(basename "$program")
+		echo "file /hypervisor/${name#test_} 755 $tmp/lean/$name"
+	done
+	# Linux and KVM are too much for Bochs.
+	[ "$outer" != soft ] || {
+		"$root/tools/mkcpio.py" "$tmp/small.cpio" <"$tmp/small"
+		cat <<END
 file /guest/vmlinuz 644 $(readlink -f "$guest/vmlinuz")
 file /guest/initramfs.cpio 644 $tmp/small.cpio
 file /kvm/irqbypass.ko 644 $modules/virt/lib/irqbypass.ko
 file /kvm/kvm.ko 644 $modules/arch/x86/kvm/kvm.ko
 file /kvm/kvm-intel.ko 644 $modules/arch/x86/kvm/kvm-intel.ko
 END
-	for program in "$@"; do
-		echo "file /hypervisor/$(basename "$program" | sed s/test_//) 755 $program"
-	done
+	}
 	for image in "$tiny/tiny.bin" "$tiny"/*.elf; do
 		echo "file /tiny/$(basename "$image") 644 $image"
 	done
