@@ -416,9 +416,9 @@ struct debugger {
 };
 
 void debug_init(struct vcpu *v);
-/* KVM_SET_GUEST_DEBUG. */
 /* Which flags of KVM_SET_GUEST_DEBUG there are on this processor. */
 u32 debug_flags(void);
+/* KVM_SET_GUEST_DEBUG. */
 int debug_set(struct vcpu *v, const struct kvm_guest_debug *debug);
 void debug_put_dr6(struct vcpu *v, u64 dr6);
 void debug_put_dr7(struct vcpu *v, u64 dr7);
@@ -455,8 +455,7 @@ int exit_wrmsr(struct vcpu *v);
 
 /* ---- mce.c ---- */
 #define MCE_BANKS 32
-/* Of MCG_CAP, besides the count: MCG_CTL is there, and what the owner reports may tell of recovery.
- */
+/* Of MCG_CAP, besides the count: MCG_CTL, and reports that tell whether to go on is possible. */
 #define MCE_CAPABILITIES (BIT_ULL(8) | BIT_ULL(24))
 
 struct machine_checks {

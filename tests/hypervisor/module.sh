@@ -13,6 +13,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$here/../..
 . "$root/tests/linux/need.sh"
+. "$root/tests/linux/lists.sh"
 
 outer=$1 parts=$2 guise=$3 guest=$4 tiny=$5
 shift 5
@@ -22,6 +23,12 @@ for tool in make gcc-12; do
 done
 [ -r "$guest/headers/Makefile" ] || skip "no $guest/headers/Makefile (make test fetches it)"
 
+qemu=''
+case ,$parts, in
+*,qemu,*)
+	qemu=$(command -v qemu-system-x86_64) || skip 'no qemu-system-x86_64 (Debian: qemu-system-x86)'
+	;;
+esac
 grub=/usr/lib/grub/i386-pc
 bios=/usr/share/bochs/BIOS-bochs-latest
 vgabios=/usr/share/vgabios/vgabios.bin
@@ -62,22 +69,19 @@ for program in "$@"; do
 done
 
 # ---- the initramfs ----
-list_libraries()
-{
-	ldd "$@" | sed -n 's/.*[[:space:]]\(\/[^ ]*\) (0x.*/\1/p' | sort -u | while read -r library; do
-		echo "file $library 755 $library"
-	done
-}
 release=$(basename "$(readlink -f "$guest/vmlinuz")")
 release=${release#vmlinuz-}
 modules=$guest/modules/$release/kernel
 "$root/tools/guest-list.sh" "$guest/busybox" >"$tmp/small"
+: >"$tmp/qemu"
+[ -z "$qemu" ] || list_qemu "$qemu" >"$tmp/qemu" || skip 'QEMU has no firmware (Debian: seabios, qemu-system-data)'
 {
 	cat "$tmp/small"
 	for dir in /guest /hypervisor /kvm /lib /lib64 /lib/x86_64-linux-gnu /tiny /usr /usr/lib /usr/lib/x86_64-linux-gnu; do
 		echo "dir $dir 755"
 	done
 	list_libraries "$guise" "$@"
+	cat "$tmp/qemu"
 	cat <<END
 file /bin/guise 755 $tmp/lean/guise
 file /guise/hypervisor 755 $here/guest
