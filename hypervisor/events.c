@@ -44,6 +44,11 @@ static bool makes_double_fault(u8 first, u8 second)
 	return contributory(first) && contributory(second);
 }
 
+void events_shut_down(struct vcpu *v)
+{
+	v->events.triple_fault = true;
+}
+
 static void raise_exception(struct vcpu *v, u32 type, u8 vector, bool has_error, u32 error)
 {
 	struct events *e = &v->events;
@@ -53,7 +58,7 @@ static void raise_exception(struct vcpu *v, u32 type, u8 vector, bool has_error,
 
 		/* A third one: events_inject() ends the guest. */
 		if (first == X86_TRAP_DF && (contributory(vector) || vector == X86_TRAP_PF)) {
-			e->triple_fault = true;
+			events_shut_down(v);
 			return;
 		}
 		if (makes_double_fault(first, vector)) {

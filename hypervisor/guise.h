@@ -11,7 +11,7 @@
  *	ept.c		guest-physical to host-physical; dirty.c: which pages the guest has written
  *	memory.c	guest memory as the kernel reads it
  *	walk.c		the guest's own page tables
- *	chips.c		interrupt chips
+ *	chips.c		interrupt chips; routes.c: which line leads where
  *
  *	vcpu.c		a vCPU's life, the run loop
  *	host.c		host state that VMX does not switch; switch.S: the world switch
@@ -25,7 +25,7 @@
  *	task.c		task switches
  *	control.c	control registers, EFER, XCR0
  *	debug.c		debug registers; the owner's debugger
- *	msr.c, cpuid.c
+ *	msr.c, cpuid.c, mce.c (machine checks for guests)
  *
  * "SDM" is Intel's Software Developer's Manual, by volume and section; api.rst is
  * Documentation/virt/kvm/api.rst of the Linux kernel.
@@ -62,7 +62,8 @@
 
 #define GUISE_SLOTS 32
 #define GUISE_VCPUS 64
-#define GUISE_CPUID 128 /* entries */
+#define GUISE_CPUID 128	 /* entries */
+#define GUISE_LINES 1024 /* of interrupts */
 
 /* ---- vmcs.c ---- */
 
@@ -139,7 +140,8 @@ struct vm {
 	unsigned long pinned; /* pages, as accounted to mm */
 
 	struct soft_vm chips;
-	s64 clock_offset; /* KVM_GET_CLOCK's, to CLOCK_MONOTONIC; ns */
+	struct kvm_msi *messages; /* of the lines that lead to one; lock. NULL: none does */
+	s64 clock_offset;	  /* KVM_GET_CLOCK's, to CLOCK_MONOTONIC; ns */
 };
 
 struct vm *vm_create(void);
@@ -212,6 +214,12 @@ void chips_destroy_vcpu(struct vcpu *v);
 void chips_run_timers(struct vcpu *v);
 /* INIT and SIPI. The vCPU is loaded. */
 void chips_take_events(struct vcpu *v);
+
+/* ---- routes.c ---- */
+#define ROUTES_MAX 4096 /* in one KVM_SET_GSI_ROUTING */
+int routes_set(struct vm *vm, const struct kvm_irq_routing __user *user);
+/* KVM_IRQ_LINE. */
+int routes_line(struct vm *vm, u32 line, int level);
 
 /* ---- switch.S ---- */
 struct guest_registers {
@@ -314,6 +322,8 @@ void raise_page_fault(struct vcpu *v, const struct walk_fault *fault);
 /* INT3, INT1: a trap of an instruction of @length bytes; @type: INTR_TYPE_... */
 void raise_software(struct vcpu *v, u32 type, u8 vector, u32 length);
 bool events_exception_waits(const struct vcpu *v);
+/* The guest ends, as by a triple fault, before its next instruction. */
+void events_shut_down(struct vcpu *v);
 /* Before an entry: chooses what goes in. 0, or 1 if there is no way on (a triple fault). */
 int events_inject(struct vcpu *v);
 /* After an exit: takes back what was not delivered. */
@@ -437,10 +447,28 @@ void msr_cleanup(void);
 phys_addr_t msr_bitmap(void);
 void msr_reset(struct vcpu *v);
 /* @from_guest: rules that bind the guest only. 0 or -EINVAL (for the guest: #GP). */
-int msr_get(struct vcpu *v, u32 index, u64 *value);
+int msr_get(struct vcpu *v, u32 index, u64 *value, bool from_guest);
 int msr_set(struct vcpu *v, u32 index, u64 value, bool from_guest);
 int exit_rdmsr(struct vcpu *v);
 int exit_wrmsr(struct vcpu *v);
+
+/* ---- mce.c ---- */
+#define MCE_BANKS	 32
+#define MCE_CAPABILITIES BIT_ULL(8) /* of MCG_CAP, besides the count: MCG_CTL is there */
+
+struct machine_checks {
+	u64 cap, status, control; /* MCG_... */
+	u64 banks[MCE_BANKS][4];  /* CTL, STATUS, ADDR, MISC */
+};
+
+/* KVM_X86_SETUP_MCE, KVM_X86_SET_MCE. */
+int mc_setup(struct vcpu *v, u64 cap);
+int mc_report(struct vcpu *v, const struct kvm_x86_mce *mce);
+void mc_reset(struct vcpu *v);
+/* The others only for those that it has. */
+bool mc_has_msr(const struct vcpu *v, u32 index);
+int mc_get_msr(struct vcpu *v, u32 index, u64 *value);
+int mc_set_msr(struct vcpu *v, u32 index, u64 value, bool from_guest);
 
 /* ---- cpuid.c ---- */
 int exit_cpuid(struct vcpu *v);
@@ -500,6 +528,7 @@ struct vcpu {
 	u64 cr4_allowed; /* by CPUID */
 
 	u64 misc_enable, tsc_offset, feature_control;
+	struct machine_checks mce;
 	u64 mtrr_default, mtrr_fixed[MTRR_FIXED], mtrr_variable[MTRR_VARIABLE * 2];
 };
 

@@ -115,6 +115,15 @@ static inline void entry_log(struct mmu *m, u32 number, bool global)
 	m->tlb_state[number] = state;
 }
 
+/** Runs @statement with the tables of @set in place of those in use. */
+#define WITH_SET(v, set, statement)                                                                \
+	do {                                                                                       \
+		struct mmu *in_use_ = (v)->mmu;                                                    \
+		(v)->mmu = &(v)->mmus[set];                                                        \
+		statement;                                                                         \
+		(v)->mmu = in_use_;                                                                \
+	} while (0)
+
 /** Empties all that is in use, global or not; what was put away stays. */
 void tlb_flush_live(struct soft_vcpu *v);
 

@@ -166,9 +166,8 @@ void mem_read_linear(struct soft_vcpu *v, u64 linear, void *buf, u32 size, enum 
 void mem_write_linear(struct soft_vcpu *v, u64 linear, const void *buf, u32 size,
 		      enum mmu_index index, bool stack);
 /** @size bytes of one page are about to be overwritten bit by bit, the first of them at @linear,
- * where no plain RAM was found: if that is because code was translated from the page, what these
- * bytes have of it is thrown away at once. Whether the page is plain now. Raises what a write
- * raises. */
+ * where a write is allowed but no plain RAM was found: if that is because code was translated from
+ * the page, what these bytes have of it is thrown away at once. Whether the page is plain now. */
 bool mem_overwrites_code(struct soft_vcpu *v, u64 linear, u32 size, enum mmu_index index);
 /** Raises what a write of @size bytes would raise; sets A and D; writes nothing. */
 void mem_probe_write(struct soft_vcpu *v, u64 linear, u32 size, enum mmu_index index, bool stack);
