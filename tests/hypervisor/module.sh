@@ -1,8 +1,7 @@
 #!/bin/sh
 # Guise's hypervisor module (hypervisor/) in Debian's kernel, in an outer machine whose processor has VMX. OUTER is
 #	soft	guise itself: its soft engine has Intel's VMX
-#	bochs	Bochs: one processor that is not ours, at an interpreter's speed
-#	bochs2	Bochs with two processors
+#	bochs	Bochs, whose two processors are not ours, at an interpreter's speed
 #
 #	this host -> OUTER -> Debian's kernel with guise.ko -> test programs, guise run --kvm-device /dev/guise -> guests
 #
@@ -33,7 +32,7 @@ grub=/usr/lib/grub/i386-pc
 bios=/usr/share/bochs/BIOS-bochs-latest
 vgabios=/usr/share/vgabios/vgabios.bin
 case $outer in
-bochs*)
+bochs)
 	for tool in bochs grub-mkimage; do
 		command -v $tool >/dev/null 2>&1 || skip "no $tool (make test installs it)"
 	done
@@ -125,7 +124,7 @@ soft)
 	limit=300
 	set -- "$guise" run -e soft --cpu host,+vmx -m 1G --no-reboot -k "$guest/vmlinuz" -i "$tmp/initrd" -a "$words"
 	;;
-bochs*)
+bochs)
 	limit=900
 	# What Bochs 2.7 says of the compacted form of XSAVE areas, in CPUID(0DH,1).EBX, is the size of the other form, which
 	# the kernel warns of.
@@ -139,7 +138,7 @@ display_library: rfb, options="timeout=0"
 memory: guest=1024, host=1024
 romimage: file=$bios
 vgaromimage: file=$vgabios
-cpu: model=corei7_skylake_x, count=$([ "$outer" = bochs ] && echo 1 || echo 2), ips=50000000, reset_on_triple_fault=0
+cpu: model=corei7_skylake_x, count=2, ips=50000000, reset_on_triple_fault=0
 ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 ata0-master: type=disk, mode=flat, path=$tmp/disk
 boot: disk
