@@ -44,12 +44,15 @@ static const struct {
     {KVM_CAP_IMMEDIATE_EXIT, 1},
     {KVM_CAP_READONLY_MEM, 1},
     {KVM_CAP_IRQCHIP, 1},
+    {KVM_CAP_IRQ_ROUTING, GUISE_LINES},
+    {KVM_CAP_IRQ_INJECT_STATUS, 1},
     {KVM_CAP_PIT2, 1},
     {KVM_CAP_PIT_STATE2, 1},
     {KVM_CAP_SIGNAL_MSI, 1},
     {KVM_CAP_TSC_DEADLINE_TIMER, 1},
     {KVM_CAP_GET_TSC_KHZ, 1},
     {KVM_CAP_ADJUST_CLOCK, 1},
+    {KVM_CAP_MCE, MCE_BANKS},
     {KVM_CAP_SET_GUEST_DEBUG, 1},
     {KVM_CAP_SET_GUEST_DEBUG2, GUEST_DEBUG_FLAGS},
     {KVM_CAP_X86_ROBUST_SINGLESTEP, 1},
@@ -87,7 +90,7 @@ static int move_msrs(struct vcpu *v, struct kvm_msrs __user *user, bool set)
 				break;
 			continue;
 		}
-		if (msr_get(v, entry.index, &entry.data))
+		if (msr_get(v, entry.index, &entry.data, false))
 			break;
 		if (copy_to_user(&user->entries[i], &entry, sizeof(entry)))
 			return -EFAULT;
@@ -321,6 +324,10 @@ static long vcpu_command(struct vcpu *v, unsigned int command, void __user *user
 		return move_msrs(v, user, true);
 	case KVM_SET_CPUID2:
 		return set_cpuid(v, user);
+	case KVM_X86_SETUP_MCE:
+		return SET(u64, mc_setup(v, state));
+	case KVM_X86_SET_MCE:
+		return SET(struct kvm_x86_mce, mc_report(v, &state));
 	case KVM_GET_CPUID2:
 		return get_cpuid(v, user);
 	case KVM_GET_TSC_KHZ:
@@ -461,6 +468,21 @@ static int get_irqchip(struct vm *vm, void __user *user)
 	return ret;
 }
 
+/* Every interrupt is taken; none is merged with one that waits as far as the owner need know. */
+static int irq_line_status(struct vm *vm, void __user *user)
+{
+	struct kvm_irq_level line;
+	int ret;
+
+	if (copy_from_user(&line, user, sizeof(line)))
+		return -EFAULT;
+	ret = routes_line(vm, line.irq, !!line.level);
+	if (ret)
+		return ret;
+	line.status = 1;
+	return copy_to_user(user, &line, sizeof(line)) ? -EFAULT : 0;
+}
+
 static int get_clock(struct vm *vm, struct kvm_clock_data *clock)
 {
 	memset(clock, 0, sizeof(*clock));
@@ -499,8 +521,11 @@ static long vm_ioctl(struct file *file, unsigned int command, unsigned long argu
 	case KVM_CREATE_PIT2:
 		return SET(struct kvm_pit_config, chips_create_pit(vm, &state));
 	case KVM_IRQ_LINE:
-		return SET(struct kvm_irq_level,
-			   irqchip_line(&vm->chips, state.irq, !!state.level));
+		return SET(struct kvm_irq_level, routes_line(vm, state.irq, !!state.level));
+	case KVM_IRQ_LINE_STATUS:
+		return irq_line_status(vm, user);
+	case KVM_SET_GSI_ROUTING:
+		return routes_set(vm, user);
 	case KVM_SIGNAL_MSI:
 		return SET(struct kvm_msi, irqchip_msi(&vm->chips, &state));
 	case KVM_GET_IRQCHIP:
@@ -600,6 +625,11 @@ static long system_ioctl(struct file *file, unsigned int command, unsigned long 
 		return check_extension(argument);
 	case KVM_GET_VCPU_MMAP_SIZE:
 		return argument ? -EINVAL : RUN_PAGES * PAGE_SIZE;
+	case KVM_X86_GET_MCE_CAP_SUPPORTED: {
+		void __user *user = (void __user *)argument;
+
+		return GET(u64, (state = MCE_CAPABILITIES, 0));
+	}
 	case KVM_GET_SUPPORTED_CPUID:
 		return supported_cpuid((void __user *)argument);
 	case KVM_GET_MSR_INDEX_LIST:

@@ -21,12 +21,14 @@
 	(X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_WP | X86_CR0_AM | X86_CR0_PG)
 #define CR0_KNOWN (CR0_GUEST | X86_CR0_ET | X86_CR0_NE | X86_CR0_NW | X86_CR0_CD)
 
-/* MCE stays the host's, and on: a machine check with MCE off would shut the machine down. */
+/* MCE stays the host's, and on: a machine check with MCE off would shut the machine down. So does
+ * OSXSAVE: as long as it is off the guest cannot tell what XCR0 is, and the host's may stay
+ * (host.c). */
 #define CR4_GUEST                                                                                  \
 	(X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE |        \
 	 X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_UMIP |          \
-	 X86_CR4_FSGSBASE | X86_CR4_PCIDE | X86_CR4_OSXSAVE | X86_CR4_SMEP | X86_CR4_SMAP)
-#define CR4_KNOWN (CR4_GUEST | X86_CR4_MCE)
+	 X86_CR4_FSGSBASE | X86_CR4_PCIDE | X86_CR4_SMEP | X86_CR4_SMAP)
+#define CR4_KNOWN (CR4_GUEST | X86_CR4_MCE | X86_CR4_OSXSAVE)
 /* Bits that 32-bit KVM-era processors without CPUID features have anyway. */
 #define CR4_ALWAYS                                                                                 \
 	(X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE |        \
@@ -144,7 +146,8 @@ bool control_xcr0_valid(u64 xcr0)
 	       ((xcr0 & XCR0_AVX512) == XCR0_AVX512 && (xcr0 & XFEATURE_MASK_YMM));
 }
 
-/* The four page-directory-pointer entries at @cr3; false: one is present and has a reserved bit (SDM 3A 4.4.1). */
+/* The four page-directory-pointer entries at @cr3; false: one is present and has a reserved bit
+ * (SDM 3A 4.4.1). */
 static bool read_pdptrs(struct vcpu *v, u64 cr3, u64 *entries)
 {
 	const u64 reserved = v->chip.reserved_pa | GENMASK_ULL(8, 5) | GENMASK_ULL(2, 1);
@@ -182,8 +185,8 @@ bool control_load_pdptrs(struct vcpu *v)
 }
 
 /*
- * The guest's MOV to CR0 and CR4 exits only if it changes a bit of the host's, but then all of its checks are to be
- * made here (SDM 2B, MOV to control registers; SDM 3A 2.5, 4.1.2, 4.10.1).
+ * The guest's MOV to CR0 and CR4 exits only if it changes a bit of the host's, but then all of its
+ * checks are to be made here (SDM 2B, MOV to control registers; SDM 3A 2.5, 4.1.2, 4.10.1).
  */
 static bool put_paging(struct vcpu *v, u64 cr0, u64 cr4, u64 efer)
 {
@@ -220,8 +223,7 @@ static int mov_to_cr0(struct vcpu *v, u64 value)
 		/* The way into long mode and out of it, which the processor takes by itself unless
 		 * a bit of the host's changes in the same MOV. */
 		if ((value & X86_CR0_PG) && (efer & EFER_LME)) {
-			if (!(cr4 & X86_CR4_PAE) ||
-			    (vmcs_read(GUEST_CS_AR_BYTES) & VMX_AR_L_MASK))
+			if (!(cr4 & X86_CR4_PAE) || (vmcs_read(GUEST_CS_AR_BYTES) & VMX_AR_L_MASK))
 				goto fault;
 			efer |= EFER_LMA;
 		} else {

@@ -2,13 +2,15 @@
 /*
  * Debug registers, and the owner's debugger.
  *
- * The guest's own registers are in struct vcpu: every MOV to or from one exits, and so does every #DB. DR7, and DR0 to
- * DR3 while a breakpoint is enabled, are loaded with each entry: the guest's, or while the debugger has hardware
- * breakpoints, its own. The guest's rest meanwhile, as they do with KVM.
+ * The guest's own registers are in struct vcpu: every MOV to or from one exits, and so does every
+ * #DB. DR7, and DR0 to DR3 while a breakpoint is enabled, are loaded with each entry: the guest's,
+ * or while the debugger has hardware breakpoints, its own. The guest's rest meanwhile, as they do
+ * with KVM.
  *
- * Single steps are the processor's monitor trap flag (SDM 3C 25.5.2): an exit behind each instruction, or at the first
- * one of a handler, which the guest cannot see. An instruction that exits and is carried out in here is not executed as
- * far as that flag is concerned, so vcpu_skip_bytes() notes the step.
+ * Single steps are the processor's monitor trap flag (SDM 3C 25.5.2): an exit behind each
+ * instruction, or at the first one of a handler, which the guest cannot see. An instruction that
+ * exits and is carried out in here is not executed as far as that flag is concerned, so
+ * vcpu_skip_bytes() notes the step.
  *
  * Source: SDM 3B 17.2, 17.3; SDM 3C tables 27-1 and 27-4.
  */
@@ -75,8 +77,8 @@ void debug_after_exit(struct vcpu *v)
 		hw_breakpoint_restore();
 }
 
-/* Ports exit before the processor looks whether one has a breakpoint. SDM 3B 17.2.4: with CR4.DE, R/W 2; a trap, that
- * is, pending for the next entry. */
+/* Ports exit before the processor looks whether one has a breakpoint. SDM 3B 17.2.4: with CR4.DE,
+ * R/W 2; a trap, that is, pending for the next entry. */
 void debug_port_used(struct vcpu *v, u16 port, u32 bytes)
 {
 	u64 dr7 = debugger_has_registers(v) ? v->debug.dr7 : v->dr7, pending = 0;
@@ -115,10 +117,7 @@ static int mov_to_dr(struct vcpu *v, int number, u64 value)
 
 static int mov_from_dr(struct vcpu *v, int number, int reg)
 {
-	vcpu_set_register(v, reg,
-			  number < 4	? v->dr[number]
-			  : number == 6 ? v->dr6
-					: v->dr7);
+	vcpu_set_register(v, reg, number < 4 ? v->dr[number] : number == 6 ? v->dr6 : v->dr7);
 	vcpu_skip(v);
 	return 1;
 }
@@ -134,7 +133,8 @@ int exit_dr(struct vcpu *v)
 		raise_error(v, X86_TRAP_GP, 0);
 		return 1;
 	}
-	/* ... DR4 and DR5, #UD with CR4.DE and else the other names of DR6 and DR7 (SDM 3B 17.2.2) ... */
+	/* ... DR4 and DR5, #UD with CR4.DE and else the other names of DR6 and DR7 (SDM 3B 17.2.2)
+	 * ... */
 	if (number == 4 || number == 5) {
 		if (control_get_cr4(v) & X86_CR4_DE) {
 			raise(v, X86_TRAP_UD);
@@ -193,7 +193,8 @@ int debug_trap(struct vcpu *v, u32 info)
 {
 	u64 hit = vmcs_read(EXIT_QUALIFICATION) & (DR_TRAP_BITS | DR_STEP | DR6_BD | DR6_BT);
 
-	/* INT1: a trap that leaves DR6 alone, but for the breakpoints that a MOV SS before it has put off. */
+	/* INT1: a trap that leaves DR6 alone, but for the breakpoints that a MOV SS before it has
+	 * put off. */
 	if ((info & INTR_INFO_INTR_TYPE_MASK) == INTR_TYPE_PRIV_SW_EXCEPTION) {
 		hit = (hit | field_get(v, FIELD_PENDING_DEBUG)) & DR_TRAP_BITS;
 		if (hit && !debugger_has_registers(v)) {
@@ -222,6 +223,7 @@ void debug_raise(struct vcpu *v, u64 hit)
 	v->dr6 = (v->dr6 & ~(unsigned long)DR_TRAP_BITS) | hit | DR6_RESERVED;
 	if (v->dr7 & DR7_GD)
 		debug_put_dr7(v, v->dr7 & ~DR7_GD);
+	vmcs_write(GUEST_IA32_DEBUGCTL, 0); /* BTF is for one trap (SDM 3B 17.4.3) */
 	raise(v, X86_TRAP_DB);
 }
 

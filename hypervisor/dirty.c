@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
 /*
- * The log of pages that a guest has written (KVM_MEM_LOG_DIRTY_PAGES, KVM_GET_DIRTY_LOG), for owners that copy a
- * running guest's memory or redraw a screen.
+ * The log of pages that a guest has written (KVM_MEM_LOG_DIRTY_PAGES, KVM_GET_DIRTY_LOG), for
+ * owners that copy a running guest's memory or redraw a screen.
  *
- * It is kept by write protection: a page may be written only while its bit is set, so the first write to each page
- * since the log was read exits. The dirty bits of EPT would save these exits, but a log would have to be gathered from
- * all tables of the slot however little was written, not every processor has them, and with them every walk of the
- * guest's own tables counts as a write of these (SDM 3C 28.2.4).
+ * It is kept by write protection: a page may be written only while its bit is set, so the first
+ * write to each page since the log was read exits. The dirty bits of EPT would save these exits,
+ * but a log would have to be gathered from all tables of the slot however little was written, not
+ * every processor has them, and with them every walk of the guest's own tables counts as a write of
+ * these (SDM 3C 28.2.4).
  *
  * What the kernel itself writes for the guest goes by memory.c, which marks it.
  */
@@ -55,7 +56,7 @@ void dirty_mark(const struct memory_slot *slot, u64 gpa)
 		set_bit(page, slot->dirty);
 }
 
-/* Moves the log to @snapshot; what was in it is protected again. memory_lock is held for writing. */
+/* Moves the log to @snapshot and protects what was in it. memory_lock is held for writing. */
 static int take_log(struct vm *vm, struct memory_slot *slot, unsigned long *snapshot)
 {
 	unsigned long from, to;
@@ -64,9 +65,9 @@ static int take_log(struct vm *vm, struct memory_slot *slot, unsigned long *snap
 	if (bitmap_empty(snapshot, pages_of(slot)))
 		return 0;
 	bitmap_zero(slot->dirty, pages_of(slot));
-	for_each_set_bitrange(from, to, snapshot, pages_of(slot)) {
-		int ret = ept_protect(vm, slot->gpa + (from << PAGE_SHIFT),
-				      (to - from) << PAGE_SHIFT);
+	for_each_set_bitrange (from, to, snapshot, pages_of(slot)) {
+		int ret =
+		    ept_protect(vm, slot->gpa + (from << PAGE_SHIFT), (to - from) << PAGE_SHIFT);
 
 		if (ret)
 			return ret;

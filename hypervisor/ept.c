@@ -37,8 +37,8 @@
 /* With a log of written pages a page may be written only once it is in the log. */
 static u64 rights(const struct memory_slot *slot, u64 wanted)
 {
-	bool writable = !(slot->flags & KVM_MEM_READONLY) &&
-			(!slot->dirty || (wanted & VMX_EPT_WRITABLE_MASK));
+	bool writable =
+	    !(slot->flags & KVM_MEM_READONLY) && (!slot->dirty || (wanted & VMX_EPT_WRITABLE_MASK));
 
 	return writable ? EPT_RWX : EPT_RWX & ~VMX_EPT_WRITABLE_MASK;
 }
@@ -189,8 +189,9 @@ static int map_small(struct vm *vm, const struct memory_slot *slot, u64 gpa, u64
 
 	if (!entry)
 		return -ENOMEM;
-	/* For writing even if the guest only reads: the owner's page may still be the kernel's page of zeroes, or a file's
-	 * that is copied by the first write. What the owner itself may not write is not. */
+	/* For writing even if the guest only reads: the owner's page may still be the kernel's page
+	 * of zeroes, or a file's that is copied by the first write. What the owner itself may not
+	 * write is not. */
 	ret = pin(vm, hva, &page, 1, FOLL_WRITE);
 	if (ret == -EFAULT && (slot->flags & KVM_MEM_READONLY)) {
 		ret = pin(vm, hva, &page, 1, 0);
@@ -229,8 +230,9 @@ static u64 *find_leaf(struct vm *vm, u64 gpa, int *level)
 	return NULL;
 }
 
-/* What is mapped already, but not for this access: the first write since the log was read, or a fetch from a mapping
- * that must not be large. The violation itself has made the processor forget the old entry (SDM 3C 28.3.3.1). */
+/* What is mapped already, but not for this access: the first write since the log was read, or a
+ * fetch from a mapping that must not be large. The violation itself has made the processor forget
+ * the old entry (SDM 3C 28.3.3.1). */
 static int add_rights(const struct memory_slot *slot, u64 *leaf, int level, u64 wanted)
 {
 	u64 now = rights(slot, wanted);
@@ -280,13 +282,13 @@ static void flush_ipi(void *argument)
 	invept_context(vm->eptp);
 }
 
-/* The IPI itself brings a vCPU out of the guest, so that none uses an old translation afterwards. */
+/* The IPI itself brings vCPUs out of their guests, so none uses an old translation afterwards. */
 void ept_flush(struct vm *vm)
 {
 	on_each_cpu(flush_ipi, vm, 1);
 }
 
-/* The part of a table that [@from, @to) touches: calls for each of its entries that is not empty. */
+/* For each entry that is not empty in the part of a table that [@from, @to) touches. */
 #define for_each_entry(i, gpa, table, level, table_gpa, from, to)                                  \
 	for (i = (from) > (table_gpa) ? ((from) - (table_gpa)) / level_bytes(level) : 0;           \
 	     i < ENTRIES && (gpa = (table_gpa) + i * level_bytes(level)) < (to); i++)              \
@@ -302,7 +304,7 @@ static void take_rights(u64 *table, int level, u64 table_gpa, u64 from, u64 to)
 {
 	u64 gpa, i;
 
-	for_each_entry(i, gpa, table, level, table_gpa, from, to) {
+	for_each_entry (i, gpa, table, level, table_gpa, from, to) {
 		bool whole = gpa >= from && gpa + level_bytes(level) <= to;
 
 		if (whole || is_leaf(table[i], level))
@@ -333,7 +335,7 @@ static void give_range_back(struct vm *vm, u64 *table, int level, u64 table_gpa,
 {
 	u64 gpa, i;
 
-	for_each_entry(i, gpa, table, level, table_gpa, from, to) {
+	for_each_entry (i, gpa, table, level, table_gpa, from, to) {
 		if (!(table[i] & EPT_RWX))
 			give_back(vm, &table[i], level);
 		else if (!is_leaf(table[i], level))
@@ -361,7 +363,7 @@ static int protect_range(u64 *table, int level, u64 table_gpa, u64 from, u64 to)
 	int ret = 0;
 	u64 gpa, i;
 
-	for_each_entry(i, gpa, table, level, table_gpa, from, to) {
+	for_each_entry (i, gpa, table, level, table_gpa, from, to) {
 		if (is_leaf(table[i], level)) {
 			WRITE_ONCE(table[i], table[i] & ~(u64)VMX_EPT_WRITABLE_MASK);
 			if (level > 1)

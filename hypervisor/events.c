@@ -44,6 +44,11 @@ static bool makes_double_fault(u8 first, u8 second)
 	return contributory(first) && contributory(second);
 }
 
+void events_shut_down(struct vcpu *v)
+{
+	v->events.triple_fault = true;
+}
+
 static void raise_exception(struct vcpu *v, u32 type, u8 vector, bool has_error, u32 error)
 {
 	struct events *e = &v->events;
@@ -53,7 +58,7 @@ static void raise_exception(struct vcpu *v, u32 type, u8 vector, bool has_error,
 
 		/* A third one: events_inject() ends the guest. */
 		if (first == X86_TRAP_DF && (contributory(vector) || vector == X86_TRAP_PF)) {
-			e->triple_fault = true;
+			events_shut_down(v);
 			return;
 		}
 		if (makes_double_fault(first, vector)) {
@@ -140,8 +145,7 @@ static void choose(struct vcpu *v)
 	bool asked = READ_ONCE(v->run->request_interrupt_window);
 	u32 blocked, windows = 0;
 
-	if ((!nmi && !asked && !interrupt_waits(v)) ||
-	    (v->debug.control & KVM_GUESTDBG_BLOCKIRQ)) {
+	if ((!nmi && !asked && !interrupt_waits(v)) || (v->debug.control & KVM_GUESTDBG_BLOCKIRQ)) {
 		vcpu_set_controls(v, WINDOWS, 0);
 		return;
 	}
@@ -193,8 +197,8 @@ static void begin_exception(struct vcpu *v)
 	e->current_event.error = e->exception.error;
 	e->current_event.length = e->exception.length;
 	e->exception.valid = false;
-	/* The shadow of STI or MOV SS ends with it. (With TF set an entry would want to find a single step pending
-	 * in a shadow, SDM 3C 26.3.1.5.) */
+	/* The shadow of STI or MOV SS ends with it. (With TF set an entry would want to find a
+	 * single step pending in a shadow, SDM 3C 26.3.1.5.) */
 	field_put(v, FIELD_BLOCKING, field_get(v, FIELD_BLOCKING) & ~(u64)SHADOW);
 }
 
@@ -273,7 +277,8 @@ void events_take_back(struct vcpu *v)
 	case INTR_TYPE_NMI_INTR:
 		/* Its delivery has begun to block NMIs; injected once more it must not find them
 		 * blocked (SDM 3C 26.3.1.5). */
-		field_put(v, FIELD_BLOCKING, field_get(v, FIELD_BLOCKING) & ~(u64)GUEST_INTR_STATE_NMI);
+		field_put(v, FIELD_BLOCKING,
+			  field_get(v, FIELD_BLOCKING) & ~(u64)GUEST_INTR_STATE_NMI);
 		fallthrough;
 	default:
 		e->current_event.length = 0;

@@ -36,7 +36,8 @@ static int exit_nothing(struct vcpu *v)
 	return 1;
 }
 
-/* #AC is the guest's own, #DB and #BP are as debug.c says; NMI and #MC went to the host already (vcpu.c). */
+/* #AC is the guest's own, #DB and #BP are as debug.c says; NMI and #MC went to the host already
+ * (vcpu.c). */
 static int exit_exception(struct vcpu *v)
 {
 	u32 info = vmcs_read(VM_EXIT_INTR_INFO);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
 /*
- * The guest's fields that exits look at most: read from the VMCS once an exit and only if somebody asks, written back
- * once before the entry and only if they changed. A VMREAD or VMWRITE costs more than all the rest of a short exit's
- * handling. What is known stays true while another processor has the VMCS.
+ * The guest's fields that exits look at most: read from the VMCS once an exit and only if somebody
+ * asks, written back once before the entry and only if they changed. A VMREAD or VMWRITE costs more
+ * than all the rest of a short exit's handling. What is known stays true while another processor
+ * has the VMCS.
  */
 #include <linux/bitops.h>
 
@@ -48,7 +49,7 @@ void fields_write_back(struct vcpu *v)
 	unsigned long changed = f->changed;
 	int field;
 
-	for_each_set_bit(field, &changed, FIELD_COUNT)
+	for_each_set_bit (field, &changed, FIELD_COUNT)
 		vmcs_write(encodings[field], f->value[field]);
 	f->changed = 0;
 }

@@ -11,7 +11,7 @@
  *	ept.c		guest-physical to host-physical; dirty.c: which pages the guest has written
  *	memory.c	guest memory as the kernel reads it
  *	walk.c		the guest's own page tables
- *	chips.c		interrupt chips
+ *	chips.c		interrupt chips; routes.c: which line leads where
  *
  *	vcpu.c		a vCPU's life, the run loop
  *	host.c		host state that VMX does not switch; switch.S: the world switch
@@ -25,16 +25,16 @@
  *	task.c		task switches
  *	control.c	control registers, EFER, XCR0
  *	debug.c		debug registers; the owner's debugger
- *	msr.c, cpuid.c
+ *	msr.c, cpuid.c, mce.c (machine checks for guests)
  *
  * "SDM" is Intel's Software Developer's Manual, by volume and section; api.rst is
  * Documentation/virt/kvm/api.rst of the Linux kernel.
  *
  * Locks, in the order in which they are taken:
  *	vcpu->lock		(mutex) a vCPU's state; held through KVM_RUN
- *	vm->memory_lock		(rw_semaphore) memory slots; read by vCPUs, written by whoever changes slots
+ *	vm->memory_lock		(rw_semaphore) memory slots; vCPUs read
  *	vm->ept_lock		(mutex) EPT tables
- *	mm->mmap_lock		pinning and accounting, faults on the owner's memory
+ *	mm->mmap_lock		pinning, accounting, faults on the owner's memory
  * vm->lock (mutex) guards the list of vCPUs and is taken alone or before the others.
  */
 #ifndef GUISE_HYPERVISOR_H
@@ -62,7 +62,8 @@
 
 #define GUISE_SLOTS 32
 #define GUISE_VCPUS 64
-#define GUISE_CPUID 128 /* entries */
+#define GUISE_CPUID 128	 /* entries */
+#define GUISE_LINES 1024 /* of interrupts */
 
 /* ---- vmcs.c ---- */
 
@@ -87,7 +88,7 @@ struct vmcs_controls {
 	u32 pin, primary, secondary, exit, entry;
 	bool vpid; /* and INVVPID of a single context */
 	bool ept_large;
-	bool ept_large_nx; /* no instruction may be fetched by a large mapping */
+	bool ept_large_nx;    /* no instruction may be fetched by a large mapping */
 	u32 preemption_timer; /* ticks after which the guest is left; 0: the timer is off */
 };
 
@@ -136,7 +137,8 @@ struct vm {
 	unsigned long pinned; /* pages, as accounted to mm */
 
 	struct soft_vm chips;
-	s64 clock_offset; /* KVM_GET_CLOCK's, to CLOCK_MONOTONIC; ns */
+	struct kvm_msi *messages; /* of the lines that lead to one; lock. NULL: none does */
+	s64 clock_offset;	  /* KVM_GET_CLOCK's, to CLOCK_MONOTONIC; ns */
 };
 
 struct vm *vm_create(void);
@@ -148,11 +150,12 @@ int vm_set_memory(struct vm *vm, const struct kvm_userspace_memory_region *regio
 /* ---- ept.c ---- */
 int ept_create(struct vm *vm);
 void ept_destroy(struct vm *vm);
-/* Maps the page at @gpa, with at least the rights @wanted (VMX_EPT_..._MASK), which @slot gives. memory_lock is
- * held. */
+/* Maps the page at @gpa, with at least the rights @wanted (VMX_EPT_..._MASK), which @slot gives.
+ * memory_lock is held. */
 int ept_map(struct vm *vm, const struct memory_slot *slot, u64 gpa, u64 wanted);
-/* Takes the right to write from what is mapped there, and makes it small pages. Nothing may be written any more when
- * ept_flush() is back. memory_lock is held for writing. -ENOMEM: some of it is as it was. */
+/* Takes the right to write from what is mapped there, and makes it small pages. Nothing may be
+ * written any more when ept_flush() is back. memory_lock is held for writing. -ENOMEM: some of it
+ * is as it was. */
 int ept_protect(struct vm *vm, u64 gpa, u64 bytes);
 void ept_flush(struct vm *vm);
 /* Unmaps and unpins. memory_lock is held for writing. */
@@ -193,8 +196,7 @@ struct walk_fault {
 
 /* Linear to guest-physical. 0, -EFAULT with @fault filled in, or another error of the host. */
 int walk(struct vcpu *v, u64 linear, u32 access, u64 *gpa, struct walk_fault *fault);
-/* Guest-linear memory, across pages. Errors as walk(); -ENXIO: no slot there (a device's memory).
- */
+/* Guest-linear memory, across pages. Errors as walk(); -ENXIO: no slot there, a device perhaps. */
 int linear_read(struct vcpu *v, u64 linear, void *data, u32 bytes, u32 access,
 		struct walk_fault *fault);
 int linear_write(struct vcpu *v, u64 linear, const void *data, u32 bytes, u32 access,
@@ -209,6 +211,12 @@ void chips_destroy_vcpu(struct vcpu *v);
 void chips_run_timers(struct vcpu *v);
 /* INIT and SIPI. The vCPU is loaded. */
 void chips_take_events(struct vcpu *v);
+
+/* ---- routes.c ---- */
+#define ROUTES_MAX 4096 /* in one KVM_SET_GSI_ROUTING */
+int routes_set(struct vm *vm, const struct kvm_irq_routing __user *user);
+/* KVM_IRQ_LINE. */
+int routes_line(struct vm *vm, u32 line, int level);
 
 /* ---- switch.S ---- */
 struct guest_registers {
@@ -300,7 +308,7 @@ struct events {
 	} exception;
 	bool triple_fault;
 	bool armed; /* the VMCS has an event to inject */
-	int irq; /* KVM_INTERRUPT's vector, not yet on its way, or -1 */
+	int irq;    /* KVM_INTERRUPT's vector, not yet on its way, or -1 */
 };
 
 void events_init(struct vcpu *v);
@@ -311,6 +319,8 @@ void raise_page_fault(struct vcpu *v, const struct walk_fault *fault);
 /* INT3, INT1: a trap of an instruction of @length bytes; @type: INTR_TYPE_... */
 void raise_software(struct vcpu *v, u32 type, u8 vector, u32 length);
 bool events_exception_waits(const struct vcpu *v);
+/* The guest ends, as by a triple fault, before its next instruction. */
+void events_shut_down(struct vcpu *v);
 /* Before an entry: chooses what goes in. 0, or 1 if there is no way on (a triple fault). */
 int events_inject(struct vcpu *v);
 /* After an exit: takes back what was not delivered. */
@@ -393,8 +403,8 @@ bool control_load_pdptrs(struct vcpu *v);
 
 /*
  * #MC is the host's. #AC and #DB: a guest whose handlers for them raise them again would keep the
- * processor in their delivery for ever, where not even an NMI comes in; so they go through here. All
- * others are the guest's own.
+ * processor in their delivery for ever, where not even an NMI comes in; so they go through here.
+ * All others are the guest's own.
  */
 #define EXCEPTIONS_ALWAYS (BIT(X86_TRAP_MC) | BIT(X86_TRAP_AC) | BIT(X86_TRAP_DB))
 
@@ -421,7 +431,8 @@ void debug_port_used(struct vcpu *v, u16 port, u32 bytes);
 bool debug_stop_after_step(struct vcpu *v);
 /* #DB for the guest, with bits @hit of DR6. */
 void debug_raise(struct vcpu *v, u64 hit);
-/* Exits by #DB, of which @info is the interruption information, by #BP and by the monitor trap flag. */
+/* Exits by #DB, of which @info is the interruption information, by #BP and by the monitor trap
+ * flag. */
 int debug_trap(struct vcpu *v, u32 info);
 int debug_breakpoint(struct vcpu *v);
 int exit_monitor_trap(struct vcpu *v);
@@ -436,10 +447,28 @@ void msr_cleanup(void);
 phys_addr_t msr_bitmap(void);
 void msr_reset(struct vcpu *v);
 /* @from_guest: rules that bind the guest only. 0 or -EINVAL (for the guest: #GP). */
-int msr_get(struct vcpu *v, u32 index, u64 *value);
+int msr_get(struct vcpu *v, u32 index, u64 *value, bool from_guest);
 int msr_set(struct vcpu *v, u32 index, u64 value, bool from_guest);
 int exit_rdmsr(struct vcpu *v);
 int exit_wrmsr(struct vcpu *v);
+
+/* ---- mce.c ---- */
+#define MCE_BANKS	 32
+#define MCE_CAPABILITIES BIT_ULL(8) /* of MCG_CAP, besides the count: MCG_CTL is there */
+
+struct machine_checks {
+	u64 cap, status, control; /* MCG_... */
+	u64 banks[MCE_BANKS][4];  /* CTL, STATUS, ADDR, MISC */
+};
+
+/* KVM_X86_SETUP_MCE, KVM_X86_SET_MCE. */
+int mc_setup(struct vcpu *v, u64 cap);
+int mc_report(struct vcpu *v, const struct kvm_x86_mce *mce);
+void mc_reset(struct vcpu *v);
+/* The others only for those that it has. */
+bool mc_has_msr(const struct vcpu *v, u32 index);
+int mc_get_msr(struct vcpu *v, u32 index, u64 *value);
+int mc_set_msr(struct vcpu *v, u32 index, u64 value, bool from_guest);
 
 /* ---- cpuid.c ---- */
 int exit_cpuid(struct vcpu *v);
@@ -469,7 +498,7 @@ struct vcpu {
 	u16 vpid;
 	struct guest_registers registers;
 	struct fields fields;
-	u32 primary_controls; /* as in the VMCS */
+	u32 primary_controls;	    /* as in the VMCS */
 	u64 cr0_shadow, cr4_shadow; /* what the guest reads of the host's bits */
 	unsigned long cr2;
 	unsigned long dr[4], dr6, dr7; /* the guest's own */
@@ -499,19 +528,21 @@ struct vcpu {
 	u64 cr4_allowed; /* by CPUID */
 
 	u64 misc_enable, tsc_offset, feature_control;
+	struct machine_checks mce;
 	u64 mtrr_default, mtrr_fixed[MTRR_FIXED], mtrr_variable[MTRR_VARIABLE * 2];
 };
 
 struct vcpu *vcpu_create(struct vm *vm, u32 id);
 void vcpu_destroy(struct vcpu *v);
-/* Makes the vCPU's VMCS current on this thread's processor, wherever that goes, until vcpu_put().
- */
+/* Until vcpu_put() the vCPU's VMCS is current on this thread's processor, wherever that goes. */
 void vcpu_load(struct vcpu *v);
 void vcpu_put(struct vcpu *v);
 int vcpu_run(struct vcpu *v);
 void vcpu_kick(struct vcpu *v);
 void vcpu_request(struct vcpu *v, int request);
-void vcpu_reset(struct vcpu *v);
+/* The state after RESET; or after INIT, which leaves MSRs and vector registers alone (SDM 3A table
+ * 9-1). */
+void vcpu_reset(struct vcpu *v, bool init);
 /* Sets those of the primary controls @mask that are in @bits, clears the others of it. */
 void vcpu_set_controls(struct vcpu *v, u32 mask, u32 bits);
 

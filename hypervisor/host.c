@@ -32,9 +32,9 @@ const u32 lazy_msrs[LAZY_COUNT] = {
 };
 
 /*
- * Speculation (Documentation/admin-guide/hw-vuln): what the kernel has chosen for its own exits to user mode holds for
- * guests, too. Here are flushes of the L1 cache and of predictions between vCPUs; switch.S has what must be next to
- * the entry and the exit.
+ * Speculation (Documentation/admin-guide/hw-vuln): what the kernel has chosen for its own exits to
+ * user mode holds for guests, too. Here are flushes of the L1 cache and of predictions between
+ * vCPUs; switch.S has what must be next to the entry and the exit.
  */
 static DEFINE_STATIC_KEY_FALSE(flush_l1d);
 
@@ -51,8 +51,8 @@ void host_other_guest(void)
 	indirect_branch_prediction_barrier();
 }
 
-/* Called by the world switch before its first RET. A processor whose IBRS is switched at each entry to the kernel
- * has to be told that this is one. */
+/* Called by the world switch before its first RET. A processor whose IBRS is switched at each entry
+ * to the kernel has to be told that this is one. */
 void host_restrict_speculation(void)
 {
 	if (cpu_feature_enabled(X86_FEATURE_KERNEL_IBRS))
@@ -70,8 +70,7 @@ void host_init_vmcs(void)
 	vmcs_write(HOST_RIP, (unsigned long)world_switch_exit);
 	store_idt(&idt);
 	vmcs_write(HOST_IDTR_BASE, idt.address);
-	/* RPL and TI have to be 0 (SDM 3C 26.2.3): host_from_guest() gives back what user mode had.
-	 */
+	/* RPL and TI have to be 0 (SDM 3C 26.2.3); host_from_guest() restores user mode's. */
 	vmcs_write(HOST_CS_SELECTOR, __KERNEL_CS);
 	vmcs_write(HOST_SS_SELECTOR, __KERNEL_DS);
 	vmcs_write(HOST_DS_SELECTOR, 0);
@@ -134,8 +133,7 @@ void host_to_guest(struct vcpu *v)
 	host->loaded = true;
 }
 
-/* It loses it: the thread goes to sleep, is preempted, or returns to user mode. Preemption is off.
- */
+/* It loses it: the thread sleeps, is preempted, or returns to user mode. Preemption is off. */
 void host_from_guest(struct vcpu *v)
 {
 	struct host_state *host = &v->host;
@@ -162,8 +160,8 @@ void host_from_guest(struct vcpu *v)
 	/* Loading a selector changes the base, too: bases come last. */
 	wrmsrl(MSR_FS_BASE, host->fs_base);
 	wrmsrl(MSR_KERNEL_GS_BASE, host->msr[LAZY_KERNEL_GS_BASE]);
-	/* They leave TR with a limit without I/O bitmap, and GDTR with one of 64 KiB, by which user mode
-	 * could look behind the table. */
+	/* They leave TR with a limit without I/O bitmap, and GDTR with one of 64 KiB, by which user
+	 * mode could look behind the table. */
 	invalidate_tss_limit();
 	load_fixmap_gdt(raw_smp_processor_id());
 	host->loaded = false;
@@ -178,6 +176,13 @@ static void update_field(unsigned long field, unsigned long *written, unsigned l
 	*written = value;
 }
 
+/* XSETBV is slow, so it waits until the guest has switched XCR0 on. No exit is handled between the
+ * two calls. */
+static bool switches_xcr0(const struct vcpu *v)
+{
+	return (v->cr4_shadow & X86_CR4_OSXSAVE) && v->xcr0 != v->host.xcr0;
+}
+
 /* Right before an entry; interrupts are off. */
 void host_before_entry(struct vcpu *v)
 {
@@ -189,13 +194,13 @@ void host_before_entry(struct vcpu *v)
 	/* CR3 changes with the address space's PCID, CR4 with perf and others. */
 	update_field(HOST_CR3, &host->cr3, __get_current_cr3_fast());
 	update_field(HOST_CR4, &host->cr4, cr4_read_shadow());
-	if (v->xcr0 != host->xcr0 && host->xcr0)
+	if (switches_xcr0(v))
 		xsetbv(XCR_XFEATURE_ENABLED_MASK, v->xcr0);
 	if (v->cr2 != native_read_cr2())
 		native_write_cr2(v->cr2);
 	debug_before_entry(v);
-	/* L1 terminal fault: nothing of the host's is left in the L1 cache where a guest's speculation
-	 * could find it. */
+	/* L1 terminal fault: nothing of the host's is left in the L1 cache where a guest's
+	 * speculation could find it. */
 	if (static_branch_unlikely(&flush_l1d))
 		wrmsrl(MSR_IA32_FLUSH_CMD, L1D_FLUSH);
 }
@@ -210,6 +215,6 @@ void host_after_exit(struct vcpu *v)
 	if (host->debugctl)
 		update_debugctlmsr(host->debugctl);
 	debug_after_exit(v);
-	if (v->xcr0 != host->xcr0 && host->xcr0)
+	if (switches_xcr0(v))
 		xsetbv(XCR_XFEATURE_ENABLED_MASK, host->xcr0);
 }

@@ -20,7 +20,8 @@ bool memory_writable(struct vm *vm, u64 gpa)
 	return slot && !(slot->flags & KVM_MEM_READONLY);
 }
 
-/* The owner's address of @bytes at @gpa, which are in one page; NULL: they are in no slot, or may not be written. */
+/* The owner's address of @bytes at @gpa, which are in one page; NULL: they are in no slot, or may
+ * not be written. */
 static void __user *user_address(struct vm *vm, u64 gpa, u32 bytes, bool write)
 {
 	const struct memory_slot *slot = memory_find(vm, gpa);

@@ -315,6 +315,8 @@ int state_set_events(struct vcpu *v, const struct kvm_vcpu_events *in)
 	if (in->exception.injected && (in->exception.nr > 31 || in->exception.nr == 2))
 		return -EINVAL;
 	e->exception.valid = in->exception.injected;
+	e->exception.type = INTR_TYPE_HARD_EXCEPTION >> 8;
+	e->exception.length = 0;
 	e->exception.vector = in->exception.nr;
 	e->exception.has_error = in->exception.has_error_code && (control_get_cr0(v) & X86_CR0_PE);
 	e->exception.error = in->exception.error_code & 0xffff;

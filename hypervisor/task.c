@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
 /*
- * Task switches. VMX non-root operation has none: JMP, CALL, IRET and interrupts through task gates exit once the
- * processor has found the new TSS's descriptor good (SDM 3C 25.4.2), and the rest is done here.
+ * Task switches. VMX non-root operation has none: JMP, CALL, IRET and interrupts through task gates
+ * exit once the processor has found the new TSS's descriptor good (SDM 3C 25.4.2), and the rest is
+ * done here.
  *
- * Up to the commit point everything is read, checked and probed for writing, and faults are the old task's; behind it
- * they are the new one's, whose segment registers are loaded one by one.
+ * Up to the commit point everything is read, checked and probed for writing, and faults are the old
+ * task's; behind it they are the new one's, whose segment registers are loaded one by one.
  *
  * Source: SDM 3A 7.3 (the steps), table 7-1 (checks), figures 7-2 and 7-10 (TSSs).
  */
@@ -61,9 +62,9 @@ struct descriptor {
 struct task_switch {
 	struct vcpu *v;
 	enum source source;
-	u16 selector;		  /* of the new TSS */
-	struct descriptor new;	  /* the new TSS's */
-	struct descriptor old;	  /* the old one's, for JMP and IRET */
+	u16 selector;	       /* of the new TSS */
+	struct descriptor new; /* the new TSS's */
+	struct descriptor old; /* the old one's, for JMP and IRET */
 	union tss new_tss, old_tss;
 	bool new_is_32, old_is_32;
 	u64 old_base;
@@ -153,7 +154,7 @@ static int write(struct vcpu *v, u64 linear, const void *data, u32 bytes)
 	return page_result(v, linear_write(v, linear, data, bytes, 0, &fault), &fault);
 }
 
-/* Whether @bytes, less than a page, may be written: so that nothing fails once writing has begun. */
+/* Whether @bytes, less than a page, may be written: nothing fails once writing has begun. */
 static int probe(struct vcpu *v, u64 linear, u32 bytes)
 {
 	struct walk_fault fault;
@@ -335,8 +336,8 @@ static void unpack(const struct task_switch *s, struct task *t)
 	t->trap = s->new_is_32 && (t32->trap & 1);
 }
 
-/* Step 12. Until they are checked segment registers have their selectors and nothing behind them; CS, which cannot be
- * so, goes on with the old task's code at the new one's privilege. */
+/* Step 12. Until they are checked segment registers have their selectors and nothing behind them;
+ * CS, which cannot be so, goes on with the old task's code at the new one's privilege. */
 static void load_registers(struct task_switch *s, const struct task *t)
 {
 	struct vcpu *v = s->v;
@@ -480,8 +481,8 @@ static int push_error(struct task_switch *s)
 	return ret;
 }
 
-/* What was being delivered through the gate: its error code, whose doing it was, whether NMIs are blocked now. True: it
- * is an instruction's, behind which the old task goes on. */
+/* What was being delivered through the gate: its error code, whose doing it was, whether NMIs are
+ * blocked now. True: it is an instruction's, behind which the old task goes on. */
 static bool take_event(struct task_switch *s)
 {
 	struct vcpu *v = s->v;
@@ -501,8 +502,8 @@ static bool take_event(struct task_switch *s)
 static void event_is_over(struct task_switch *s)
 {
 	struct vcpu *v = s->v;
-	u64 blocked = field_get(v, FIELD_BLOCKING) &
-		      ~(u64)(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS);
+	u64 blocked =
+	    field_get(v, FIELD_BLOCKING) & ~(u64)(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS);
 
 	if (s->source == FROM_IRET)
 		blocked &= ~(u64)GUEST_INTR_STATE_NMI;
@@ -561,7 +562,8 @@ int exit_task_switch(struct vcpu *v)
 	down_read(&v->vm->memory_lock);
 	ret = task_switch(&s);
 	up_read(&v->vm->memory_lock);
-	/* A TSS, a descriptor or a stack in a device's memory, or memory that the owner has taken away. */
+	/* A TSS, a descriptor or a stack in a device's memory, or memory that the owner has taken
+	 * away. */
 	if (ret < 0)
 		return exit_internal_error(v, KVM_INTERNAL_ERROR_EMULATION, qualification);
 	return 1;

@@ -92,8 +92,7 @@ static void init_controls(struct vcpu *v)
 	vmcs_write(VM_ENTRY_INTR_INFO_FIELD, 0);
 }
 
-/* The state after RESET (SDM 3A table 9-1). */
-void vcpu_reset(struct vcpu *v)
+void vcpu_reset(struct vcpu *v, bool init)
 {
 	struct kvm_segment data = {.limit = 0xffff, .type = 3, .present = 1, .s = 1};
 	struct kvm_segment code = {.base = 0xffff0000,
@@ -128,12 +127,14 @@ void vcpu_reset(struct vcpu *v)
 	debug_put_dr7(v, 0);
 	v->cr2 = 0;
 	v->chip.cr8 = 0;
-	v->xcr0 = XFEATURE_MASK_FP;
 	vmcs_write(GUEST_ACTIVITY_STATE, GUEST_ACTIVITY_ACTIVE);
 	field_put(v, FIELD_BLOCKING, 0);
 	field_put(v, FIELD_PENDING_DEBUG, 0);
 	events_init(v);
-	msr_reset(v);
+	if (!init) {
+		msr_reset(v);
+		v->xcr0 = XFEATURE_MASK_FP;
+	}
 	v->mp_state = KVM_MP_STATE_RUNNABLE;
 	vcpu_request(v, REQUEST_FLUSH_TLB);
 }
@@ -177,7 +178,7 @@ struct vcpu *vcpu_create(struct vm *vm, u32 id)
 	init_controls(v);
 	debug_init(v);
 	host_init_vmcs();
-	vcpu_reset(v);
+	vcpu_reset(v, false);
 	if (v->chip.lapic && id)
 		v->mp_state = KVM_MP_STATE_UNINITIALIZED;
 	cpuid_changed(v);
@@ -256,8 +257,8 @@ static int entry_refused(struct vcpu *v)
 	return 0;
 }
 
-/* As if it had hit the owner's program, which is whom it costs: what a guest was doing is nothing that the host could
- * not do without. */
+/* As if it had hit the owner's program, which is whom it costs: what a guest was doing is nothing
+ * that the host could not do without. */
 static void machine_check(void)
 {
 #ifdef CONFIG_X86_MCE
@@ -352,8 +353,7 @@ static int finish_request(struct vcpu *v)
 	return 1;
 }
 
-/* Sleeps until the vCPU may run. The VMCS goes and comes with the thread (sched_out(), sched_in()).
- */
+/* Sleeps until the vCPU may run. The VMCS goes and comes with the thread (sched_in()). */
 static int wait_until_runnable(struct vcpu *v)
 {
 	for (;;) {
@@ -420,12 +420,13 @@ void vcpu_skip_bytes(struct vcpu *v, u32 bytes)
 	if ((rip ^ old) >> 32 && !vcpu_64bit_code(v))
 		rip = (u32)rip;
 	field_put(v, FIELD_RIP, rip);
-	/* The shadow of STI or MOV SS is over, and RF was for this instruction (SDM 3B 17.3.1.1). */
-	field_put(v, FIELD_BLOCKING, field_get(v, FIELD_BLOCKING) &
-					 ~(u64)(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS));
+	/* The shadow of STI or MOV SS is over; RF was for this instruction (SDM 3B 17.3.1.1). */
+	field_put(v, FIELD_BLOCKING,
+		  field_get(v, FIELD_BLOCKING) &
+		      ~(u64)(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS));
 	field_put(v, FIELD_RFLAGS, flags & ~(u64)X86_EFLAGS_RF);
-	/* Single step: the trap behind this instruction (SDM 3B 17.3.1.4), pending for the next entry.
-	 * With BTF only branches trap, and no instruction that gets here is one. */
+	/* Single step: the trap behind this instruction (SDM 3B 17.3.1.4), pending for the next
+	 * entry. With BTF only branches trap, and no instruction that gets here is one. */
 	if ((flags & X86_EFLAGS_TF) && !(vmcs_read(GUEST_IA32_DEBUGCTL) & DEBUGCTLMSR_BTF))
 		field_put(v, FIELD_PENDING_DEBUG, field_get(v, FIELD_PENDING_DEBUG) | DR_STEP);
 	debug_note_step(v);
@@ -456,8 +457,7 @@ bool vcpu_64bit_code(struct vcpu *v)
 	return vcpu_long_mode(v) && (vmcs_read(GUEST_CS_AR_BYTES) & VMX_AR_L_MASK);
 }
 
-/* SS.DPL is the CPL (SDM 3C 24.4.1), but in real mode, where the field holds what was loaded there.
- */
+/* SS.DPL is the CPL (SDM 3C 24.4.1), but in real mode, where it is what was loaded there. */
 unsigned int vcpu_cpl(struct vcpu *v)
 {
 	if (!(control_get_cr0(v) & X86_CR0_PE))

@@ -45,6 +45,7 @@ void vm_put(struct vm *vm)
 	if (!refcount_dec_and_test(&vm->refs))
 		return;
 	chips_destroy(vm);
+	kfree(vm->messages);
 	ept_destroy(vm);
 	for (u32 i = 0; i < vm->slot_count; i++)
 		dirty_stop(&vm->slots[i]);

@@ -61,8 +61,8 @@ static int __init setup_ept(void)
 		return -EOPNOTSUPP;
 	}
 	vmcs_controls.ept_large = capabilities & VMX_EPT_2MB_PAGE_BIT;
-	/* A fetch by a large mapping and by a small one of the same address stops some processors dead with a machine
-	 * check (Documentation/admin-guide/hw-vuln/multihit.rst). */
+	/* A fetch by a large mapping and by a small one of the same address stops some processors
+	 * dead with a machine check (Documentation/admin-guide/hw-vuln/multihit.rst). */
 	vmcs_controls.ept_large_nx =
 	    boot_cpu_has_bug(X86_BUG_ITLB_MULTIHIT) && !cpu_mitigations_off();
 	capabilities >>= 32;
@@ -192,7 +192,8 @@ void vmcs_clear_all_here(void)
 {
 	struct vmcs_place *place, *next;
 
-	list_for_each_entry_safe(place, next, this_cpu_ptr(&active), active_on) clear_here(place);
+	list_for_each_entry_safe (place, next, this_cpu_ptr(&active), active_on)
+		clear_here(place);
 }
 
 int vmcs_place_init(struct vmcs_place *place)
@@ -222,8 +223,7 @@ bool vmcs_load(struct vmcs_place *place)
 	if (moved) {
 		clear_anywhere(place);
 		local_irq_save(flags);
-		/* A fresh region has to be cleared once before it may be loaded (SDM 3C 24.11.3).
-		 */
+		/* A fresh region has to be cleared once before it is loaded (SDM 3C 24.11.3). */
 		vmcs_clear(__pa(place->vmcs));
 		list_add(&place->active_on, this_cpu_ptr(&active));
 		place->launched = false;

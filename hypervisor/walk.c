@@ -35,7 +35,8 @@ static const struct paging paging_32 = {2, 4, 10, false, BIT(2)};
 static const struct paging paging_pae = {3, 8, 9, true, BIT(2)};
 static const struct paging paging_4level = {4, 8, 9, true, BIT(2) | BIT(3)};
 
-static int fault_at(struct vcpu *v, struct walk_fault *fault, u64 linear, u32 access, bool present, bool nx)
+static int fault_at(struct vcpu *v, struct walk_fault *fault, u64 linear, u32 access, bool present,
+		    bool nx)
 {
 	fault->linear = linear;
 	fault->error_code = access & (ACCESS_WRITE | ACCESS_USER);
@@ -130,8 +131,7 @@ static int walk_once(struct vcpu *v, u64 linear, u32 access, u64 *gpa, struct wa
 			u64 mask = (1ull << shift) - 1;
 			u64 base = entry & (p->wide ? PTE_ADDRESS : GENMASK_ULL(31, 12));
 
-			/* PSE-36: bits 39:32 of the address are in bits 20:13 (SDM 3A table 4-4).
-			 */
+			/* PSE-36: address bits 39:32 are in bits 20:13 (SDM 3A table 4-4). */
 			if (large && p == &paging_32)
 				base = (entry & GENMASK_ULL(31, 22)) | ((entry >> 13) & 0xff) << 32;
 			*gpa = (base & ~mask) | (linear & mask);
@@ -145,8 +145,7 @@ int walk(struct vcpu *v, u64 linear, u32 access, u64 *gpa, struct walk_fault *fa
 {
 	int ret;
 
-	/* Another vCPU may change an entry between the reading and the marking, but not for ever.
-	 */
+	/* Another vCPU may change an entry between reading and marking, but not for ever. */
 	for (int tries = 0; tries < 16; tries++) {
 		ret = walk_once(v, linear, access, gpa, fault);
 		if (ret != -EAGAIN)

@@ -464,6 +464,7 @@ struct soft_vcpu {
 		u64 left_at;			       /* when vcpu_run() last returned */
 		u64 born;
 		u64 born_ns; /* CLOCK_MONOTONIC */
+		struct vmx_ticks vmx;
 	} ticks;
 
 	u64 signal_mask;      /* of that thread, outside signal handlers */

@@ -1,6 +1,7 @@
 /*
- * The log of pages that a guest has written, by KVM's interface and nothing else: which pages it names, after writes of
- * the guest and of the kernel for the guest, in small pages and large ones. Also memory that its owner may only read.
+ * The log of pages that a guest has written, by KVM's interface and nothing else: which pages it
+ * names, after writes of the guest and of the kernel for the guest, in small pages and large ones.
+ * Also memory that its owner may only read.
  *
  * Usage: dirty DEVICE
  */
@@ -207,7 +208,8 @@ static void test_between_writes(void)
 /* What was mapped without a log, perhaps in large pages, gets one; and loses it. */
 static void test_begin_and_end(void)
 {
-	struct kvm_dirty_log log = {.slot = SLOT, .dirty_bitmap = map(PAGE, PROT_READ | PROT_WRITE)};
+	struct kvm_dirty_log log = {.slot = SLOT,
+				    .dirty_bitmap = map(PAGE, PROT_READ | PROT_WRITE)};
 
 	must(set_slot(SLOT, 0, 0, NULL, 0), "no slot"); /* what was mapped in small pages goes */
 	set_log(false);
@@ -264,7 +266,8 @@ int main(int argc, char **argv)
 	if (run == MAP_FAILED)
 		err(1, "mmap vCPU");
 
-	/* The first slot's pages are mapped one by one, the second round's were there before the log. */
+	/* The first slot's pages are mapped one by one, the second round's were there before the
+	 * log. */
 	test_between_writes();
 	test_log();
 	test_begin_and_end();
