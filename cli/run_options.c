@@ -293,8 +293,10 @@ static int take_option(struct parse *p, int option, char **argv, struct error *e
 		p->flat_mode_given = true;
 		return parse_flat_mode(optarg, &options->boot.flat_mode, err);
 	case OPT_STATS:
+		if (options->stats)
+			return 0;
 		options->stats = true;
-		return 0;
+		return add_engine_option(options, "stats", "on", err);
 	case OPT_TRACE:
 		return trace_configure(optarg, err);
 	case OPT_NO_REBOOT:

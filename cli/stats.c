@@ -26,7 +26,7 @@ static const char *grouped(u64 value, char *text)
 
 static void print_row(FILE *out, const char *what, u64 value)
 {
-	if (!value)
+	if (!what || !value)
 		return;
 	if (!strncmp(what, NS_WORD, strlen(NS_WORD)))
 		fprintf(out, "%18.6f  seconds %s\n", (double)value / NS_PER_SECOND,
@@ -50,6 +50,31 @@ static void print_ratios(FILE *out, const struct engine_stats *s)
 			translating);
 }
 
+/* Exits of a hypervisor in the guest: how many, and what it did with each until it entered again.
+ */
+static void print_vmx(FILE *out, const struct engine_stats *s)
+{
+	const struct {
+		const char *text;
+		u64 count, ns;
+	} rows[] = {
+#define ROW(X, name, number, text) {text, s->vmx_##name, s->vmx_ns_##name},
+	    VMX_REASONS(ROW, )
+#undef ROW
+	};
+
+	if (!s->vmx_exits)
+		return;
+	fprintf(out, "%18s  %-36s %12s %12s\n", "VM exits", "by reason", "seconds in it",
+		"ns for each");
+	for (u32 n = 0; n < ARRAY_SIZE(rows); n++)
+		if (rows[n].count)
+			fprintf(out, "%18s  %-36s %12.6f %12.0f\n",
+				grouped(rows[n].count, (char[NUMBER_MAX]){0}), rows[n].text,
+				(double)rows[n].ns / NS_PER_SECOND,
+				(double)rows[n].ns / (double)rows[n].count);
+}
+
 void stats_print(FILE *out, const char *engine, const struct engine_stats *stats,
 		 unsigned long long wall_ns)
 {
@@ -58,4 +83,5 @@ void stats_print(FILE *out, const char *engine, const struct engine_stats *stats
 	ENGINE_COUNTERS(X)
 #undef X
 	print_ratios(out, stats);
+	print_vmx(out, stats);
 }

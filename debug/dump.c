@@ -74,8 +74,9 @@ static bool read_linear(const struct dump *d, u64 linear, void *to, u32 bytes)
 {
 	for (u32 i = 0; i < bytes; i++) {
 		struct walk walk;
-		walk_linear(d->memory, &d->sregs, linear + i, &walk);
-		if (!walk.mapped || guest_memory_read(d->memory, walk.gpa, (u8 *)to + i, 1) < 0)
+		walk_linear(d->memory, &d->sregs, d->eptp, linear + i, &walk);
+		if (!walk.mapped ||
+		    guest_memory_read(d->memory, walk.physical, (u8 *)to + i, 1) < 0)
 			return false;
 	}
 	return true;
@@ -179,51 +180,80 @@ static void print_stack(FILE *out, const struct dump *d)
 	}
 }
 
-static void print_entry(FILE *out, const struct walk_step *step)
-{
-	static const struct {
-		u32 bit;
-		const char *name;
-	} bits[] = {{0, "P"}, {1, "W"}, {2, "U"},  {3, "PWT"}, {4, "PCD"},
-		    {5, "A"}, {6, "D"}, {7, "PS"}, {8, "G"},   {63, "NX"}};
+struct bit_name {
+	u32 bit;
+	const char *name;
+};
 
-	fprintf(out, "    %-4s [%012llx] ", step->table, (ull)step->entry_gpa);
+static void print_entry(FILE *out, const struct walk_step *step, const struct bit_name *bits,
+			u32 bit_count, u64 present)
+{
+	fprintf(out, "    %-4s [%012llx", step->table, (ull)step->entry_gpa);
+	if (step->readable && step->physical != step->entry_gpa)
+		fprintf(out, " at %012llx", (ull)step->physical);
+	fprintf(out, "] ");
 	if (!step->readable) {
 		fprintf(out, "not in RAM\n");
 		return;
 	}
 	fprintf(out, "%016llx ", (ull)step->entry);
-	for (u32 i = 0; i < ARRAY_SIZE(bits); i++)
+	for (u32 i = 0; i < bit_count; i++)
 		if (step->entry & BIT(bits[i].bit))
 			fprintf(out, " %s", bits[i].name);
-	fprintf(out, step->entry & 1 ? "\n" : "  not present\n");
+	fprintf(out, step->entry & present ? "\n" : "  not present\n");
+}
+
+static const struct bit_name page_bits[] = {{0, "P"}, {1, "W"}, {2, "U"},  {3, "PWT"}, {4, "PCD"},
+					    {5, "A"}, {6, "D"}, {7, "PS"}, {8, "G"},   {63, "NX"}};
+static const struct bit_name ept_bits[] = {{0, "R"},  {1, "W"}, {2, "X"}, {6, "IPAT"},
+					   {7, "PS"}, {8, "A"}, {9, "D"}};
+
+static const char *not_ram(const struct dump *d, u64 physical)
+{
+	return guest_memory_at(d->memory, physical, 1) ? "" : ", which is not RAM";
+}
+
+static void print_ept(FILE *out, const struct dump *d, const struct walk_ept *w)
+{
+	fprintf(out, "  EPT walk of guest-physical %llx:\n", (ull)w->gpa);
+	for (u32 i = 0; i < w->count; i++)
+		print_entry(out, &w->steps[i], ept_bits, ARRAY_SIZE(ept_bits), 7);
+	if (w->mapped)
+		fprintf(out, "    physical %llx%s\n", (ull)w->physical, not_ram(d, w->physical));
+	else
+		fprintf(out, "    not mapped\n");
 }
 
 void dump_walk(FILE *out, const struct dump *d, u64 linear)
 {
 	struct walk walk;
 
-	walk_linear(d->memory, &d->sregs, linear, &walk);
-	if (!walk.paging) {
-		fprintf(out, "  paging is off; %llx is at physical %llx%s\n", (ull)linear,
-			(ull)walk.gpa,
-			guest_memory_at(d->memory, walk.gpa, 1) ? "" : ", which is not RAM");
-		return;
-	}
-	fprintf(out, "  page walk of %llx:\n", (ull)linear);
+	walk_linear(d->memory, &d->sregs, d->eptp, linear, &walk);
+	if (walk.paging)
+		fprintf(out, "  page walk of %llx:\n", (ull)linear);
 	for (u32 i = 0; i < walk.count; i++)
-		print_entry(out, &walk.steps[i]);
-	if (walk.mapped)
-		fprintf(out, "    physical %llx%s\n", (ull)walk.gpa,
-			guest_memory_at(d->memory, walk.gpa, 1) ? "" : ", which is not RAM");
-	else
+		print_entry(out, &walk.steps[i], page_bits, ARRAY_SIZE(page_bits), 1);
+	if (!walk.paging)
+		fprintf(out, "  paging is off; %llx is at %s %llx%s\n", (ull)linear,
+			d->eptp ? "guest-physical" : "physical", (ull)walk.gpa,
+			d->eptp ? "" : not_ram(d, walk.gpa));
+	else if (!walk.translated)
 		fprintf(out, "    not mapped\n");
+	else if (d->eptp)
+		fprintf(out, "    guest-physical %llx\n", (ull)walk.gpa);
+	else
+		fprintf(out, "    physical %llx%s\n", (ull)walk.gpa, not_ram(d, walk.gpa));
+	/* Of the address itself, or of the table that EPT does not lead to. */
+	if (d->eptp && (walk.translated || !walk.ept.mapped))
+		print_ept(out, d, &walk.ept);
 }
 
 void dump_print(FILE *out, const struct dump *dump)
 {
 	fprintf(out, "vCPU %u, exit %s, %s: %s\n", dump->vcpu, dump_exit_name(dump->exit_reason),
 		mode_name(dump), dump->what);
+	if (dump->vmx)
+		fputs(dump->vmx, out);
 	dump_registers(out, dump);
 	print_code(out, dump);
 	print_stack(out, dump);

@@ -19,6 +19,8 @@ struct dump {
 	struct kvm_regs regs;
 	struct kvm_sregs sregs;
 	const struct guest_memory *memory;
+	u64 eptp;	 /* as walk_linear() wants it */
+	const char *vmx; /* lines about a hypervisor in the guest, each with its newline, or NULL */
 };
 
 /** Prints @dump. Whatever the registers and page tables hold, only guest RAM is read. */

@@ -38,21 +38,46 @@ void trace_line(enum trace_subsystem sub, const char *fmt, ...)
 /* x87, SSE, AVX, AVX-512: what libc may touch; 2696 bytes in the standard format (SDM 1 13.4). */
 #define VECTOR_STATE 0xe7u
 
-__attribute__((target("general-regs-only"))) void trace_line_gp(enum trace_subsystem sub,
-								const char *fmt, ...)
-{
+struct vector_state {
 	_Alignas(64) u8 area[2752];
-	void *header = area + 512;
+};
+
+#define GENERAL_REGISTERS_ONLY __attribute__((target("general-regs-only")))
+
+GENERAL_REGISTERS_ONLY static inline void save(struct vector_state *state)
+{
+	void *header = state->area + 512;
 	u64 header_bytes = 64;
-	va_list ap;
 
 	/* XRSTOR faults on a header that is not clean (SDM 1 13.8.1). */
 	__asm__ volatile("rep stosb" : "+D"(header), "+c"(header_bytes) : "a"(0) : "memory");
-	__asm__ volatile("xsave64 %0" : "+m"(area) : "a"(VECTOR_STATE), "d"(0) : "memory");
+	__asm__ volatile("xsave64 %0" : "+m"(state->area) : "a"(VECTOR_STATE), "d"(0) : "memory");
+}
+
+GENERAL_REGISTERS_ONLY static inline void restore(const struct vector_state *state)
+{
+	__asm__ volatile("xrstor64 %0" : : "m"(state->area), "a"(VECTOR_STATE), "d"(0) : "memory");
+}
+
+GENERAL_REGISTERS_ONLY void trace_line_gp(enum trace_subsystem sub, const char *fmt, ...)
+{
+	struct vector_state state;
+	va_list ap;
+
+	save(&state);
 	va_start(ap, fmt);
 	put_line(sub, fmt, ap);
 	va_end(ap);
-	__asm__ volatile("xrstor64 %0" : : "m"(area), "a"(VECTOR_STATE), "d"(0) : "memory");
+	restore(&state);
+}
+
+GENERAL_REGISTERS_ONLY void trace_call_gp(void (*write)(void *opaque), void *opaque)
+{
+	struct vector_state state;
+
+	save(&state);
+	write(opaque);
+	restore(&state);
 }
 
 static int set_one(const char *word, size_t len, u8 level)

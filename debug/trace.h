@@ -53,6 +53,9 @@ void trace_line(enum trace_subsystem sub, const char *fmt, ...)
 void trace_line_gp(enum trace_subsystem sub, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
+/** The same for more than a line: calls @write(@opaque), which is ordinary code. */
+void trace_call_gp(void (*write)(void *opaque), void *opaque);
+
 #define trace_gp(sub, level, ...)                                                                  \
 	do {                                                                                       \
 		if (trace_on(sub, level))                                                          \

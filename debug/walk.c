@@ -89,19 +89,62 @@ static u64 page_base(const struct format *f, u64 entry, u32 shift)
 	return align_down(entry & ADDRESS_MASK, 1ull << shift);
 }
 
-void walk_linear(const struct guest_memory *memory, const struct kvm_sregs *sregs, u64 linear,
-		 struct walk *out)
-{
-	*out = (struct walk){.paging = sregs->cr0 & CR0_PG};
-	if (!out->paging) {
-		out->mapped = true;
-		out->gpa = (u32)linear;
-		out->page_size = GUEST_PAGE_SIZE;
-		return;
-	}
+/* ---- extended page tables: SDM vol. 3C 29.3.2, tables 29-1 to 29-6 ---- */
 
+#define EPT_ALLOWS 7ull /* read, write, execute: none is "not present" */
+
+void walk_ept(const struct guest_memory *memory, u64 eptp, u64 gpa, struct walk_ept *out)
+{
+	u64 table = eptp & ADDRESS_MASK;
+
+	*out = (struct walk_ept){.gpa = gpa};
+	for (u32 i = 0; i < EPT_LEVELS; i++) {
+		const struct level *level = &levels_long[i + 1];
+		struct walk_step *step = &out->steps[out->count++];
+		step->table = level->table;
+		step->entry_gpa = table + (gpa >> level->shift & (BIT(level->bits) - 1)) * 8;
+		step->physical = step->entry_gpa;
+		step->readable = guest_memory_read(memory, step->physical, &step->entry, 8) == 0;
+		if (!step->readable || !(step->entry & EPT_ALLOWS))
+			return;
+		if (i == EPT_LEVELS - 1 || (level->large && (step->entry & ENTRY_LARGE))) {
+			out->mapped = true;
+			out->page_size = 1ull << level->shift;
+			out->physical = align_down(step->entry & ADDRESS_MASK, out->page_size) |
+					(gpa & (out->page_size - 1));
+			return;
+		}
+		table = step->entry & ADDRESS_MASK;
+	}
+}
+
+/* A guest-physical address to one of the machine; out->ept shows how. */
+static bool to_machine(const struct guest_memory *memory, u64 eptp, u64 gpa, u64 *physical,
+		       struct walk *out)
+{
+	*physical = gpa;
+	if (!eptp)
+		return true;
+	walk_ept(memory, eptp, gpa, &out->ept);
+	*physical = out->ept.physical;
+	return out->ept.mapped;
+}
+
+static bool read_entry(const struct guest_memory *memory, u64 eptp, u32 bytes,
+		       struct walk_step *step, struct walk *out)
+{
+	step->readable = to_machine(memory, eptp, step->entry_gpa, &step->physical, out) &&
+			 guest_memory_read(memory, step->physical, &step->entry, bytes) == 0;
+	return step->readable;
+}
+
+/* The guest's tables: true: out->gpa and .page_size are known. */
+static bool translate(const struct guest_memory *memory, const struct kvm_sregs *sregs, u64 eptp,
+		      u64 linear, struct walk *out)
+{
 	struct format f = format_of(sregs);
 	u64 table = f.root;
+
 	linear &= f.linear_mask;
 	for (u32 i = 0; i < f.count; i++) {
 		const struct level *level = &f.levels[i];
@@ -109,18 +152,31 @@ void walk_linear(const struct guest_memory *memory, const struct kvm_sregs *sreg
 		struct walk_step *step = &out->steps[out->count++];
 		step->table = level->table;
 		step->entry_gpa = table + index * f.entry_bytes;
-		step->readable =
-		    guest_memory_read(memory, step->entry_gpa, &step->entry, f.entry_bytes) == 0;
-		if (!step->readable || !(step->entry & ENTRY_PRESENT))
-			return;
+		if (!read_entry(memory, eptp, f.entry_bytes, step, out) ||
+		    !(step->entry & ENTRY_PRESENT))
+			return false;
 		bool last = i == f.count - 1;
 		if (last || maps_large_page(sregs, &f, level, step->entry)) {
-			out->mapped = true;
 			out->page_size = 1ull << level->shift;
 			out->gpa = page_base(&f, step->entry, level->shift) |
 				   (linear & (out->page_size - 1));
-			return;
+			return true;
 		}
 		table = step->entry & ADDRESS_MASK;
 	}
+	return false;
+}
+
+void walk_linear(const struct guest_memory *memory, const struct kvm_sregs *sregs, u64 eptp,
+		 u64 linear, struct walk *out)
+{
+	*out = (struct walk){.paging = sregs->cr0 & CR0_PG};
+	if (out->paging) {
+		out->translated = translate(memory, sregs, eptp, linear, out);
+	} else {
+		out->translated = true;
+		out->gpa = (u32)linear;
+		out->page_size = GUEST_PAGE_SIZE;
+	}
+	out->mapped = out->translated && to_machine(memory, eptp, out->gpa, &out->physical, out);
 }

@@ -37,6 +37,30 @@ struct engine_vcpu {
 	struct kvm_run *run; /* exit record; valid between vcpu_run() calls, owned by the engine */
 };
 
+#define ENGINE_VMCS_FIELDS_MAX 256
+#define ENGINE_VMCS_NONE       (~0ull)
+
+struct engine_vmcs_field {
+	const char *name; /* the engine's, for ever */
+	u32 encoding;	  /* SDM 3D appendix B: width, group, index */
+	u64 value;
+};
+
+/** A hypervisor in the guest, to be looked at: see vcpu_get_vmx(). */
+struct engine_vmx {
+	bool on;       /* VMX operation, between VMXON and VMXOFF */
+	bool nonroot;  /* its guest runs: registers are that guest's, and the VMCS' guest state is
+			* what it was at the last VM entry */
+	bool launched; /* launch state of the current VMCS */
+	u64 vmcs;      /* gpa of the current VMCS' region, or ENGINE_VMCS_NONE */
+	u64 eptp; /* the EPT pointer by which registers' addresses are translated once more; 0: none
+		   */
+	u32 field_count; /* 0 without a current VMCS */
+	struct engine_vmcs_field fields[ENGINE_VMCS_FIELDS_MAX];
+	char failure[192]; /* the last VM entry that failed: check, field, value; empty: none has */
+	u64 entries_since; /* how many have succeeded since then */
+};
+
 /** Why an engine can or cannot be used here. */
 struct engine_probe {
 	bool usable;
@@ -45,12 +69,14 @@ struct engine_probe {
 			     mend */
 };
 
-/* Exits of a hypervisor in the guest, by reason. */
-#define VMX_COUNTER(X, name, number, text) X(vmx_##name, "of these, " text)
+/* Of a hypervisor in the guest, by reason: exits, and nanoseconds from each to the next entry. They
+ * have a table of their own. */
+#define VMX_COUNTER(X, name, number, text) X(vmx_##name, NULL)
+#define VMX_TIME(X, name, number, text)	   X(vmx_ns_##name, NULL)
 
 /*
  * Counters, shown by --stats. One list feeds the structure, the table and its order.
- * name, what it counts
+ * name, what it counts; NULL: not shown by itself
  */
 #define ENGINE_COUNTERS(X)                                                                         \
 	X(exits_full, "exits to the monitor")                                                      \
@@ -82,6 +108,8 @@ struct engine_probe {
 	X(vmx_failures, "VM entries that failed")                                                  \
 	X(vmx_exits, "VM exits to it")                                                             \
 	VMX_REASONS(VMX_COUNTER, X)                                                                \
+	X(vmx_ns_nonroot, "nanoseconds in its guests")                                             \
+	VMX_REASONS(VMX_TIME, X)                                                                   \
 	X(ns_guest, "nanoseconds running guest code")                                              \
 	X(ns_translate, "nanoseconds translating")                                                 \
 	X(ns_halted, "nanoseconds halted")                                                         \
@@ -119,8 +147,10 @@ struct engine {
 	 *   soft  "tune": NAME=on|off[,...] (engine/soft/tune.h); "code-cache": bytes, a decimal
 	 *         number, for the translated code of each vCPU; "perf": "map" or "jitdump", names
 	 *         of that code for Linux's perf (engine/soft/translate/perf_map.h); "cpu": "host",
-	 * or "host,+vmx" with Intel's VMX for hypervisors in the guest kvm   "cpu": "host" Returns
-	 * 0, or -EINVAL with @err: a name or value that this engine does not know.
+	 *         or "host,+vmx" with Intel's VMX for hypervisors in the guest
+	 *   kvm   "cpu": "host"
+	 *   both  "stats": "on", counters that cost time are wanted too
+	 * Returns 0, or -EINVAL with @err: a name or value that this engine does not know.
 	 */
 	int (*vm_set_option)(struct engine_vm *vm, const char *name, const char *value,
 			     struct error *err);
@@ -268,6 +298,12 @@ struct engine {
 	int (*vcpu_nmi)(struct engine_vcpu *vcpu);
 	/** KVM_TRANSLATE: linear to gpa by the vCPU's current tables; sets tr->valid. */
 	int (*vcpu_translate)(struct engine_vcpu *vcpu, struct kvm_translation *tr);
+
+	/**
+	 * VMX as a hypervisor in the guest uses it, for debuggers and dumps: it changes nothing.
+	 * -EOPNOTSUPP: the engine cannot tell (kvm; soft without "cpu" host,+vmx).
+	 */
+	int (*vcpu_get_vmx)(struct engine_vcpu *vcpu, struct engine_vmx *vmx);
 
 	/** Adds this vCPU's counters to @stats. */
 	void (*vcpu_stats)(struct engine_vcpu *vcpu, struct engine_stats *stats);

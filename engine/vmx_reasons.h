@@ -43,6 +43,7 @@
 	R(X, PAUSE, 40, "PAUSE") \
 	R(X, TPR_BELOW_THRESHOLD, 43, "TPR below threshold") \
 	R(X, APIC_ACCESS, 44, "APIC access") \
+	R(X, VIRTUALIZED_EOI, 45, "virtualized EOI") \
 	R(X, GDTR_IDTR, 46, "access to GDTR or IDTR") \
 	R(X, LDTR_TR, 47, "access to LDTR or TR") \
 	R(X, EPT_VIOLATION, 48, "EPT violation") \
@@ -53,6 +54,7 @@
 	R(X, INVVPID, 53, "INVVPID") \
 	R(X, WBINVD, 54, "WBINVD") \
 	R(X, XSETBV, 55, "XSETBV") \
+	R(X, APIC_WRITE, 56, "APIC write") \
 	R(X, RDRAND, 57, "RDRAND") \
 	R(X, INVPCID, 58, "INVPCID") \
 	R(X, VMFUNC, 59, "VMFUNC") \

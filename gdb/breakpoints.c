@@ -24,6 +24,28 @@ static void put(struct gdb *gdb, u64 gpa, u8 byte)
 		m->engine->vm_memory_written(m->engine_vm, gpa, 1);
 }
 
+static struct software_place *place_of(struct gdb *gdb, u64 address)
+{
+	return &gdb->places[(address ^ address >> 12) % SOFTWARE_PLACES];
+}
+
+/*
+ * gdb takes its breakpoints away at each stop and puts them back when it goes on, maybe with other
+ * page tables in force, those of a hypervisor's guest for instance. Where the address is not mapped
+ * now, the breakpoint goes where it was.
+ */
+static bool find_place(struct gdb *gdb, u64 address, u64 *gpa)
+{
+	struct software_place *place = place_of(gdb, address);
+
+	if (memory_find(gdb, gdb->cpu, gdb->physical, address, gpa)) {
+		*place = (struct software_place){.known = true, .address = address, .gpa = *gpa};
+		return true;
+	}
+	*gpa = place->gpa;
+	return place->known && place->address == address && !gdb->physical;
+}
+
 static int insert_software(struct gdb *gdb, u64 address)
 {
 	struct software_breakpoint new = {.address = address};
@@ -33,7 +55,7 @@ static int insert_software(struct gdb *gdb, u64 address)
 			return 0;
 	if (gdb->software_count == SOFTWARE_MAX)
 		return -ENOSPC;
-	if (!memory_find(gdb, gdb->cpu, gdb->physical, address, &new.gpa) ||
+	if (!find_place(gdb, address, &new.gpa) ||
 	    guest_memory_read(gdb->machine.memory, new.gpa, &new.original, 1) < 0)
 		return -EFAULT;
 	/* The same place under another address: the INT3 there is ours. */
@@ -220,11 +242,13 @@ void breakpoints_remove_all(struct gdb *gdb)
 {
 	while (gdb->software_count)
 		remove_software(gdb, gdb->software_count - 1);
+	memset(gdb->places, 0, sizeof(gdb->places));
 	memset(gdb->hardware, 0, sizeof(gdb->hardware));
 }
 
 void breakpoints_forget(struct gdb *gdb)
 {
 	gdb->software_count = 0;
+	memset(gdb->places, 0, sizeof(gdb->places));
 	memset(gdb->hardware, 0, sizeof(gdb->hardware));
 }

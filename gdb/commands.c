@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "gdb/internal.h"
+#include "gdb/vmx.h"
 
 /* Bytes of memory in one reply. */
 #define MEMORY_MAX (PACKET_MAX / 2 - 16)
@@ -133,7 +134,8 @@ static void describe_thread(struct command *c) /* qThreadExtraInfo */
 		state = "halted";
 	else if (mp.mp_state != KVM_MP_STATE_RUNNABLE)
 		state = "waits for SIPI";
-	snprintf(text, sizeof(text), "vCPU %d [%s]", cpu, state);
+	snprintf(text, sizeof(text), "vCPU %d [%s%s]", cpu, state,
+		 vmx_in_guest(c->gdb, (u32)cpu) ? ", VMX non-root" : "");
 	text_hex(&c->reply, text, strlen(text));
 }
 

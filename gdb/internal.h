@@ -40,14 +40,21 @@ struct stop {
 
 enum cpu_action { CPU_HOLD, CPU_RUN, CPU_STEP };
 
-#define SOFTWARE_MAX 1024
-#define HARDWARE_MAX 4 /* debug registers */
+#define SOFTWARE_MAX	1024
+#define SOFTWARE_PLACES 256
+#define HARDWARE_MAX	4 /* debug registers */
 
 /* INT3 in guest memory. It stays where it was put, whatever the page tables say later. */
 struct software_breakpoint {
 	u64 address; /* linear, as gdb asked for it; in physical mode the gpa */
 	u64 gpa;
 	u8 original;
+};
+
+/* Where a software breakpoint was last, found by its address. */
+struct software_place {
+	bool known;
+	u64 address, gpa;
 };
 
 /* What one debug register watches, of one request of gdb's, which may take several. */
@@ -72,7 +79,8 @@ struct gdb {
 	struct text last; /* the last packet, should it have to be sent again */
 	bool no_ack;
 	bool detached; /* the debugger has let the machine go and is about to hang up */
-	bool leaving;  /* the connection is gone: let the machine go on once it has stopped */
+	bool leaving;  /* a connection is gone: its breakpoints go once the machine has stopped,
+			* which then runs on unless another one has come */
 
 	/* run.c */
 	struct gdb_machine machine;
@@ -94,6 +102,7 @@ struct gdb {
 
 	/* breakpoints.c; changed only while the machine rests, so vCPU threads may look */
 	struct software_breakpoint software[SOFTWARE_MAX];
+	struct software_place places[SOFTWARE_PLACES];
 	u32 software_count;
 	struct hardware_breakpoint hardware[HARDWARE_MAX];
 
@@ -137,7 +146,9 @@ void gdb_interrupt(struct gdb *gdb);
 /** Lets go what gdb->cpus[].action says. 0; a negative errno: the engine cannot watch it so, and
  * all rest. */
 int gdb_resume(struct gdb *gdb);
-/** Takes breakpoints away and lets everything go. */
+/** A debugger has gone, and the machine rests: takes away its breakpoints and why it stopped. */
+void gdb_forget_requests(struct gdb *gdb);
+/** The same, and lets everything go. */
 void gdb_release(struct gdb *gdb);
 /** Something may have come to rest. */
 void gdb_look(struct gdb *gdb);

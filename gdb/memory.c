@@ -4,6 +4,7 @@
 
 #include "debug/walk.h"
 #include "gdb/internal.h"
+#include "gdb/vmx.h"
 #include "memory/memory.h"
 
 #define CR4_LA57 BIT(12)
@@ -24,12 +25,14 @@ struct space {
 	struct gdb *gdb;
 	bool physical;
 	struct kvm_sregs sregs;
+	u64 eptp;
 };
 
 static bool open_space(struct space *space, struct gdb *gdb, u32 cpu, bool physical)
 {
 	space->gdb = gdb;
 	space->physical = physical;
+	space->eptp = physical ? 0 : vmx_eptp(gdb, cpu);
 	return physical ||
 	       gdb->machine.engine->vcpu_get_sregs(gdb->machine.cpus[cpu], &space->sregs) == 0;
 }
@@ -43,8 +46,8 @@ static bool to_physical(const struct space *space, u64 address, u64 *gpa)
 		return true;
 	if (!is_canonical(&space->sregs, address))
 		return false;
-	walk_linear(space->gdb->machine.memory, &space->sregs, address, &walk);
-	*gpa = walk.gpa;
+	walk_linear(space->gdb->machine.memory, &space->sregs, space->eptp, address, &walk);
+	*gpa = walk.physical;
 	return walk.mapped;
 }
 

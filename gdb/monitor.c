@@ -10,6 +10,7 @@
 #include "debug/dump.h"
 #include "gdb/chips.h"
 #include "gdb/internal.h"
+#include "gdb/vmx.h"
 
 #define WORDS_A_LINE 2
 #define WORDS_MAX    512u
@@ -32,7 +33,8 @@ static bool get_dump(struct gdb *gdb, struct dump *dump, FILE *out)
 {
 	const struct engine *engine = gdb->machine.engine;
 
-	*dump = (struct dump){.vcpu = gdb->cpu, .memory = gdb->machine.memory};
+	*dump = (struct dump){
+	    .vcpu = gdb->cpu, .memory = gdb->machine.memory, .eptp = vmx_eptp(gdb, gdb->cpu)};
 	if (engine->vcpu_get_regs(gdb_cpu(gdb), &dump->regs) == 0 &&
 	    engine->vcpu_get_sregs(gdb_cpu(gdb), &dump->sregs) == 0)
 		return true;
@@ -84,6 +86,7 @@ static bool show_registers(struct gdb *gdb, char **rest, FILE *out)
 
 	if (!get_dump(gdb, &dump, out))
 		return true;
+	vmx_print_operation(gdb, out);
 	dump_registers(out, &dump);
 	if (engine->vcpu_get_debugregs(gdb_cpu(gdb), &dr) == 0)
 		fprintf(out, "  dr0 %llx  dr1 %llx  dr2 %llx  dr3 %llx  dr6 %llx  dr7 %llx\n",
@@ -206,6 +209,11 @@ static bool show_pit(struct gdb *gdb, char **rest, FILE *out)
 	return true;
 }
 
+static bool show_vmcs(struct gdb *gdb, char **rest, FILE *out)
+{
+	return vmx_print(gdb, out, strtok_r(NULL, " ", rest));
+}
+
 /* ---- the table ---- */
 
 static bool show_help(struct gdb *gdb, char **rest, FILE *out);
@@ -218,7 +226,7 @@ static const struct {
     {"registers", "", "all registers of the current thread's vCPU, hidden parts and MSRs too",
      show_registers},
     {"msr", "INDEX", "one MSR", show_msr},
-    {"walk", "ADDRESS", "how the page tables lead to an address", show_walk},
+    {"walk", "ADDRESS", "how the page tables, and EPT, lead to an address", show_walk},
     {"xp", "ADDRESS [COUNT]", "words of 8 bytes of guest-physical memory", show_physical},
     {"physical", "[on|off]", "gdb's own memory commands take guest-physical addresses",
      set_physical},
@@ -226,6 +234,9 @@ static const struct {
     {"ioapic", "", "the I/O APIC and where its pins lead", show_ioapic},
     {"pic", "", "the two 8259 interrupt controllers", show_pic},
     {"pit", "", "the 8254 timer", show_pit},
+    {"vmcs", "[GROUP]",
+     "the current VMCS of a hypervisor: guest, host, execution, exit, entry, information",
+     show_vmcs},
 };
 
 static bool show_help(struct gdb *gdb, char **rest, FILE *out)

@@ -151,8 +151,11 @@ void gdb_look(struct gdb *gdb)
 	choose_stop(gdb);
 	if (gdb->leaving) {
 		gdb->leaving = false;
-		gdb_release(gdb);
-		return;
+		if (!gdb_is_connected(gdb)) {
+			gdb_release(gdb);
+			return;
+		}
+		gdb_forget_requests(gdb); /* the next debugger is there already */
 	}
 	report(gdb);
 	gdb_take_commands(gdb);
@@ -247,18 +250,24 @@ int gdb_resume(struct gdb *gdb)
 	return 0;
 }
 
-void gdb_release(struct gdb *gdb)
+void gdb_forget_requests(struct gdb *gdb)
 {
-	if (gdb->state == GDB_NO_MACHINE)
-		return;
 	breakpoints_remove_all(gdb);
 	gdb->report_due = false;
+	gdb->stop = stop_for(STOP_INTERRUPT);
 	pthread_mutex_lock(&gdb->lock);
 	for (u32 n = 0; n < gdb->machine.cpu_count; n++) {
 		gdb->cpus[n].action = CPU_RUN;
 		gdb->cpus[n].stop.kind = STOP_NONE;
 	}
 	pthread_mutex_unlock(&gdb->lock);
+}
+
+void gdb_release(struct gdb *gdb)
+{
+	if (gdb->state == GDB_NO_MACHINE)
+		return;
+	gdb_forget_requests(gdb);
 	gdb_resume(gdb);
 }
 

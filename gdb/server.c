@@ -52,7 +52,7 @@ static void lose_connection(struct gdb *gdb)
 		gdb->looking = false;
 		loop_stop(gdb->loop);
 	} else if (gdb->state == GDB_STOPPED) {
-		breakpoints_remove_all(gdb);
+		gdb_forget_requests(gdb);
 	} else if (gdb->state != GDB_NO_MACHINE) {
 		gdb->leaving = true;
 		gdb_interrupt(gdb);
@@ -209,7 +209,6 @@ static void somebody_calls(void *opaque, short revents)
 	}
 	gdb->fd = fd;
 	gdb->connection = source;
-	gdb->leaving = false;
 	gdb_forget_session(gdb);
 	gdb_interrupt(gdb); /* a debugger expects a machine at rest */
 }

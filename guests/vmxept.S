@@ -261,6 +261,16 @@ guest_main:
 	expect([x_reason], R_TPR)
 	expect_rip(7b)
 	put	TPR_THRESHOLD, 0
+	mov	rcx, cr3
+	put_register APIC_ACCESS_ADDRESS, rcx
+	.rept	2			/* the second time it is known to be there */
+	l2(nop)				/* a page walk comes to it */
+	expect([x_reason], R_APIC_ACCESS)
+	expect([x_qualification], 0xf000)
+	expect_rip(7b)
+	.endr
+	put	APIC_ACCESS_ADDRESS, PAGE
+	runs(mov ecx, [rsi + 0x80])
 
 	/* ---- VMCS shadowing ---- */
 	controls(CPU_SECONDARY, CPU2_EPT | CPU2_VPID | CPU2_SHADOWING)

@@ -59,9 +59,23 @@ round:
 	put	HOST_RIP, "offset l2_exit"
 	put	EPT_POINTER, (offset ept4 + 0x1e)
 	put	VPID, 1
-	put_controls PIN_CONTROLS, MSR_VMX_TRUE_PIN, PIN_TIMER
-	put_controls CPU_CONTROLS, MSR_VMX_TRUE_CPU, (CPU_HLT | CPU_IO | CPU_SECONDARY)
-	put	CPU2_CONTROLS, (CPU2_EPT | CPU2_VPID | CPU2_UNRESTRICTED)
+	put_controls PIN_CONTROLS, MSR_VMX_TRUE_PIN, PIN_TIMER | PIN_INTERRUPT
+	put_controls CPU_CONTROLS, MSR_VMX_TRUE_CPU, (CPU_HLT | CPU_IO | CPU_TPR_SHADOW | CPU_SECONDARY)
+	put	VIRTUAL_APIC_ADDRESS, "offset own_page"
+	put	APIC_ACCESS_ADDRESS, "offset own_page"
+	read_msr MSR_VMX_CPU2
+	shr	rax, 32
+	mov	ebx, eax		/* what there is of APIC virtualization, or not */
+	call	random
+	and	ebx, eax
+	and	ebx, CPU2_APIC_REGISTERS | CPU2_VIRTUAL_INTERRUPTS
+	bt	eax, 20
+	sbb	ecx, ecx
+	and	ecx, CPU2_APIC_ACCESS	/* every access leaves then */
+	or	ebx, ecx
+	or	ebx, CPU2_EPT | CPU2_VPID | CPU2_UNRESTRICTED
+	mov	eax, CPU2_CONTROLS
+	vmwrite	rax, rbx
 	put	PREEMPTION_TIMER, TIMER
 	mov	qword ptr [l2_rip], offset own_page
 	mov	qword ptr [l2_rsp], offset own_page + 4096
@@ -78,7 +92,7 @@ change:	call	random
 	and	ecx, 0xc00
 	cmp	ecx, 0xc00			/* host state */
 	je	next
-	.irp field, EXIT_MSR_STORE_ADDRESS, EXIT_MSR_LOAD_ADDRESS, ENTRY_MSR_LOAD_ADDRESS, EXIT_CONTROLS, EXIT_MSR_STORE_COUNT, EXIT_MSR_LOAD_COUNT, ENTRY_MSR_LOAD_COUNT, PIN_CONTROLS, PREEMPTION_TIMER, EPT_POINTER, CPU2_CONTROLS, GUEST_CR3
+	.irp field, EXIT_MSR_STORE_ADDRESS, EXIT_MSR_LOAD_ADDRESS, ENTRY_MSR_LOAD_ADDRESS, EXIT_CONTROLS, EXIT_MSR_STORE_COUNT, EXIT_MSR_LOAD_COUNT, ENTRY_MSR_LOAD_COUNT, PIN_CONTROLS, PREEMPTION_TIMER, EPT_POINTER, CPU2_CONTROLS, GUEST_CR3, VIRTUAL_APIC_ADDRESS
 	cmp	r13d, \field
 	je	next
 	.endr

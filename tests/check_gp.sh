@@ -6,9 +6,10 @@
 # Usage: check_gp.sh GP_LIBRARY OTHER_LIBRARY...
 set -eu
 
-# Tracing saves what it uses (trace_line_gp). clock_gettime uses general registers only, in libc and in the vDSO alike.
+# Tracing saves what it uses (trace_line_gp), and before it calls something (trace_call_gp: vmx_show_*). clock_gettime uses general registers only, in libc and in the vDSO alike.
 # The linker turns __tls_get_addr, as a program's own thread-local data need it, into plain loads.
-allowed='_GLOBAL_OFFSET_TABLE_ trace_level trace_line_gp clock_gettime __tls_get_addr'
+allowed='_GLOBAL_OFFSET_TABLE_ trace_level trace_line_gp trace_call_gp clock_gettime __tls_get_addr'
+allowed="$allowed vmx_show_entry vmx_show_exit vmx_show_failure vmx_show_error"
 
 command -v nm >/dev/null 2>&1 || {
 	echo 'no nm (Debian: binutils)'

@@ -298,6 +298,22 @@ void vm_run(struct vm *vm, struct vm_result *result)
 	*result = vm->result;
 }
 
+/* What a dump says of a hypervisor in the guest. */
+static void dump_vmx(struct dump *dump, const struct engine_vmx *vmx, char *text, size_t size)
+{
+	int n = 0;
+
+	dump->eptp = vmx->eptp;
+	if (!vmx->on)
+		return;
+	n = snprintf(text, size, "  VMX %s operation\n", vmx->nonroot ? "non-root" : "root");
+	if (*vmx->failure)
+		snprintf(text + n, size - (size_t)n,
+			 "  a VM entry failed: %s (%llu succeeded since)\n", vmx->failure,
+			 (unsigned long long)vmx->entries_since);
+	dump->vmx = text;
+}
+
 void vm_dump(struct vm *vm, FILE *out)
 {
 	struct vcpu *vcpu = vm->culprit ? vm->culprit : &vm->vcpus[0];
@@ -307,11 +323,15 @@ void vm_dump(struct vm *vm, FILE *out)
 	    .exit_reason = vcpu->cpu->run->exit_reason,
 	    .memory = &vm->memory,
 	};
+	struct engine_vmx vmx;
+	char vmx_text[320];
 	if (vm->engine->vcpu_get_regs(vcpu->cpu, &dump.regs) < 0 ||
 	    vm->engine->vcpu_get_sregs(vcpu->cpu, &dump.sregs) < 0) {
 		fprintf(out, "vCPU %u: its registers cannot be read\n", vcpu->id);
 		return;
 	}
+	if (vm->engine->vcpu_get_vmx(vcpu->cpu, &vmx) == 0)
+		dump_vmx(&dump, &vmx, vmx_text, sizeof(vmx_text));
 	dump_print(out, &dump);
 }
 

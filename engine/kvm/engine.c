@@ -32,6 +32,7 @@ const struct engine engine_kvm = {.name = "kvm",
 				  .vcpu_interrupt = kvm_vcpu_interrupt,
 				  .vcpu_nmi = kvm_vcpu_nmi,
 				  .vcpu_translate = kvm_vcpu_translate,
+				  .vcpu_get_vmx = kvm_vcpu_get_vmx,
 				  .vcpu_stats = kvm_vcpu_stats,
 
 #define X(name, type, get, set)                                                                    \

@@ -102,6 +102,7 @@ int kvm_vcpu_run(struct engine_vcpu *vcpu);
 int kvm_vcpu_interrupt(struct engine_vcpu *vcpu, u32 vector);
 int kvm_vcpu_nmi(struct engine_vcpu *vcpu);
 int kvm_vcpu_translate(struct engine_vcpu *vcpu, struct kvm_translation *tr);
+int kvm_vcpu_get_vmx(struct engine_vcpu *vcpu, struct engine_vmx *vmx);
 void kvm_vcpu_stats(struct engine_vcpu *vcpu, struct engine_stats *stats);
 
 /*

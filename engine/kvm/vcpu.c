@@ -126,6 +126,12 @@ int kvm_vcpu_translate(struct engine_vcpu *vcpu, struct kvm_translation *tr)
 	return kvm_ioctl(to_kvm_vcpu(vcpu)->fd, KVM_TRANSLATE, tr);
 }
 
+/* KVM_GET_NESTED_STATE gives the current VMCS in a layout of KVM's own. */
+int kvm_vcpu_get_vmx(struct engine_vcpu *vcpu, struct engine_vmx *vmx)
+{
+	return -EOPNOTSUPP;
+}
+
 void kvm_vcpu_stats(struct engine_vcpu *vcpu, struct engine_stats *stats)
 {
 	const struct engine_stats *own = &to_kvm_vcpu(vcpu)->stats;

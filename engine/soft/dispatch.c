@@ -153,10 +153,7 @@ bool soft_commit_leave(struct soft_vcpu *v, const void *pc)
 		return false;
 	}
 	const struct block *b = block_of_host(v, pc);
-	u32 guest = block_insn(v, b, pc)->guest, next = b->length;
-	for (u32 n = 0; n < b->map_count; n++)
-		if (b->map[n].guest > guest && b->map[n].guest < next)
-			next = b->map[n].guest;
+	u32 next = block_insn(v, b, pc)->guest + block_insn_length(v, b, pc);
 	v->rip = truncate_to_mode(v, b->linear + next - b->cs_base);
 	if (v->running)
 		finish_single(v);
@@ -201,7 +198,7 @@ static void finish_step(struct soft_vcpu *v)
 	/* SDM 3B 17.3.1.4; but MOV SS and POP SS give none, not even a belated one (3A 6.8.3). */
 	if (v->step_tf && v->int_shadow != 2)
 		v->events.debug |= DR6_BS;
-	v->debug.step_due |= (v->debug.control & KVM_GUESTDBG_SINGLESTEP) != 0;
+	debug_step_done(v);
 	if (vmx_nonroot(v))
 		vmx_stepped(v);
 }

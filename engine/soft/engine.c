@@ -21,6 +21,7 @@
 #include "engine/soft/timer.h"
 #include "engine/soft/translate/block.h"
 #include "engine/soft/translate/written.h"
+#include "engine/soft/vmx/show.h"
 
 #define CODE_CACHE_SIZE (64ull << 20)
 #define CODE_CACHE_MIN	(1ull << 20)
@@ -141,6 +142,10 @@ static int soft_set_option(struct engine_vm *base, const char *name, const char 
 		return set_cpu(vm, value, err);
 	if (!strcmp(name, "perf"))
 		return set_perf(vm, value, err);
+	if (!strcmp(name, "stats")) {
+		vm->timed = true;
+		return 0;
+	}
 	return error_set(err, EINVAL, "the soft engine has no option '%s'", name);
 }
 
@@ -603,5 +608,6 @@ const struct engine engine_soft = {
     .vcpu_interrupt = soft_interrupt,
     .vcpu_nmi = soft_nmi,
     .vcpu_translate = soft_translate,
+    .vcpu_get_vmx = soft_get_vmx,
     .vcpu_stats = soft_stats,
 };

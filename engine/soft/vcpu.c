@@ -149,6 +149,14 @@ void vcpu_settle(struct soft_vcpu *v)
 	v->fault_pc = 0;
 }
 
+u32 vcpu_instruction_length(struct soft_vcpu *v)
+{
+	const void *pc = (const void *)v->fault_pc;
+	if (!pc)
+		return (u32)(v->next_rip - v->rip) & 0xf;
+	return block_insn_length(v, block_of_host(v, pc), pc);
+}
+
 static _Noreturn void jump(const u8 *stub)
 {
 	__asm__ volatile("jmp *%0" : : "r"(stub));

@@ -179,7 +179,12 @@ struct ept_entry {
 	u64 epoch;    /* valid while this is mmu.ept_epoch */
 };
 
-enum ept_fault_kind { EPT_VIOLATION, EPT_MISCONFIGURATION, EPT_LOG_FULL };
+enum ept_fault_kind {
+	EPT_VIOLATION,
+	EPT_MISCONFIGURATION,
+	EPT_LOG_FULL,	 /* of modified pages */
+	EPT_APIC_ACCESS, /* a walk came to the APIC-access page */
+};
 
 /* Why a nested guest's access to a guest-physical address was refused (SDM 3C 28.2.1). */
 struct ept_fault {
@@ -505,6 +510,7 @@ struct soft_vm {
 	_Atomic u32 vcpu_count;
 	struct soft_tuning tune;
 	bool vmx;	/* vCPUs may be told of VMX: "cpu" of vm_set_option() */
+	bool timed;	/* times of VMX operation are taken: "stats" of vm_set_option() */
 	u64 code_cache; /* bytes of translated code for each vCPU */
 	enum perf_format perf;
 	s64 clock_offset; /* kvmclock = CLOCK_MONOTONIC + clock_offset, ns */
@@ -589,6 +595,8 @@ _Noreturn void vcpu_resume(struct soft_vcpu *v);
 /** A helper that was called in the middle of an instruction: finds v->rip by v->fault_pc. Inside.
  */
 void vcpu_settle(struct soft_vcpu *v);
+/** Bytes of the instruction whose access has called; before vcpu_settle(). */
+u32 vcpu_instruction_length(struct soft_vcpu *v);
 
 /** Resets to the state after RESET or INIT (SDM 3A table 9-1; engine/soft/reset.c). RESET: outside
  * only, since it writes v->fpu; v->base.id and v->vm are set. INIT: inside too. */

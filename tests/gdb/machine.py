@@ -40,10 +40,10 @@ class Machine:
             time.sleep(0.02)
         raise TimeoutError("no %r in:\n%s" % (pattern, self.output()))
 
-    def end(self):
+    def end(self, seconds=SECONDS):
         """The exit status once the guest has ended by itself; None: it had to be killed."""
         try:
-            status = self.process.wait(SECONDS)
+            status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -90,8 +90,8 @@ class Session:
 
     END = "END OF ANSWER"
 
-    def __init__(self, machine):
-        self.process = subprocess.Popen(SETTINGS, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    def __init__(self, machine, elf=None):
+        self.process = subprocess.Popen(SETTINGS + ([elf] if elf else []), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, text=True)
         self.ask("target remote " + machine.address)
 
@@ -158,7 +158,10 @@ class Client:
             data += byte
         checksum = int(self.byte() + self.byte(), 16)
         assert checksum == sum(data) & 0xff
-        self.send(b"+")
+        try:
+            self.send(b"+")
+        except BrokenPipeError:
+            pass  # it was the server's last word
         return data.decode("latin-1")
 
     def ask(self, text):

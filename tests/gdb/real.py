@@ -242,6 +242,20 @@ def test_interrupt():
         check(machine.end() == 0, "kill ends the machine", machine.output())
 
 
+def test_threads():
+    """A thread a vCPU, each with its own registers."""
+    if engine == "soft":
+        skip("two vCPUs", "soft runs one processor")
+        return
+    with Machine(guise, engine, ["--serial=none", "-c", "2", "-k", os.path.join(images, "timers.elf")]) as machine:
+        text = gdb(machine, ["hbreak guest_main", "continue", "info threads", "thread 2", "info registers rip cs",
+                             "monitor lapic", "thread 1", "info registers rip", "stepi", "info threads", "kill"],
+                   symbols("timers"))
+        expect("threads are vCPUs", text, r"^\* 1 .*vCPU 0 \[runnable\].* in guest_main", r"^  2 .*vCPU 1 \[waits for SIPI\]")
+        expect("each with its registers", text, r"^rip +0xfff0 ", r"^cs +0xf000 ", r"^  id 01000000", r"^rip .*<guest_main>")
+        expect("one is stepped", text, r"^\* 1 .*vCPU 0", r"^  2 .*0x0+fff0 ")
+
+
 def test_chips():
     with tiny("interrupts") as machine:
         text = gdb(machine, ["hbreak guest_main", "continue", "monitor help", "monitor lapic", "monitor ioapic",
@@ -284,7 +298,7 @@ def main():
         sys.exit("engine_usable failed")
     global emulated
     emulated = probe.returncode == 3
-    tests = [test_registers, test_memory, test_mode_transitions, test_interrupt, test_chips, test_ends]
+    tests = [test_registers, test_memory, test_mode_transitions, test_interrupt, test_threads, test_chips, test_ends]
     if not emulated:
         tests += [test_breakpoints, test_code_written, test_watchpoints, test_unnoticed, test_small_modes]
     for test in tests:

@@ -27,7 +27,7 @@ esac
 # Guests that are hypervisors ask for VMX where it has to be asked for.
 cpu=host
 case $name:$engine in
-vmx*:soft) cpu=host,+vmx ;;
+vmx*:soft | hypervisor:soft) cpu=host,+vmx ;;
 esac
 
 status=0

@@ -946,6 +946,19 @@ static void test_stats(void **state)
 	assert_true(stats.ns_guest > 0);
 }
 
+static void test_vmx_is_told_or_not(void **state)
+{
+	struct bench *b = *state;
+	struct engine_vmx vmx = {.on = true, .eptp = 1, .field_count = 1};
+	int ret = b->engine->vcpu_get_vmx(b->vcpu, &vmx);
+
+	if (ret == -EOPNOTSUPP)
+		return;
+	assert_int_equal(ret, 0);
+	assert_false(vmx.on || vmx.nonroot || vmx.eptp || vmx.field_count || *vmx.failure);
+	assert_true(vmx.vmcs == ENGINE_VMCS_NONE);
+}
+
 #define PLAIN(test)   cmocka_unit_test_setup_teardown(test, setup, teardown)
 #define IRQCHIP(test) cmocka_unit_test_setup_teardown(test, setup_irqchip, teardown)
 
@@ -991,6 +1004,7 @@ int main(int argc, char **argv)
 	    PLAIN(test_triple_fault),
 	    PLAIN(test_two_vms),
 	    PLAIN(test_stats),
+	    PLAIN(test_vmx_is_told_or_not),
 	};
 	const struct CMUnitTest irqchip_tests[] = {
 	    IRQCHIP(test_irq_line),

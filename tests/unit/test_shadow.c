@@ -46,6 +46,7 @@
 		"\nout 0xf1, al\n" #name "_end:\n.att_syntax\n.popsection")
 
 PROGRAM(load, "mov rax, [rbx]; mov rax, [rcx]");
+PROGRAM(touch, "5: mov rax, [rbx]; add rbx, 4096; dec rcx; jnz 5b");
 PROGRAM(load_store, "mov rax, [rbx]; mov [rbx], rcx; add qword ptr [rbx], 1");
 
 struct machine {
@@ -206,6 +207,19 @@ static void needs_engine(void)
 		skip();
 	for (u32 n = 0; n < ARRAY_SIZE(faults); n++)
 		sigaction(faults[n], &handlers[n], NULL);
+}
+
+/** Goes on with page tables of their own, @top, for the same pages. */
+static void run_program_of(struct machine *m, u64 top)
+{
+	struct kvm_sregs sregs;
+	u64 rax;
+
+	*word(m, top) = PDPT | ALL;
+	engine->vcpu_get_sregs(m->vcpu, &sregs);
+	sregs.cr3 = top;
+	assert_int_equal(engine->vcpu_set_sregs(m->vcpu, &sregs), 0);
+	assert_int_equal(RUN(m, touch, CODE, 1, &rax), KVM_EXIT_IO);
 }
 
 /* ---- slots ---- */
@@ -400,6 +414,159 @@ static void no_mappings(void **state)
 	close_machine(&m);
 }
 
+/* ---- how many mappings of the host's that makes ---- */
+
+#define FIRST_PAGE 0x80u /* from here on pages show others, up to the end of RAM */
+#define PAGES	   (RAM_BYTES / PAGE_SIZE)
+
+/** What the host says: its mappings in the reserved room, which without any is one. */
+static u32 host_mappings(const struct machine *m)
+{
+	const struct shadow *s = m->v->shadow;
+	FILE *f = fopen("/proc/self/maps", "r");
+	unsigned long start, end;
+	char line[512];
+	u32 n = 0;
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "%lx-%lx", &start, &end) == 2 &&
+		    start < s->reserved + RESERVED_SIZE && end > s->reserved)
+			n++;
+	fclose(f);
+	return n - 1;
+}
+
+static void show(struct machine *m, u32 page, u32 frame, u64 bits)
+{
+	word(m, PT)[page] = frame * PAGE_SIZE | bits;
+}
+
+static void touch_pages(struct machine *m, u32 page, u32 pages)
+{
+	u64 rax;
+
+	assert_int_equal(RUN(m, touch, page * PAGE_SIZE, pages, &rax), KVM_EXIT_IO);
+}
+
+/** Changes some pages, flushes them or everything, and uses them. */
+static void change_pages(struct machine *m, unsigned *seed)
+{
+	u32 page = FIRST_PAGE + (u32)rand_r(seed) % (PAGES - FIRST_PAGE - 32);
+	u32 frame = FIRST_PAGE + (u32)rand_r(seed) % (PAGES - FIRST_PAGE - 32);
+	u32 count = 1 + (u32)rand_r(seed) % 32, kind = (u32)rand_r(seed) % 4;
+	bool all = rand_r(seed) % 8 == 0;
+	u64 rax;
+
+	for (u32 n = 0; n < count; n++) {
+		u64 bits = kind == 0 ? 0 : kind == 1 ? READABLE : kind == 2 ? ALL & ~0x40ull : ALL;
+		show(m, page + n, frame + n, bits);
+		if (!all)
+			shadow_flush_page(m->v, (page + n) * PAGE_SIZE);
+	}
+	if (all)
+		enter_program_mode(m->vcpu);
+	if (kind == 0)
+		touch_pages(m, 0x10, 1);
+	else
+		touch_pages(m, page, count);
+	if (kind >= 2)
+		RUN(m, load_store, (page + count / 2) * PAGE_SIZE, 7, &rax);
+}
+
+static void mappings_are_counted(void **state)
+{
+	struct machine m;
+	unsigned seed = 4;
+
+	needs_engine();
+	open_machine(&m, false);
+	/* pages that follow each other in the guest, not in the file; and memory without a file */
+	add_file_slot(&m, 0, 0, 0x140000, 0);
+	add_file_slot(&m, 1, 0x140000, 0x60000, 0x340000);
+	add_slot(&m, 2, 0x1a0000, 0x60000, 0x1a0000);
+	add_vcpu(&m);
+	loaded(&m, 0x10000, 0x11000);
+	for (u32 n = 0; n < 2000; n++) {
+		change_pages(&m, &seed);
+		assert_true(m.v->shadow_on);
+		assert_int_equal(m.v->shadow->mappings, host_mappings(&m));
+	}
+	assert_true(m.v->shadow->mappings > 10);
+	assert_int_equal(m.v->shadow->mappings, shadow_mappings(m.v->shadow, m.v->shadow->loaded));
+	shadow_forget(m.v);
+	assert_int_equal(m.v->shadow->mappings, 0);
+	assert_int_equal(host_mappings(&m), 0);
+	close_machine(&m);
+}
+
+/* More are made, in the course of time, than there may be at once. */
+static void churn(void **state)
+{
+	struct machine m;
+
+	needs_engine();
+	make_machine(&m, false);
+	for (u32 round = 0; m.v->stats.shadow_maps < 2 * MAPPINGS_MAX; round++) {
+		u32 page = FIRST_PAGE, step = 2 * (round % 64) + 3; /* no neighbours */
+		for (u32 n = 0; n < PAGES - FIRST_PAGE; n++)
+			show(&m, page + n, FIRST_PAGE + n * step % (PAGES - FIRST_PAGE), ALL);
+		for (u32 n = 0; n < 32; n++)
+			shadow_flush_page(m.v, (page + n * 11) * PAGE_SIZE);
+		if (round % 2)
+			enter_program_mode(m.vcpu);
+		touch_pages(&m, page, PAGES - FIRST_PAGE);
+	}
+	assert_int_equal(m.v->stats.shadow_lost, 0);
+	assert_true(m.v->shadow->loaded->logged < 2 * PAGES);
+	assert_int_equal(m.v->shadow->mappings, host_mappings(&m));
+	close_machine(&m);
+}
+
+/* The log is full, but not of pages that are there. */
+static void log_of_the_past(void **state)
+{
+	struct machine m;
+
+	needs_engine();
+	make_machine(&m, false);
+	loaded(&m, 0x7000, 0x7000);
+	for (struct space *space = m.v->shadow->loaded; space->logged < LOG_MAX;)
+		space->log[space->logged++] = 0x100000;
+	touch_pages(&m, 0x40, 0x40);
+	assert_int_equal(m.v->stats.shadow_lost, 0);
+	assert_true(m.v->shadow->loaded->logged < PAGES);
+	close_machine(&m);
+}
+
+/* No room, but programs that wait have some: those that wait the longest give theirs. */
+static void room_of_others(void **state)
+{
+	struct machine m;
+	struct space *space[3];
+
+	needs_engine();
+	make_machine(&m, false);
+	for (u32 n = 0; n < ARRAY_SIZE(space); n++) {
+		run_program_of(&m, 0x100000 + n * PAGE_SIZE);
+		space[n] = m.v->shadow->loaded;
+		touch_pages(&m, 0x40, 0x40);
+		assert_true(space[n]->logged >= 0x40);
+	}
+	m.v->shadow->mappings += MAPPINGS_MAX - 1 - m.v->shadow->mappings;
+	touch_pages(&m, 0x90, 1);
+	assert_int_equal(m.v->stats.shadow_lost, 0);
+	assert_int_equal(space[0]->logged, 0);
+	assert_true(space[1]->logged >= 0x40);
+	assert_true(space[2]->logged >= 0x41);
+	/* what is gone is found again */
+	run_program_of(&m, 0x100000);
+	touch_pages(&m, 0x40, 0x40);
+	assert_true(m.v->shadow_on);
+	assert_true(space[0]->logged >= 0x40);
+	close_machine(&m);
+}
+
 /* ---- several ---- */
 
 static void two_machines(void **state)
@@ -488,12 +655,8 @@ static void many_programs(void **state)
 	needs_engine();
 	make_machine(&m, false);
 	for (u64 n = 0; n < 3 * SPACES; n++) {
-		struct kvm_sregs sregs;
 		u64 top = 0x100000 + n * PAGE_SIZE;
-		*word(&m, top) = PDPT | ALL;
-		engine->vcpu_get_sregs(m.vcpu, &sregs);
-		sregs.cr3 = top;
-		assert_int_equal(engine->vcpu_set_sregs(m.vcpu, &sregs), 0);
+		run_program_of(&m, top);
 		*word(&m, 0x10000) = n;
 		assert_int_equal(RUN(&m, load_store, 0x10000, n, &rax), KVM_EXIT_IO);
 		assert_int_equal(rax, n);
@@ -515,6 +678,10 @@ int main(void)
 					   cmocka_unit_test(no_room_for_table),
 					   cmocka_unit_test(no_room_for_windows),
 					   cmocka_unit_test(no_mappings),
+					   cmocka_unit_test(mappings_are_counted),
+					   cmocka_unit_test(churn),
+					   cmocka_unit_test(log_of_the_past),
+					   cmocka_unit_test(room_of_others),
 					   cmocka_unit_test(two_machines),
 					   cmocka_unit_test(promotion),
 					   cmocka_unit_test(hasty_ticks),

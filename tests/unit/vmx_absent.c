@@ -11,6 +11,8 @@
 		abort();                                                                           \
 	}
 
+NEVER(vmx_apic_page_read)
+NEVER(vmx_apic_page_write)
 NEVER(vmx_before_debug)
 NEVER(vmx_before_interrupt)
 NEVER(vmx_before_nmi)
@@ -46,8 +48,12 @@ NEVER(vmx_on_wbinvd)
 NEVER(vmx_on_write_cr)
 NEVER(vmx_on_xsetbv)
 NEVER(vmx_pending)
+NEVER(vmx_read_apic_msr)
 NEVER(vmx_read_cr8)
+NEVER(vmx_take_virtual_interrupt)
 NEVER(vmx_tsc)
+NEVER(vmx_virtualizes_msr)
 NEVER(vmx_vmcall)
 NEVER(vmx_wants_exception)
+NEVER(vmx_write_apic_msr)
 NEVER(vmx_write_cr8)

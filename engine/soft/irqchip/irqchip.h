@@ -61,6 +61,9 @@ bool irqchip_pending(const struct soft_vcpu *v);
 const _Atomic u32 *irqchip_pending_word(const struct soft_vcpu *v);
 /** Acknowledges it: the vector, or -1. */
 int irqchip_acknowledge(struct soft_vcpu *v);
+/** EOI, as if @v wrote that register of its LAPIC in the mode that it is in (SDM 3A 10.8.5). @v has
+ * a LAPIC. */
+void lapic_eoi(struct soft_vcpu *v);
 /** Whether a wire of the chips is set up to make NMIs: a pin of the IOAPIC, or LINT0 of @v. Any
  * thread. */
 bool irqchip_makes_nmi(const struct soft_vcpu *v);

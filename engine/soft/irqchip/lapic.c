@@ -208,6 +208,13 @@ static void write_eoi(struct lapic *lapic)
 		ioapic_eoi(lapic->chip, vector);
 }
 
+void lapic_eoi(struct soft_vcpu *v)
+{
+	gp_lock(&v->lapic->chip->lock);
+	write_eoi(v->lapic);
+	gp_unlock(&v->lapic->chip->lock);
+}
+
 /* SDM 3A 10.4.7.2: while software-disabled the mask bits of all LVT entries are set */
 static void write_svr(struct lapic *lapic, u32 value)
 {

@@ -3,6 +3,7 @@
 #include "engine/soft/system/debug.h"
 #include "engine/soft/system/exception.h"
 #include "engine/soft/translate/mode.h"
+#include "engine/soft/vmx/vmx.h"
 
 static bool in_64bit_mode(const struct soft_vcpu *v)
 {
@@ -37,7 +38,7 @@ static struct span span_translate(struct soft_vcpu *v, u64 linear, u32 size, enu
 	if (likely(in_page + size <= PAGE_SIZE)) {
 		s.parts = 1;
 		s.size[0] = size;
-		s.host = tlb_fill_page(v, linear, access, index, stack, &s.gpa[0]);
+		s.host = tlb_fill_page(v, linear, size, access, index, stack, &s.gpa[0]);
 		return s;
 	}
 
@@ -49,8 +50,8 @@ static struct span span_translate(struct soft_vcpu *v, u64 linear, u32 size, enu
 	s.parts = 2;
 	s.size[0] = (u32)(PAGE_SIZE - in_page);
 	s.size[1] = size - s.size[0];
-	tlb_fill_page(v, linear, access, index, stack, &s.gpa[0]);
-	tlb_fill_page(v, second, access, index, stack, &s.gpa[1]);
+	tlb_fill_page(v, linear, size, access, index, stack, &s.gpa[0]);
+	tlb_fill_page(v, second, size, access, index, stack, &s.gpa[1]);
 	return s;
 }
 
@@ -80,6 +81,23 @@ static void note_watchpoint(struct soft_vcpu *v, u64 linear, u32 size, bool writ
 		debug_note_access(v, linear, size, write);
 }
 
+/* The first part: of an access in two, none lies in the APIC-access page, they have left. */
+static void part_read(struct soft_vcpu *v, u64 gpa, void *buf, u32 size)
+{
+	if (unlikely(vmx_is_apic_page(v, gpa)))
+		vmx_apic_page_read(v, gpa, buf, size);
+	else
+		phys_read(v, gpa, buf, size);
+}
+
+static void part_write(struct soft_vcpu *v, u64 gpa, const void *buf, u32 size)
+{
+	if (unlikely(vmx_is_apic_page(v, gpa)))
+		vmx_apic_page_write(v, gpa, buf, size);
+	else
+		phys_write(v, gpa, buf, size);
+}
+
 void mem_read_linear(struct soft_vcpu *v, u64 linear, void *buf, u32 size, enum mmu_index index,
 		     bool stack)
 {
@@ -104,7 +122,7 @@ void mem_read_linear(struct soft_vcpu *v, u64 linear, void *buf, u32 size, enum 
 		ram_copy(buf, s.host, size);
 		return;
 	}
-	phys_read(v, s.gpa[0], buf, s.size[0]);
+	part_read(v, s.gpa[0], buf, s.size[0]);
 	if (s.parts == 2)
 		phys_read(v, s.gpa[1], (u8 *)buf + s.size[0], s.size[1]);
 	note_watchpoint(v, linear, size, false);
@@ -134,7 +152,7 @@ void mem_write_linear(struct soft_vcpu *v, u64 linear, const void *buf, u32 size
 		ram_copy(s.host, buf, size);
 		return;
 	}
-	phys_write(v, s.gpa[0], buf, s.size[0]);
+	part_write(v, s.gpa[0], buf, s.size[0]);
 	if (s.parts == 2)
 		phys_write(v, s.gpa[1], (const u8 *)buf + s.size[0], s.size[1]);
 	note_watchpoint(v, linear, size, true);

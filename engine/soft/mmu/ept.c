@@ -6,6 +6,7 @@
 
 #include "engine/soft/mmu/ept.h"
 #include "engine/soft/mmu/internal.h"
+#include "engine/soft/vmx/vmx.h"
 
 #define EPT_LEVELS  4
 #define EPT_ADDRESS 0x000ffffffffff000ull
@@ -127,11 +128,13 @@ static bool mark_path(struct soft_vcpu *v, struct ept_path *p, const struct ept_
 static void remember(struct soft_vcpu *v, const struct ept_walk *w)
 {
 	u64 page = w->physical & PAGE_MASK;
+	/* Nobody takes a shortcut to that page. */
+	bool plain = !vmx_is_apic_page(v, page);
 
 	v->mmu->ept[ept_slot(w->gpa)] = (struct ept_entry){
 	    .gpa = w->gpa & PAGE_MASK,
 	    .physical = page | w->allowed | (w->dirty ? EPT_DIRTY : 0),
-	    .host = phys_ram(v->vm, page),
+	    .host = likely(plain) ? phys_ram(v->vm, page) : NULL,
 	    .epoch = v->mmu->ept_epoch,
 	};
 }
@@ -202,6 +205,11 @@ void ept_note_fault(struct soft_vcpu *v, const struct ept_walk *w, u64 linear, u
 	f->qualification = qualification | (w->wanted & (EPT_READ | EPT_WRITE)) |
 			   (w->allowed & (EPT_READ | EPT_WRITE | EPT_EXEC))
 			       << EPT_QUAL_ALLOWED_SHIFT;
+}
+
+void ept_note_apic_access(struct soft_vcpu *v, u64 gpa)
+{
+	v->ept_fault = (struct ept_fault){.kind = EPT_APIC_ACCESS, .gpa = gpa};
 }
 
 _Noreturn void ept_raise(struct soft_vcpu *v)

@@ -121,6 +121,10 @@ void ept_flush(struct soft_vcpu *v);
  * above 6 of a violation's. */
 void ept_note_fault(struct soft_vcpu *v, const struct ept_walk *w, u64 linear, u64 qualification);
 
+/** The same for an access to the guest-physical address @gpa, in the course of a walk, that has
+ * come to the APIC-access page (SDM 3C 30.4.6.1). */
+void ept_note_apic_access(struct soft_vcpu *v, u64 gpa);
+
 /**
  * An access has failed as v->ept_fault says: drops what must not be used for the next try
  * (29.4.3.1: a violation invalidates the address's translations), then vmx_ept_fault().

@@ -183,10 +183,10 @@ void phys_written(struct soft_vcpu *v, struct memslot *slot, u64 gpa, u32 size);
  * read-only. */
 bool phys_plain_write(const struct memslot *slot, u64 gpa);
 
-/** tlb_fill() for an access that lies in one page; gives its guest-physical address also when it is
- * not plain. */
-void *tlb_fill_page(struct soft_vcpu *v, u64 linear, enum access access, enum mmu_index index,
-		    bool stack, u64 *gpa);
+/** tlb_fill() for the part in one page of an access of @size bytes; gives its guest-physical
+ * address also when it is not plain. */
+void *tlb_fill_page(struct soft_vcpu *v, u64 linear, u32 size, enum access access,
+		    enum mmu_index index, bool stack, u64 *gpa);
 
 /** Raises #GP(0), or #SS(0) when @stack, unless @linear is canonical. */
 void check_canonical(struct soft_vcpu *v, u64 linear, bool stack);

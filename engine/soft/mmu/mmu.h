@@ -152,6 +152,9 @@ u8 *phys_ram(struct soft_vm *vm, u64 gpa);
  */
 void phys_read(struct soft_vcpu *v, u64 gpa, void *buf, u32 size);
 void phys_write(struct soft_vcpu *v, u64 gpa, const void *buf, u32 size);
+/** Atomically ANDs @mask to the aligned quadword at @gpa, in RAM that may be written. Returns what
+ * it was; 0: there is no such RAM. */
+u64 phys_fetch_and(struct soft_vcpu *v, u64 gpa, u64 mask);
 
 /* ---- accesses by C (mmu/access.c) ---- */
 

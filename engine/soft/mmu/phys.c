@@ -79,3 +79,17 @@ void phys_write(struct soft_vcpu *v, u64 gpa, const void *buf, u32 size)
 	ram_copy(slot->host + (gpa - slot->gpa), buf, size);
 	phys_written(v, slot, gpa, size);
 }
+
+u64 phys_fetch_and(struct soft_vcpu *v, u64 gpa, u64 mask)
+{
+	struct memslot *slot = phys_slot(v->vm, gpa);
+
+	if (!slot || (slot->flags & KVM_MEM_READONLY))
+		return 0;
+
+	u64 before =
+	    __atomic_fetch_and((u64 *)(slot->host + (gpa - slot->gpa)), mask, __ATOMIC_SEQ_CST);
+
+	phys_written(v, slot, gpa, sizeof(before));
+	return before;
+}

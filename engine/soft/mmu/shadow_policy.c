@@ -66,7 +66,8 @@ static void promote(struct soft_vcpu *v, struct space *space)
 static void demote(struct soft_vcpu *v, struct space *space)
 {
 	trace_gp(mmu, 1, "vcpu %u: the program of CR3 %#llx loses its space: %u pages, %u mappings",
-		 v->base.id, (unsigned long long)space->cr3, space->logged, space->mappings);
+		 v->base.id, (unsigned long long)space->cr3, space->logged,
+		 shadow_mappings(v->shadow, space));
 	space->on = false;
 	space->ticks = 0;
 	space->wait = space->wait * 4 < TICKS_MAX ? space->wait * 4 : TICKS_MAX;

@@ -347,8 +347,8 @@ static _Noreturn void raise_walk(struct soft_vcpu *v, const struct walk *w)
 	raise_pf(v, w->linear, w->error);
 }
 
-void *tlb_fill_page(struct soft_vcpu *v, u64 linear, enum access access, enum mmu_index index,
-		    bool stack, u64 *gpa)
+void *tlb_fill_page(struct soft_vcpu *v, u64 linear, u32 size, enum access access,
+		    enum mmu_index index, bool stack, u64 *gpa)
 {
 	struct walk w; /* all of it is mmu_walk()'s to fill in: this is the hot path */
 	bool write = access == ACCESS_WRITE;
@@ -360,11 +360,11 @@ void *tlb_fill_page(struct soft_vcpu *v, u64 linear, enum access access, enum mm
 	w.linear = linear;
 	if (unlikely(mmu_walk(v, &w, access, index, true)))
 		raise_walk(v, &w);
+	*gpa = w.gpa;
 	if (unlikely(vmx_is_apic_page(v, w.gpa))) {
-		*gpa = vmx_on_apic_access(v, linear, w.gpa, access);
+		vmx_on_apic_access(v, linear, w.gpa, size, access);
 		return NULL;
 	}
-	*gpa = w.gpa;
 	return enter_walked(v, &w, write, index);
 }
 
@@ -388,7 +388,7 @@ void *tlb_fill(struct soft_vcpu *v, u64 linear, u32 size, enum access access, en
 
 	if (unlikely((linear & (PAGE_SIZE - 1)) + size > PAGE_SIZE))
 		return NULL;
-	return tlb_fill_page(v, linear, access, index, stack, &gpa);
+	return tlb_fill_page(v, linear, size, access, index, stack, &gpa);
 }
 
 /* ---- instruction fetch ---- */
@@ -418,7 +418,7 @@ const u8 *mmu_fetch(struct soft_vcpu *v, u64 linear, u64 *gpa)
 		if (mmu_walk(v, &w, ACCESS_EXEC, index, true))
 			raise_walk(v, &w);
 		if (unlikely(vmx_is_apic_page(v, w.gpa)))
-			vmx_on_apic_access(v, linear, w.gpa, ACCESS_EXEC);
+			vmx_on_apic_access(v, linear, w.gpa, 1, ACCESS_EXEC);
 		if (w.page_size != PAGE_SIZE)
 			note_large(v, &w);
 		entry->tag = (linear & PAGE_MASK) | 1;

@@ -3,6 +3,7 @@
 
 #include "engine/soft/mmu/ept.h"
 #include "engine/soft/mmu/internal.h"
+#include "engine/soft/vmx/vmx.h"
 
 /* PAE outside IA-32e mode reserves 62:52 too, SDM 3A table 4-10. */
 #define PAE_RESERVED 0x7ff0000000000000ull
@@ -55,6 +56,11 @@ static bool through_ept(struct soft_vcpu *v, struct path *p, u64 *gpa, u64 wante
 
 	if (!ept_lookup(v, &e) && ept_walk(v, &e)) {
 		ept_note_fault(v, &e, p->linear, EPT_QUAL_LINEAR);
+		p->ept = true;
+		return false;
+	}
+	if (unlikely(vmx_is_apic_page(v, e.physical))) {
+		ept_note_apic_access(v, *gpa);
 		p->ept = true;
 		return false;
 	}
@@ -442,6 +448,10 @@ int mmu_load_pdptrs(struct soft_vcpu *v, u64 cr3)
 
 		if (ept_walk(v, &e)) {
 			ept_note_fault(v, &e, 0, 0);
+			return -EFAULT;
+		}
+		if (unlikely(vmx_is_apic_page(v, e.physical))) {
+			ept_note_apic_access(v, table);
 			return -EFAULT;
 		}
 		table = e.physical;

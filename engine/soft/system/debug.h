@@ -17,6 +17,13 @@ static inline bool debug_stop_due(const struct soft_vcpu *v)
 	return v->debug.step_due || v->debug.hit;
 }
 
+/** An instruction is done, an event delivered, VMX non-root operation entered or left: what the
+ * monitor's debugger calls a step. */
+static inline void debug_step_done(struct soft_vcpu *v)
+{
+	v->debug.step_due |= (v->debug.control & KVM_GUESTDBG_SINGLESTEP) != 0;
+}
+
 /** As debug_breakpoints_hit(), of the monitor's debugger. */
 u64 debug_monitor_hit(const struct soft_vcpu *v, u64 linear);
 

@@ -4,6 +4,7 @@
  * (real mode), 20.3 (virtual-8086).
  */
 #include "debug/trace.h"
+#include "engine/soft/system/debug.h"
 #include "engine/soft/system/descriptor.h"
 #include "engine/soft/system/state.h"
 #include "engine/soft/vmx/vmx.h"
@@ -308,7 +309,7 @@ void event_deliver(struct soft_vcpu *v, const struct event *ev)
 
 	e->in_delivery = false;
 	v->step_tf = 0; /* TF fell: no single-step trap behind INT n (SDM 3B 17.3.1.4) */
-	v->debug.step_due |= (v->debug.control & KVM_GUESTDBG_SINGLESTEP) != 0;
+	debug_step_done(v);
 	if (ev->vector == EXC_DB && ev->kind == EVENT_EXCEPTION)
 		debug_handler_entered(v);
 	if (vmx_nonroot(v))

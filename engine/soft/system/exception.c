@@ -207,10 +207,27 @@ static void deliver_nmi(struct soft_vcpu *v)
 	event_deliver(v, &ev);
 }
 
+static void deliver_virtual_interrupt(struct soft_vcpu *v)
+{
+	struct event ev = {
+	    .kind = EVENT_INTERRUPT,
+	    .vector = vmx_take_virtual_interrupt(v),
+	    .rip = v->rip,
+	    .flags = vcpu_rflags(v),
+	};
+
+	event_deliver(v, &ev);
+}
+
 static void deliver_interrupt(struct soft_vcpu *v)
 {
 	struct pending_events *e = &v->events;
 
+	/* SDM 3C 30.2.2: before external interrupts. */
+	if (vmx_virtual_interrupt_waits(v)) {
+		deliver_virtual_interrupt(v);
+		return;
+	}
 	if (vmx_nonroot(v) && !vmx_on_interrupt(v))
 		return;
 	if (!e->user_interrupt) {
@@ -246,6 +263,8 @@ static bool nmi_waits(const struct soft_vcpu *v)
 
 static bool interrupt_waits(const struct soft_vcpu *v)
 {
+	if (vmx_virtual_interrupt_waits(v))
+		return true;
 	if (!(v->rflags_sys & RFLAGS_IF) && !vmx_interrupts_leave(v))
 		return false;
 	if (v->int_shadow || vmx_blocks_interrupts(v))

@@ -601,6 +601,26 @@ static void trace_access(struct soft_vcpu *v, const char *what, u32 index, u64 v
 		 refused ? ": #GP(0)" : "");
 }
 
+/* In VMX non-root operation some MSRs are not the processor's. */
+static bool read_msr(struct soft_vcpu *v, u32 index, u64 *value)
+{
+	if (vmx_nonroot(v) && vmx_virtualizes_msr(v, index, false)) {
+		*value = vmx_read_apic_msr(v, index);
+		return false;
+	}
+	bool refused = msr_read(v, index, value, false);
+	if (vmx_nonroot(v) && index == MSR_TSC)
+		*value = vmx_tsc(v); /* SDM 3C 26.3 */
+	return refused;
+}
+
+static bool write_msr(struct soft_vcpu *v, u32 index, u64 value)
+{
+	if (vmx_nonroot(v) && vmx_virtualizes_msr(v, index, true))
+		return vmx_write_apic_msr(v, index, value);
+	return msr_write(v, index, value, false);
+}
+
 void op_rdmsr(struct soft_vcpu *v, const struct insn *i)
 {
 	u32 index = (u32)v->regs[RCX];
@@ -609,9 +629,7 @@ void op_rdmsr(struct soft_vcpu *v, const struct insn *i)
 	require_cpl0(v);
 	if (vmx_nonroot(v))
 		vmx_on_msr(v, i, index, false);
-	bool refused = msr_read(v, index, &value, false);
-	if (vmx_nonroot(v) && index == MSR_TSC)
-		value = vmx_tsc(v); /* SDM 3C 26.3 */
+	bool refused = read_msr(v, index, &value);
 	if (trace_on(msr, refused ? 1 : 2))
 		trace_access(v, "rdmsr", index, value, refused);
 	if (refused)
@@ -626,7 +644,7 @@ void op_wrmsr(struct soft_vcpu *v, const struct insn *i)
 	require_cpl0(v);
 	if (vmx_nonroot(v))
 		vmx_on_msr(v, i, index, true);
-	bool refused = msr_write(v, index, edx_eax(v), false);
+	bool refused = write_msr(v, index, edx_eax(v));
 	if (trace_on(msr, refused ? 1 : 2))
 		trace_access(v, "wrmsr", index, edx_eax(v), refused);
 	if (refused)

@@ -434,6 +434,15 @@ const struct insn_map *block_insn(const struct soft_vcpu *v, const struct block 
 	return &b->map[low];
 }
 
+u32 block_insn_length(const struct soft_vcpu *v, const struct block *b, const void *pc)
+{
+	u32 guest = block_insn(v, b, pc)->guest, next = b->length;
+	for (u32 n = 0; n < b->map_count; n++)
+		if (b->map[n].guest > guest && b->map[n].guest < next)
+			next = b->map[n].guest;
+	return next - guest;
+}
+
 s64 block_branch_undo(struct soft_vcpu *v, const void *pc)
 {
 	const struct block *b = block_of_host(v, (const u8 *)pc - 1);

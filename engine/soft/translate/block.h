@@ -188,6 +188,8 @@ struct block *block_of_host(struct soft_vcpu *v, const void *pc);
 s64 block_branch_undo(struct soft_vcpu *v, const void *pc);
 /** The instruction that @pc belongs to. */
 const struct insn_map *block_insn(const struct soft_vcpu *v, const struct block *b, const void *pc);
+/** Its bytes. */
+u32 block_insn_length(const struct soft_vcpu *v, const struct block *b, const void *pc);
 /** A check for several accesses has failed for good (soft_group()), called from @pc: after some
  * times the check leads to the MODE_PLAIN block at once. */
 void block_check_failed(struct soft_vcpu *v, const void *pc);

@@ -143,6 +143,31 @@ static const struct group *leader(const struct translator *t)
 	return NULL;
 }
 
+#define BODY_ALIGNMENT 64 /* a cache line of the host */
+
+/* NOPs up to the loop's body; long ones (SDM 2B NOP). */
+static void emit_alignment(struct translator *t)
+{
+	static const u8 nop[9][9] = {
+	    {0x90},
+	    {0x66, 0x90},
+	    {0x0f, 0x1f, 0x00},
+	    {0x0f, 0x1f, 0x40},
+	    {0x0f, 0x1f, 0x44},
+	    {0x66, 0x0f, 0x1f, 0x44},
+	    {0x0f, 0x1f, 0x80},
+	    {0x0f, 0x1f, 0x84},
+	    {0x66, 0x0f, 0x1f, 0x84},
+	};
+	u64 at = (u64)(t->e.p - t->v->cache->rw), rest = align_up(at, BODY_ALIGNMENT) - at;
+	while (rest) {
+		u64 n = rest < sizeof(nop[0]) ? rest : sizeof(nop[0]);
+		for (u64 k = 0; k < n; k++)
+			e8(&t->e, nop[n - 1][k]);
+		rest -= n;
+	}
+}
+
 void emit_loop_head(struct translator *t)
 {
 	const struct group *first = leader(t);
@@ -167,6 +192,7 @@ void emit_loop_head(struct translator *t)
 	r14_changes(t);
 	s1_changes(t);
 	keep_groups(t);
+	emit_alignment(t);
 	t->block->loop_body = (u16)(t->e.p - (t->v->cache->rw + t->block->code));
 }
 

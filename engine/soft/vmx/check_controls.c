@@ -4,7 +4,8 @@
 /* Exceptions that push an error code: #DF, #TS, #NP, #SS, #GP, #PF, #AC. */
 #define VECTORS_WITH_ERROR 0x00027d00u
 
-#define BITMAP_BYTES 4096u
+#define BITMAP_BYTES		4096u
+#define POSTED_DESCRIPTOR_BYTES 64u
 
 bool vmx_eptp_valid(u64 reserved_pa, u64 eptp)
 {
@@ -34,10 +35,50 @@ static bool check_tpr(const struct entry_facts *e, struct entry_failure *failure
 		return true;
 	ENTRY_CHECK(page(e, VMX_VIRTUAL_APIC_ADDRESS), VMX_VIRTUAL_APIC_ADDRESS,
 		    "not aligned to 4 KiB, or beyond the physical-address width");
+	if (entry_cpu2(e) & CPU2_VIRTUAL_INTERRUPTS)
+		return true;
 	ENTRY_CHECK(!(threshold >> 4), VMX_TPR_THRESHOLD, "bits 31:4 are not 0");
 	ENTRY_CHECK((entry_cpu2(e) & CPU2_APIC_ACCESSES) || threshold <= e->virtual_tpr >> 4,
 		    VMX_TPR_THRESHOLD, "above the TPR of the virtual-APIC page");
 	return true;
+}
+
+/* 27.2.1.1, process posted interrupts */
+static bool check_posted_interrupts(const struct entry_facts *e, struct entry_failure *failure)
+{
+	if (!(entry_get(e, VMX_PIN_CONTROLS) & PIN_POSTED_INTERRUPTS))
+		return true;
+	ENTRY_CHECK(entry_cpu2(e) & CPU2_VIRTUAL_INTERRUPTS, VMX_PIN_CONTROLS,
+		    "posted interrupts without virtual-interrupt delivery");
+	ENTRY_CHECK(entry_get(e, VMX_EXIT_CONTROLS) & EXIT_ACKNOWLEDGE_INTERRUPT, VMX_EXIT_CONTROLS,
+		    "posted interrupts, but interrupts are not acknowledged on exit");
+	ENTRY_CHECK(!(entry_get(e, VMX_POSTED_INTERRUPT_VECTOR) >> 8), VMX_POSTED_INTERRUPT_VECTOR,
+		    "above 255");
+	ENTRY_CHECK(entry_address_valid(e, entry_get(e, VMX_POSTED_INTERRUPT_DESCRIPTOR),
+					POSTED_DESCRIPTOR_BYTES),
+		    VMX_POSTED_INTERRUPT_DESCRIPTOR,
+		    "not aligned to 64 bytes, or beyond the physical-address width");
+	return true;
+}
+
+/* 27.2.1.1, APIC virtualization but for the TPR shadow */
+static bool check_apic(const struct entry_facts *e, struct entry_failure *failure)
+{
+	u64 cpu2 = entry_cpu2(e);
+	u64 shadowed = CPU2_X2APIC_MODE | CPU2_APIC_REGISTERS | CPU2_VIRTUAL_INTERRUPTS;
+
+	ENTRY_CHECK(!(cpu2 & CPU2_APIC_ACCESSES) || page(e, VMX_APIC_ACCESS_ADDRESS),
+		    VMX_APIC_ACCESS_ADDRESS,
+		    "not aligned to 4 KiB, or beyond the physical-address width");
+	ENTRY_CHECK((entry_get(e, VMX_PROCESSOR_CONTROLS) & CPU_TPR_SHADOW) || !(cpu2 & shadowed),
+		    VMX_SECONDARY_CONTROLS, "APIC virtualization without a TPR shadow");
+	ENTRY_CHECK(!(cpu2 & CPU2_X2APIC_MODE) || !(cpu2 & CPU2_APIC_ACCESSES),
+		    VMX_SECONDARY_CONTROLS, "APIC accesses and x2APIC mode both virtualized");
+	ENTRY_CHECK(!(cpu2 & CPU2_VIRTUAL_INTERRUPTS) ||
+			(entry_get(e, VMX_PIN_CONTROLS) & PIN_EXTERNAL_INTERRUPT),
+		    VMX_PIN_CONTROLS,
+		    "virtual-interrupt delivery without external-interrupt exiting");
+	return check_posted_interrupts(e, failure);
 }
 
 /* 27.2.1.1, secondary controls and what belongs to them */
@@ -45,9 +86,6 @@ static bool check_secondary(const struct entry_facts *e, struct entry_failure *f
 {
 	u64 cpu2 = entry_cpu2(e);
 
-	ENTRY_CHECK(!(cpu2 & CPU2_APIC_ACCESSES) || page(e, VMX_APIC_ACCESS_ADDRESS),
-		    VMX_APIC_ACCESS_ADDRESS,
-		    "not aligned to 4 KiB, or beyond the physical-address width");
 	ENTRY_CHECK(!(cpu2 & CPU2_VPID) || entry_get(e, VMX_VPID), VMX_VPID,
 		    "0 with VPIDs enabled");
 	ENTRY_CHECK(!(cpu2 & CPU2_EPT) ||
@@ -110,7 +148,7 @@ static bool check_execution(const struct entry_facts *e, struct entry_failure *f
 		    "virtual NMIs without NMI exiting");
 	ENTRY_CHECK((pin & PIN_VIRTUAL_NMIS) || !(cpu & CPU_NMI_WINDOW), VMX_PROCESSOR_CONTROLS,
 		    "NMI-window exiting without virtual NMIs");
-	return check_secondary(e, failure);
+	return check_apic(e, failure) && check_secondary(e, failure);
 }
 
 /* An area of MSRs: 16 bytes each. */

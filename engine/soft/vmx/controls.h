@@ -12,6 +12,7 @@
 #define PIN_NMI		       BIT(3)
 #define PIN_VIRTUAL_NMIS       BIT(5)
 #define PIN_PREEMPTION_TIMER   BIT(6)
+#define PIN_POSTED_INTERRUPTS  BIT(7)
 
 /* Primary processor-based, table 25-6 */
 #define CPU_INTERRUPT_WINDOW BIT(2)
@@ -41,9 +42,12 @@
 #define CPU2_EPT		BIT(1)
 #define CPU2_DESCRIPTOR_TABLES	BIT(2)
 #define CPU2_RDTSCP		BIT(3)
+#define CPU2_X2APIC_MODE	BIT(4)
 #define CPU2_VPID		BIT(5)
 #define CPU2_WBINVD		BIT(6)
 #define CPU2_UNRESTRICTED_GUEST BIT(7)
+#define CPU2_APIC_REGISTERS	BIT(8)
+#define CPU2_VIRTUAL_INTERRUPTS BIT(9) /* virtual-interrupt delivery */
 #define CPU2_PAUSE_LOOP		BIT(10)
 #define CPU2_RDRAND		BIT(11)
 #define CPU2_INVPCID		BIT(12)
@@ -78,7 +82,8 @@
  * A.3 to A.5. */
 #define PIN_MUST 0x00000016u
 #define PIN_MAY                                                                                    \
-	(PIN_MUST | PIN_EXTERNAL_INTERRUPT | PIN_NMI | PIN_VIRTUAL_NMIS | PIN_PREEMPTION_TIMER)
+	(PIN_MUST | PIN_EXTERNAL_INTERRUPT | PIN_NMI | PIN_VIRTUAL_NMIS | PIN_PREEMPTION_TIMER |   \
+	 PIN_POSTED_INTERRUPTS)
 #define CPU_MUST     0x04006172u
 #define CPU_MUST_OLD 0x0401e172u
 #define CPU_MAY                                                                                    \
@@ -87,10 +92,10 @@
 	 CPU_CR8_STORE | CPU_TPR_SHADOW | CPU_NMI_WINDOW | CPU_MOV_DR | CPU_IO | CPU_IO_BITMAPS |  \
 	 CPU_MONITOR_TRAP | CPU_MSR_BITMAPS | CPU_MONITOR | CPU_PAUSE | CPU_SECONDARY)
 #define CPU2_MAY                                                                                   \
-	(CPU2_APIC_ACCESSES | CPU2_EPT | CPU2_UNRESTRICTED_GUEST | CPU2_VM_FUNCTIONS |             \
-	 CPU2_DESCRIPTOR_TABLES | CPU2_RDTSCP | CPU2_VPID | CPU2_WBINVD | CPU2_PAUSE_LOOP |        \
-	 CPU2_RDRAND | CPU2_INVPCID | CPU2_VMCS_SHADOWING | CPU2_RDSEED | CPU2_PML |               \
-	 CPU2_MODE_BASED_EPT | CPU2_TSC_SCALING)
+	(CPU2_APIC_ACCESSES | CPU2_X2APIC_MODE | CPU2_APIC_REGISTERS | CPU2_VIRTUAL_INTERRUPTS |   \
+	 CPU2_EPT | CPU2_UNRESTRICTED_GUEST | CPU2_VM_FUNCTIONS | CPU2_DESCRIPTOR_TABLES |         \
+	 CPU2_RDTSCP | CPU2_VPID | CPU2_WBINVD | CPU2_PAUSE_LOOP | CPU2_RDRAND | CPU2_INVPCID |    \
+	 CPU2_VMCS_SHADOWING | CPU2_RDSEED | CPU2_PML | CPU2_MODE_BASED_EPT | CPU2_TSC_SCALING)
 #define EXIT_MUST     0x00036dfbu
 #define EXIT_MUST_OLD 0x00036dffu
 #define EXIT_MAY                                                                                   \
@@ -122,6 +127,10 @@ enum info_type {
 	INFO_SOFTWARE_EXCEPTION = 6,   /* INT3, INTO */
 	INFO_OTHER = 7		       /* vector 0: a pending MTF VM exit */
 };
+
+/* Guest interrupt status, 25.4.2: 7:0 RVI, 15:8 SVI */
+#define STATUS_RVI(s) ((s)&0xff)
+#define STATUS_SVI(s) ((s) >> 8 & 0xff)
 
 /* Interruptibility state, table 25-3 */
 #define BLOCKED_STI    BIT(0)

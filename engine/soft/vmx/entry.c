@@ -1,13 +1,12 @@
 /* VM entry: checks, the guest's state, MSRs, the event to inject. SDM 3C chapter 27. */
 #include "debug/trace.h"
 #include "engine/soft/mmu/ept.h"
+#include "engine/soft/system/debug.h"
 #include "engine/soft/system/features.h"
 #include "engine/soft/timer.h"
+#include "engine/soft/vmx/apic.h"
 #include "engine/soft/vmx/check.h"
 #include "engine/soft/vmx/msr_list.h"
-#include "engine/soft/vmx/region.h"
-
-#define VIRTUAL_TPR 0x80 /* in the virtual-APIC page */
 
 #define CR0_KEPT (CR0_ET | CR0_NW | CR0_CD) /* VM entry leaves them alone, 27.3.2.1 */
 
@@ -125,6 +124,14 @@ static void load_registers(struct soft_vcpu *v)
 	v->keep_rf = (v->rflags_sys & RFLAGS_RF) != 0;
 }
 
+/* 27.7.7 */
+static bool tpr_below(const struct soft_vcpu *v, const struct entry_facts *e)
+{
+	return vmx_cpu(v, CPU_TPR_SHADOW) && vmx_cpu2(v, CPU2_APIC_ACCESSES) &&
+	       !vmx_cpu2(v, CPU2_VIRTUAL_INTERRUPTS) && v->vmx.activity <= ACTIVITY_HLT &&
+	       e->virtual_tpr >> 4 < vmx_get(v, VMX_TPR_THRESHOLD);
+}
+
 /* 27.6, 27.7: what holds events back, and what is pending. */
 static void load_events(struct soft_vcpu *v, const struct entry_facts *e)
 {
@@ -144,10 +151,8 @@ static void load_events(struct soft_vcpu *v, const struct entry_facts *e)
 	v->vmx.inject_error = (u32)vmx_get(v, VMX_ENTRY_EXCEPTION_ERROR);
 	v->vmx.inject_length = (u32)vmx_get(v, VMX_ENTRY_INSTRUCTION_LENGTH);
 	v->vmx.trap_pending = false;
-	/* 27.7.7 */
-	v->vmx.tpr_below = vmx_cpu(v, CPU_TPR_SHADOW) && vmx_cpu2(v, CPU2_APIC_ACCESSES) &&
-			   e->virtual_tpr >> 4 < vmx_get(v, VMX_TPR_THRESHOLD);
-	v->vmx.tpr_written = false;
+	v->vmx.tpr_below = tpr_below(v, e);
+	v->vmx.apic_written = 0;
 	v->vmx.vectoring_info = 0;
 	v->vmx.pause_last = 0;
 	/* An event that is injected ends shadows, and what debug exceptions were pending (27.6.1,
@@ -156,6 +161,7 @@ static void load_events(struct soft_vcpu *v, const struct entry_facts *e)
 		v->int_shadow = 0;
 		v->events.debug = 0;
 	}
+	vmx_virtual_interrupts_enter(v);
 }
 
 /* The host's timer for the preemption timer, unless it fires before anyway: a system call. */
@@ -191,8 +197,8 @@ static _Noreturn void enter_guest(struct soft_vcpu *v, bool launch, const struct
 	u32 failed = vmx_load_msrs(v, vmx_get(v, VMX_ENTRY_MSR_LOAD_ADDRESS),
 				   (u32)vmx_get(v, VMX_ENTRY_MSR_LOAD_COUNT));
 	if (failed) {
-		vmx_trace_failure(v, "MSR area", VMX_ENTRY_MSR_LOAD_ADDRESS,
-				  "an entry cannot be loaded");
+		vmx_saw_failure(v, "MSR area", VMX_ENTRY_MSR_LOAD_ADDRESS,
+				"an entry cannot be loaded");
 		vmx_entry_failed(v, REASON_ENTRY_MSR_LOADING, failed);
 	}
 	if (launch)
@@ -200,9 +206,8 @@ static _Noreturn void enter_guest(struct soft_vcpu *v, bool launch, const struct
 	load_events(v, e);
 	vmx_set_irq_word(v);
 	start_timer(v);
-	v->stats.vmx_entries++;
-	if (trace_on(vmx, 2))
-		vmx_trace_entry(v);
+	vmx_saw_entry(v, launch);
+	debug_step_done(v);
 	vcpu_attention(v, ATTENTION_IRQ);
 	vcpu_resume(v);
 }
@@ -214,15 +219,15 @@ u32 vmx_enter(struct soft_vcpu *v, bool launch)
 
 	gather(v, &e);
 	if (!vmx_check_controls(&e, &failure)) {
-		vmx_trace_failure(v, "controls", failure.field, failure.what);
+		vmx_saw_failure(v, "controls", failure.field, failure.what);
 		return ERROR_ENTRY_CONTROLS;
 	}
 	if (!vmx_check_host(&e, &failure)) {
-		vmx_trace_failure(v, "host state", failure.field, failure.what);
+		vmx_saw_failure(v, "host state", failure.field, failure.what);
 		return ERROR_ENTRY_HOST_STATE;
 	}
 	if (!vmx_check_guest(&e, &failure)) {
-		vmx_trace_failure(v, "guest state", failure.field, failure.what);
+		vmx_saw_failure(v, "guest state", failure.field, failure.what);
 		vmx_entry_failed(v, REASON_ENTRY_GUEST_STATE, failure.qualification);
 	}
 	enter_guest(v, launch, &e);

@@ -2,10 +2,7 @@
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/system/descriptor.h"
 #include "engine/soft/system/state.h"
-#include "engine/soft/vmx/capabilities.h"
-#include "engine/soft/vmx/region.h"
-
-#define VIRTUAL_TPR 0x80
+#include "engine/soft/vmx/apic.h"
 
 #define INT_SHADOW_MOV_SS 2
 
@@ -159,9 +156,13 @@ void vmx_triple_fault(struct soft_vcpu *v)
 void vmx_set_irq_word(struct soft_vcpu *v)
 {
 	static const _Atomic u32 may_wait = 1;
-	bool window = v->vmx.nonroot && vmx_cpu(v, CPU_INTERRUPT_WINDOW);
 
-	v->irq_word = v->lapic && !window ? irqchip_pending_word(v) : &may_wait;
+	if (!v->lapic || (v->vmx.nonroot && vmx_cpu(v, CPU_INTERRUPT_WINDOW)))
+		v->irq_word = &may_wait;
+	else if (v->vmx.nonroot && vmx_cpu2(v, CPU2_VIRTUAL_INTERRUPTS))
+		v->irq_word = &v->vmx.virtual_interrupt; /* others do not wait for RFLAGS.IF */
+	else
+		v->irq_word = irqchip_pending_word(v);
 }
 
 /* ---- between two instructions ---- */
@@ -191,20 +192,6 @@ u64 vmx_timer_deadline(const struct soft_vcpu *v)
 	return guest_tsc_to_ns(v, v->vmx.timer_end);
 }
 
-/* 27.7.7: VM entry with a TPR shadow and APIC accesses finds the TPR below its threshold. */
-static bool tpr_below(struct soft_vcpu *v)
-{
-	u8 tpr;
-
-	/* 30.1.2: behind an instruction that wrote the TPR through the APIC-access page */
-	if (unlikely(v->vmx.tpr_written)) {
-		v->vmx.tpr_written = false;
-		vmx_phys_read(v, vmx_get(v, VMX_VIRTUAL_APIC_ADDRESS) + VIRTUAL_TPR, &tpr, 1);
-		v->vmx.tpr_below = tpr >> 4 < vmx_get(v, VMX_TPR_THRESHOLD);
-	}
-	return v->vmx.tpr_below;
-}
-
 static _Noreturn void leave_between(struct soft_vcpu *v, u32 reason, bool keeps_debug)
 {
 	vmx_exit(v, &(struct vmx_exit){.reason = reason, .keeps_debug = keeps_debug});
@@ -213,16 +200,18 @@ static _Noreturn void leave_between(struct soft_vcpu *v, u32 reason, bool keeps_
 bool vmx_pending(const struct soft_vcpu *v)
 {
 	return v->vmx.inject_info || v->vmx.trap_pending || v->vmx.tpr_below ||
-	       v->vmx.tpr_written || timer_expired(v) || nmi_window_open(v) ||
+	       v->vmx.apic_written || timer_expired(v) || nmi_window_open(v) ||
 	       interrupt_window_open(v);
 }
 
 void vmx_before_debug(struct soft_vcpu *v)
 {
+	if (unlikely(v->vmx.apic_written))
+		vmx_emulate_apic_write(v);
+	if (v->vmx.tpr_below)
+		leave_between(v, REASON_TPR_BELOW_THRESHOLD, true);
 	if (v->vmx.trap_pending)
 		leave_between(v, REASON_MONITOR_TRAP, true);
-	if (tpr_below(v))
-		leave_between(v, REASON_TPR_BELOW_THRESHOLD, true);
 }
 
 void vmx_before_nmi(struct soft_vcpu *v)
@@ -263,6 +252,11 @@ bool vmx_on_interrupt(struct soft_vcpu *v)
 		if (vector < 0)
 			return false;
 		e->user_interrupt = false;
+		if (vmx_pin(v, PIN_POSTED_INTERRUPTS) &&
+		    (u32)vector == vmx_get(v, VMX_POSTED_INTERRUPT_VECTOR)) {
+			vmx_process_posted_interrupts(v);
+			return false;
+		}
 		interruption = INFO_VALID | INFO_INTERRUPT << 8 | (u8)vector;
 	}
 	vmx_exit(v, &(struct vmx_exit){.reason = REASON_EXTERNAL_INTERRUPT,
@@ -283,6 +277,11 @@ bool vmx_takes_startup(struct soft_vcpu *v)
 	int vector = lapic_take_sipi(v);
 	if (!v->vmx.nonroot)
 		return false;
+	/* 30.4.3.2: APIC-write emulation comes first. */
+	if (unlikely(v->vmx.apic_written)) {
+		vcpu_attention(v, ATTENTION_IRQ);
+		return false;
+	}
 	if (v->vmx.activity != ACTIVITY_WAIT_FOR_SIPI) {
 		if (lapic_take_init(v))
 			leave_between(v, REASON_INIT, true);

@@ -1,6 +1,7 @@
 /* VM exits: recording why, saving the guest, loading the host. SDM 3C chapter 28, and 27.8. */
 #include "debug/trace.h"
 #include "engine/soft/mmu/ept.h"
+#include "engine/soft/system/debug.h"
 #include "engine/soft/system/exception.h"
 #include "engine/soft/system/state.h"
 #include "engine/soft/vmx/capabilities.h"
@@ -208,6 +209,9 @@ static void forget_guest_events(struct soft_vcpu *v)
 {
 	struct pending_events *e = &v->events;
 
+	/* It was taken; information of the exit tells of it. */
+	if (e->in_delivery && e->delivering_interrupt)
+		e->user_interrupt = false;
 	e->exception = e->soft_interrupt = e->triple_fault = e->in_delivery = false;
 	e->debug = 0;
 	e->debug_fault = false;
@@ -222,6 +226,7 @@ static void forget_guest_events(struct soft_vcpu *v)
 	v->vmx.activity = ACTIVITY_ACTIVE;
 	v->vmx.inject_info = 0;
 	v->vmx.trap_pending = v->vmx.tpr_below = false;
+	v->vmx.apic_written = v->vmx.virtual_interrupt = 0;
 	v->vmx.vectoring_info = 0;
 	v->vmx.nmi_unblocked = false;
 }
@@ -257,6 +262,7 @@ static _Noreturn void load_host(struct soft_vcpu *v)
 	v->rip = vmx_get(v, VMX_HOST_RIP);
 	v->regs[RSP] = vmx_get(v, VMX_HOST_RSP);
 	forget_guest_events(v);
+	debug_step_done(v);
 	vmx_set_irq_word(v);
 	mmu_enter_root(v);
 	vcpu_segment_changed(v);
@@ -282,9 +288,7 @@ void vmx_exit(struct soft_vcpu *v, const struct vmx_exit *x)
 	save_segments(v);
 	save_rip_rflags(v, x);
 	save_other(v, x);
-	vmx_count_exit(v, x->reason);
-	if (trace_on(vmx, 1))
-		vmx_trace_exit(v);
+	vmx_saw_exit(v, x->reason);
 	if (vmx_store_msrs(v, vmx_get(v, VMX_EXIT_MSR_STORE_ADDRESS),
 			   (u32)vmx_get(v, VMX_EXIT_MSR_STORE_COUNT))) {
 		mmu_leave(v);
@@ -310,7 +314,7 @@ void vmx_entry_failed(struct soft_vcpu *v, u32 reason, u64 qualification)
 {
 	vmx_set(v, VMX_EXIT_REASON, reason | REASON_ENTRY_FAILURE);
 	vmx_set(v, VMX_EXIT_QUALIFICATION, qualification);
-	vmx_count_exit(v, reason);
+	vmx_saw_late_failure(v, reason);
 	load_host(v);
 }
 
@@ -324,6 +328,10 @@ static const u32 ept_reasons[] = {
 void vmx_ept_fault(struct soft_vcpu *v)
 {
 	const struct ept_fault *f = &v->ept_fault;
+
+	if (unlikely(f->kind == EPT_APIC_ACCESS))
+		vmx_apic_access_physical(v);
+
 	u64 unblocking = v->vmx.nmi_unblocked && !v->events.in_delivery ? INFO_NMI_UNBLOCKING : 0;
 
 	vmx_exit(v, &(struct vmx_exit){

@@ -17,11 +17,12 @@
 #include "base/types.h"
 
 /* X(name, encoding); in the order of encodings. Fields of one group that lie next to each other
- * (segments, CR3 targets, PDPTEs) are used as arrays. */
+ * (segments, CR3 targets, PDPTEs, EOI-exit bitmaps) are used as arrays. */
 /* clang-format off */
 #define VMX_FIELDS(X)                            \
 	/* 16 bits: control, guest, host */      \
 	X(VPID,                       0x0000)    \
+	X(POSTED_INTERRUPT_VECTOR,    0x0002)    \
 	X(EPTP_INDEX,                 0x0004)    \
 	X(GUEST_ES_SELECTOR,          0x0800)    \
 	X(GUEST_CS_SELECTOR,          0x0802)    \
@@ -31,6 +32,7 @@
 	X(GUEST_GS_SELECTOR,          0x080a)    \
 	X(GUEST_LDTR_SELECTOR,        0x080c)    \
 	X(GUEST_TR_SELECTOR,          0x080e)    \
+	X(GUEST_INTERRUPT_STATUS,     0x0810)    \
 	X(PML_INDEX,                  0x0812)    \
 	X(HOST_ES_SELECTOR,           0x0c00)    \
 	X(HOST_CS_SELECTOR,           0x0c02)    \
@@ -51,8 +53,13 @@
 	X(TSC_OFFSET,                 0x2010)    \
 	X(VIRTUAL_APIC_ADDRESS,       0x2012)    \
 	X(APIC_ACCESS_ADDRESS,        0x2014)    \
+	X(POSTED_INTERRUPT_DESCRIPTOR, 0x2016)   \
 	X(VM_FUNCTION_CONTROLS,       0x2018)    \
 	X(EPT_POINTER,                0x201a)    \
+	X(EOI_EXIT_BITMAP0,           0x201c)    \
+	X(EOI_EXIT_BITMAP1,           0x201e)    \
+	X(EOI_EXIT_BITMAP2,           0x2020)    \
+	X(EOI_EXIT_BITMAP3,           0x2022)    \
 	X(EPTP_LIST_ADDRESS,          0x2024)    \
 	X(VMREAD_BITMAP,              0x2026)    \
 	X(VMWRITE_BITMAP,             0x2028)    \

@@ -34,8 +34,7 @@ static void fail(struct soft_vcpu *v, u32 error)
 	}
 	vcpu_set_arith(v, RFLAGS_ZF);
 	vmx_set(v, VMX_INSTRUCTION_ERROR, error);
-	trace_gp(vmx, 1, "vcpu %u: VMfail %u at rip %#llx", v->base.id, error,
-		 (unsigned long long)v->rip);
+	vmx_saw_error(v);
 }
 
 /* ---- what all of them check first ---- */

@@ -1,7 +1,7 @@
 /* Control registers in VMX non-root operation: SDM 3C 26.1.3, 26.3. Inside. */
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/system/priv.h"
-#include "engine/soft/vmx/region.h"
+#include "engine/soft/vmx/vmx.h"
 
 /* Exit qualification, table 28-3: 3:0 register, 5:4 what, 6 LMSW from memory, 11:8 general
  * register, 31:16 LMSW's source. */
@@ -9,8 +9,6 @@ enum { ACCESS_MOV_TO, ACCESS_MOV_FROM, ACCESS_CLTS, ACCESS_LMSW };
 
 #define LMSW_MEMORY BIT(6)
 #define LMSW_BITS   (CR0_PE | CR0_MP | CR0_EM | CR0_TS)
-
-#define VIRTUAL_TPR 0x80
 
 static u64 qualification(u32 cr, u32 access, u32 reg)
 {
@@ -97,40 +95,4 @@ bool vmx_on_clts(struct soft_vcpu *v, const struct insn *i)
 	if (owned && (vmx_get(v, VMX_CR0_SHADOW) & CR0_TS))
 		vmx_exit_insn(v, i, REASON_CR_ACCESS, qualification(0, ACCESS_CLTS, 0));
 	return !owned;
-}
-
-/* ---- the TPR shadow, 30.1.1, 30.3 ---- */
-
-static u64 virtual_tpr(const struct soft_vcpu *v)
-{
-	return vmx_get(v, VMX_VIRTUAL_APIC_ADDRESS) + VIRTUAL_TPR;
-}
-
-bool vmx_read_cr8(struct soft_vcpu *v, u64 *value)
-{
-	u8 tpr;
-
-	if (!vmx_cpu(v, CPU_TPR_SHADOW))
-		return false;
-	vmx_phys_read(v, virtual_tpr(v), &tpr, 1);
-	*value = tpr >> 4;
-	return true;
-}
-
-bool vmx_write_cr8(struct soft_vcpu *v, u64 value)
-{
-	u32 tpr = (u32)value << 4; /* the other bytes become 0 */
-
-	if (!vmx_cpu(v, CPU_TPR_SHADOW))
-		return false;
-	if (value > 15)
-		raise_gp(v, 0);
-	vmx_phys_write(v, virtual_tpr(v), &tpr, sizeof(tpr));
-	/* 30.1.2: an exit behind the instruction, as a trap. */
-	if (value < vmx_get(v, VMX_TPR_THRESHOLD)) {
-		v->rip = v->next_rip;
-		v->int_shadow = 0;
-		vmx_exit(v, &(struct vmx_exit){.reason = REASON_TPR_BELOW_THRESHOLD});
-	}
-	return true;
 }

@@ -13,6 +13,14 @@
 
 #define VMCS_NONE (~0ull)
 
+/* How a VM entry failed, for people. */
+struct vmx_failure {
+	const char *part, *what; /* NULL: none has */
+	enum vmx_field field;
+	u64 value;
+	u64 entries; /* that had succeeded by then */
+};
+
 struct vmx {
 	bool on;       /* VMX operation, between VMXON and VMXOFF */
 	bool nonroot;  /* VMX non-root operation: a guest's guest runs */
@@ -29,6 +37,10 @@ struct vmx {
 	u32 activity;	   /* enum vmx_activity, other than what mp_state tells */
 	bool tpr_below;	   /* VM entry found the virtual TPR below its threshold */
 	bool trap_pending; /* an MTF VM exit is due at the next boundary */
+	/* What this instruction has written of the virtual APIC, whose emulation is due; 0: none.
+	 */
+	u32 apic_written;
+	_Atomic u32 virtual_interrupt; /* one is recognized (SDM 3C 30.2.1) */
 
 	/* The event to deliver at VM entry, in the form of the fields. INFO_VALID: not yet done. */
 	u32 inject_info, inject_error, inject_length;
@@ -41,13 +53,24 @@ struct vmx {
 
 	u64 apic_page;	      /* gpa | 1 of the APIC-access page; 0: there is none */
 	u64 apic_page_before; /* at the last VM entry: the TLBs do not have it */
-	bool tpr_written;     /* by an access to that page: its consequences are due */
 
 	/* Preemption timer: guest TSC of the VMX root at which it is 0. */
 	u64 timer_end;
 
 	/* PAUSE-loop exiting: root's TSC of the first PAUSE of the loop and of the last. */
 	u64 pause_first, pause_last;
+
+	/* ---- what people want to know ---- */
+
+	bool launched_now; /* the entry that is traced is VMLAUNCH's */
+	struct vmx_failure failure;
+	/* Host TSC, with "stats" of vm_set_option(): in non-root operation, and in the hypervisor
+	 * behind an exit for each reason until the next entry. */
+	struct {
+		u64 since; /* the last entry or exit; 0: there was none */
+		u32 reason;
+		u64 nonroot, root[REASON_COUNT];
+	} time;
 };
 
 #endif

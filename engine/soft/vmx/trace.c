@@ -1,20 +1,30 @@
-/* What --trace vmx and --stats show. Inside. */
+/* What --trace vmx and --stats show. Inside; the words are in show.c. */
 #include "debug/trace.h"
 #include "engine/soft/vmx/capabilities.h"
+#include "engine/soft/vmx/show.h"
 
-static const char *const texts[] = {
-#define REASON(X, name, number, text) [number] = text,
-    VMX_REASONS(REASON, )
-#undef REASON
-};
+/* ---- counts, and times with vm->timed ---- */
 
-const char *vmx_reason_text(u32 reason)
+/* Host TSC since the last VM entry or exit. */
+static u64 lap(struct soft_vcpu *v)
 {
-	return reason < ARRAY_SIZE(texts) ? texts[reason] : NULL;
+	u64 now = __builtin_ia32_rdtsc();
+	u64 ticks = v->vmx.time.since ? now - v->vmx.time.since : 0;
+
+	v->vmx.time.since = now;
+	return ticks;
 }
 
-void vmx_count_exit(struct soft_vcpu *v, u32 reason)
+/* The hypervisor has had the vCPU since it left for the last reason. */
+static void end_root(struct soft_vcpu *v)
 {
+	if (unlikely(v->vm->timed))
+		v->vmx.time.root[v->vmx.time.reason] += lap(v);
+}
+
+static void count_reason(struct soft_vcpu *v, u32 reason)
+{
+	v->vmx.time.reason = reason;
 	v->stats.vmx_exits++;
 	switch (reason) {
 #define REASON(X, name, number, text)                                                              \
@@ -26,49 +36,49 @@ void vmx_count_exit(struct soft_vcpu *v, u32 reason)
 	}
 }
 
-void vmx_trace_entry(struct soft_vcpu *v)
+/* ---- what entry.c and exit.c tell ---- */
+
+void vmx_saw_entry(struct soft_vcpu *v, bool launch)
 {
-	trace_gp(vmx, 2, "vcpu %u: enter, rip %#llx rsp %#llx rflags %#llx cr0 %#llx cr3 %#llx%s",
-		 v->base.id, (unsigned long long)v->rip, (unsigned long long)v->regs[RSP],
-		 (unsigned long long)vcpu_rflags(v), (unsigned long long)v->cr0,
-		 (unsigned long long)v->cr3, v->vmx.launched ? "" : " (launch)");
-	if (v->vmx.inject_info)
-		trace_gp(vmx, 2, "vcpu %u: injects type %u vector %#x error %#x", v->base.id,
-			 INFO_TYPE(v->vmx.inject_info), INFO_VECTOR(v->vmx.inject_info),
-			 v->vmx.inject_error);
+	v->stats.vmx_entries++;
+	end_root(v);
+	if (trace_on(vmx, 1)) {
+		v->vmx.launched_now = launch;
+		trace_call_gp(vmx_show_entry, v);
+	}
 }
 
-void vmx_trace_exit(struct soft_vcpu *v)
+void vmx_saw_exit(struct soft_vcpu *v, u32 reason)
 {
-	const char *text = vmx_reason_text((u16)vmx_get(v, VMX_EXIT_REASON));
-
-	trace_gp(vmx, 1, "vcpu %u: exit %s, rip %#llx qualification %#llx length %llu", v->base.id,
-		 text ? text : "?", (unsigned long long)v->rip,
-		 (unsigned long long)vmx_get(v, VMX_EXIT_QUALIFICATION),
-		 (unsigned long long)vmx_get(v, VMX_EXIT_INSTRUCTION_LENGTH));
-	trace_gp(vmx, 2,
-		 "vcpu %u: information %#llx interruption %#llx error %#llx vectoring %#llx error "
-		 "%#llx gpa %#llx linear %#llx",
-		 v->base.id, (unsigned long long)vmx_get(v, VMX_EXIT_INSTRUCTION_INFO),
-		 (unsigned long long)vmx_get(v, VMX_EXIT_INTERRUPTION_INFO),
-		 (unsigned long long)vmx_get(v, VMX_EXIT_INTERRUPTION_ERROR),
-		 (unsigned long long)vmx_get(v, VMX_IDT_VECTORING_INFO),
-		 (unsigned long long)vmx_get(v, VMX_IDT_VECTORING_ERROR),
-		 (unsigned long long)vmx_get(v, VMX_GUEST_PHYSICAL_ADDRESS),
-		 (unsigned long long)vmx_get(v, VMX_GUEST_LINEAR_ADDRESS));
+	if (unlikely(v->vm->timed))
+		v->vmx.time.nonroot += lap(v);
+	count_reason(v, reason);
+	if (trace_on(vmx, 1))
+		trace_call_gp(vmx_show_exit, v);
 }
 
-/* At level 3 the whole VMCS. */
-void vmx_trace_failure(struct soft_vcpu *v, const char *part, enum vmx_field field,
-		       const char *what)
+void vmx_saw_late_failure(struct soft_vcpu *v, u32 reason)
+{
+	end_root(v);
+	count_reason(v, reason);
+	if (trace_on(vmx, 1))
+		trace_call_gp(vmx_show_exit, v);
+}
+
+void vmx_saw_failure(struct soft_vcpu *v, const char *part, enum vmx_field field, const char *what)
 {
 	v->stats.vmx_failures++;
-	trace_gp(vmx, 1, "vcpu %u: VM entry fails at rip %#llx: %s, %s = %#llx: %s", v->base.id,
-		 (unsigned long long)v->rip, part, vmx_fields[field].name,
-		 (unsigned long long)vmx_get(v, field), what);
-	if (!trace_on(vmx, 3))
-		return;
-	for (u32 n = 0; n < VMX_FIELD_COUNT; n++)
-		trace_gp(vmx, 3, "vcpu %u:   %s (%#x) = %#llx", v->base.id, vmx_fields[n].name,
-			 vmx_fields[n].encoding, (unsigned long long)v->vmx.vmcs.value[n]);
+	v->vmx.failure = (struct vmx_failure){.part = part,
+					      .what = what,
+					      .field = field,
+					      .value = vmx_get(v, field),
+					      .entries = v->stats.vmx_entries};
+	if (trace_on(vmx, 1))
+		trace_call_gp(vmx_show_failure, v);
+}
+
+void vmx_saw_error(struct soft_vcpu *v)
+{
+	if (trace_on(vmx, 1))
+		trace_call_gp(vmx_show_error, v);
 }

@@ -78,7 +78,7 @@ _Noreturn void vmx_exit_insn(struct soft_vcpu *v, const struct insn *i, u32 reas
 /** VM entry failed behind the checks of the hypervisor's state: reason 33 or 34. */
 _Noreturn void vmx_entry_failed(struct soft_vcpu *v, u32 reason, u64 qualification);
 
-/* ---- the APIC-access page (apic.c) ---- */
+/* ---- ways to the virtual APIC (apic_access.c) ---- */
 
 /** Whether @gpa, of this VM's memory, lies in the page whose accesses are the hypervisor's: it is
  * never entered into a TLB. */
@@ -87,10 +87,33 @@ static inline bool vmx_is_apic_page(const struct soft_vcpu *v, u64 gpa)
 	return ((gpa & PAGE_MASK) | 1) == v->vmx.apic_page;
 }
 
-/** An access to it (enum access): leaves, or says which guest-physical address to use instead. */
-u64 vmx_on_apic_access(struct soft_vcpu *v, u64 linear, u64 gpa, u32 access);
+/** An access to it (enum access), of @size bytes: leaves, or it is one that the next two do. */
+void vmx_on_apic_access(struct soft_vcpu *v, u64 linear, u64 gpa, u32 size, u32 access);
+void vmx_apic_page_read(struct soft_vcpu *v, u64 gpa, void *buf, u32 size);
+void vmx_apic_page_write(struct soft_vcpu *v, u64 gpa, const void *buf, u32 size);
+/** The exit for one that instructions make by no linear address of theirs, but in walks. */
+_Noreturn void vmx_apic_access_physical(struct soft_vcpu *v);
 /** VM entry: which page it is from now on. The TLBs of non-root operation are in use. */
 void vmx_apic_page_enter(struct soft_vcpu *v);
+/** CR8 with the TPR shadow; false: there is none. */
+bool vmx_read_cr8(struct soft_vcpu *v, u64 *value);
+bool vmx_write_cr8(struct soft_vcpu *v, u64 value);
+/** Whether RDMSR or WRMSR of @index that does not leave is one of the next two. */
+bool vmx_virtualizes_msr(const struct soft_vcpu *v, u32 index, bool write);
+u64 vmx_read_apic_msr(struct soft_vcpu *v, u32 index);
+/** true: refused, #GP(0). */
+bool vmx_write_apic_msr(struct soft_vcpu *v, u32 index, u64 value);
+
+/* ---- virtual interrupts (apic.c) ---- */
+
+/** Whether one is recognized and nothing holds it back (SDM 3C 30.2.2). */
+static inline bool vmx_virtual_interrupt_waits(const struct soft_vcpu *v)
+{
+	return v->vmx.nonroot && v->vmx.virtual_interrupt && (v->rflags_sys & RFLAGS_IF) &&
+	       !v->int_shadow && v->vmx.activity <= ACTIVITY_HLT;
+}
+/** Takes it: the vector to be delivered. */
+u8 vmx_take_virtual_interrupt(struct soft_vcpu *v);
 
 /* ---- instructions that may have to leave (intercept.c). Each is called behind the checks that
  * come first; it returns if the instruction is to be done. ---- */
@@ -152,9 +175,6 @@ static inline u64 vmx_read_cr4(const struct soft_vcpu *v)
 
 	return (v->cr4 & ~mask) | (vmx_get(v, VMX_CR4_SHADOW) & mask);
 }
-/** CR8 with the TPR shadow; false: there is none. Writing may leave, behind the instruction. */
-bool vmx_read_cr8(struct soft_vcpu *v, u64 *value);
-bool vmx_write_cr8(struct soft_vcpu *v, u64 value);
 
 /* ---- events (events.c) ---- */
 
@@ -171,7 +191,8 @@ void vmx_note_nested(struct soft_vcpu *v, bool double_fault);
 
 /* What is due between two instructions, in the order of SDM 3C 26.2, 27.7; each may leave. */
 
-/** Before debug traps: the monitor trap flag, TPR below threshold. */
+/** Before debug traps: what writes to the virtual APIC cause, TPR below threshold, the monitor trap
+ * flag. */
 void vmx_before_debug(struct soft_vcpu *v);
 /** Behind them, before NMIs: the preemption timer, the NMI window. */
 void vmx_before_nmi(struct soft_vcpu *v);
@@ -179,7 +200,7 @@ void vmx_before_nmi(struct soft_vcpu *v);
 void vmx_on_nmi(struct soft_vcpu *v);
 /** Before external interrupts: the interrupt window. */
 void vmx_before_interrupt(struct soft_vcpu *v);
-/** An external interrupt is due: whether it is to be delivered. */
+/** An external interrupt is due: whether it is to be delivered. What it notifies of is taken. */
 bool vmx_on_interrupt(struct soft_vcpu *v);
 /** Whether any of these but NMIs and interrupts is due now. */
 bool vmx_pending(const struct soft_vcpu *v);
@@ -234,13 +255,15 @@ u32 vmx_enter(struct soft_vcpu *v, bool launch);
 
 /* ---- trace and statistics (trace.c) ---- */
 
-/** Text of a basic exit reason, or NULL. */
-const char *vmx_reason_text(u32 reason);
-void vmx_count_exit(struct soft_vcpu *v, u32 reason);
-void vmx_trace_entry(struct soft_vcpu *v);
-void vmx_trace_exit(struct soft_vcpu *v);
-/** VM entry failed: @what is wrong with @field. */
-void vmx_trace_failure(struct soft_vcpu *v, const char *part, enum vmx_field field,
-		       const char *what);
+/** The guest's guest is about to run, its state is loaded. */
+void vmx_saw_entry(struct soft_vcpu *v, bool launch);
+/** It has been left, the information fields say why; its registers are still there. */
+void vmx_saw_exit(struct soft_vcpu *v, u32 reason);
+/** VM entry fails: @what is wrong with @field. */
+void vmx_saw_failure(struct soft_vcpu *v, const char *part, enum vmx_field field, const char *what);
+/** And does so as a VM exit. */
+void vmx_saw_late_failure(struct soft_vcpu *v, u32 reason);
+/** A VMX instruction has failed, its error is in the VMCS. */
+void vmx_saw_error(struct soft_vcpu *v);
 
 #endif
