@@ -13,7 +13,8 @@ EXTRA = {
 }
 
 # More than some seconds: suite "slow".
-LONG = {"vmx", "vmx_apicv_test", "vmx_vmcs_shadow_test", "vmx_pf_vpid_test", "vmx_pf_invvpid_test", "vmx_pf_no_vpid_test"}
+LONG = {"vmx", "vmx_apicv_test", "vmx_vmcs_shadow_test", "vmx_pf_vpid_test", "vmx_pf_invvpid_test",
+        "vmx_pf_no_vpid_test"}
 
 # XPASS: the suite writes down what KVM does wrong; a processor passes.
 DB = "KVM loses what was pending where it emulates WBINVD; here it is as behind any instruction (SDM 3C 27.7.3, 28.3.4)"
