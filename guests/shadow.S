@@ -15,6 +15,7 @@ guest_main:
 	call	stack_faults
 	call	protection
 	call	nowhere
+	call	strings_nowhere
 	call	crossing
 	call	paged_loops
 	call	late_window
@@ -372,6 +373,32 @@ nowhere:
 	expect(rcx, 0)
 	ret
 
+/* The same for strings, at once and on the way. */
+strings_nowhere:
+	map	2, 2
+	from(0x800000000000, 7, 5)
+	expect_user_fault(GP, 0, rep stosq)
+	stands(0x800000000000, 7, 5)
+	from(VA(2), 0x800000000000, 5)
+	expect_user_fault(GP, 0, rep movsb)
+	stands(VA(2), 0x800000000000, 5)
+	from(0xffff800000000000, 7, 5)
+	faults_at(ABSENT_WRITE, 0xffff800000000000, rep stosd)
+	stands(0xffff800000000000, 7, 5)
+	map	511, 20
+	invlpg	[VA(511)]
+	from(TOP + 0x1ff000, 7, 10000)
+	expect_user_fault(GP, 0, rep stosq)
+	stands(0x800000000000, 7, 10000 - 512)
+	expect([FRAME(20) + 0xff8], rax)
+	from(TOP + 0x1ff004, 7, 10000)
+	expect_user_fault(GP, 0, rep stosq)
+	stands(0x7ffffffffffc, 7, 10000 - 511)
+	from(VA(2), TOP + 0x1ff000, 10000)
+	expect_user_fault(GP, 0, rep movsb)
+	stands(VA(3), 0x800000000000, 10000 - 4096)
+	ret
+
 /* Across the end of a page, of 4 GiB, of all there is. */
 crossing:
 	mov	rbx, VA(4) + 0xffc
@@ -435,33 +462,7 @@ crossing:
 
 /* ---- loops over pages that come as they are needed ---- */
 
-/* Page fault: the page shows the frame of its number. */
-pager:
-	push	rax
-	push	rcx
-	mov	rax, cr2
-	invlpg	[rax]
-	shr	rax, 12
-	and	eax, 511
-	mov	rcx, rax
-	shl	rcx, 12
-	add	rcx, FRAME(0) + URW
-	mov	[PTE(rax)], rcx
-	inc	dword ptr [paged]
-	pop	rcx
-	pop	rax
-	add	rsp, 8
-	iretq
-
-.macro all_absent
-	mov	rdi, offset test_pt
-	mov	ecx, 512
-	xor	eax, eax
-	rep stosq
-	mov	[paged], eax
-	mov	rax, cr3
-	mov	cr3, rax
-.endm
+	define_pager
 
 /* Each quadword from @index's first on is its number plus @plus. */
 .macro expect_counted index, quads, plus, line
@@ -485,14 +486,14 @@ paged_loops:
 	mov	rbx, VA(64)
 	xor	ecx, ecx
 	user_ok(5: mov [rbx + rcx * 8], rcx; inc rcx; cmp rcx, 8 * 512; jne 5b)
-	expect([paged], 8)
+	expect([paged_in], 8)
 	expect_counted 64, (8*512), 0, __LINE__
 	/* downwards, read, changed and written */
 	all_absent
 	mov	rbx, VA(71) + 0xff8
 	mov	ecx, 8 * 512
 	user_ok(5: add qword ptr [rbx], 3; sub rbx, 8; dec rcx; jnz 5b)
-	expect([paged], 8)
+	expect([paged_in], 8)
 	expect_counted 64, (8*512), 3, __LINE__
 	mov	rax, VA(63) + 0xff8
 	expect(rbx, rax)
@@ -502,7 +503,7 @@ paged_loops:
 	mov	rdi, VA(80) + 4
 	mov	ecx, 8 * 512
 	user_ok(5: mov rax, [rsi]; mov [rdi], rax; add rsi, 8; add rdi, 12; dec ecx; jnz 5b)
-	expect([paged], 8 + 12)
+	expect([paged_in], 8 + 12)
 	expect([FRAME(80) + 4 + 12 * 1000], 1003)
 	expect([FRAME(80) + 4 + 12 * 341], 344)
 	/* all in one register that lives in memory */
@@ -511,19 +512,19 @@ paged_loops:
 	xor	r14d, r14d
 	mov	ecx, 4 * 512
 	user_ok(5: add r14, [r15]; add r15, 8; dec ecx; jnz 5b)
-	expect([paged], 4)
+	expect([paged_in], 4)
 	expect(r14, 2047 * 1024 + 3 * 2048)
 	/* pushes over pages, and pops */
 	all_absent
 	mov	rbx, VA(72)
 	mov	ecx, 4 * 512
 	user_ok(mov rdx, rsp; mov rsp, rbx; 5: push rcx; dec ecx; jnz 5b; mov rsp, rdx)
-	expect([paged], 4)
+	expect([paged_in], 4)
 	all_absent
 	mov	rbx, VA(68)
 	xor	eax, eax
 	user_ok(mov rdx, rsp; mov rsp, rbx; 5: pop rcx; add rax, rcx; cmp rsp, VA(72); jne 5b; mov rsp, rdx)
-	expect([paged], 4)
+	expect([paged_in], 4)
 	expect(rax, 2049 * 1024)
 	/* over the end of 4 GiB */
 	all_absent
@@ -533,7 +534,7 @@ paged_loops:
 	mov	rbx, WINDOW2 - 0x4000
 	xor	ecx, ecx
 	user_ok(5: mov [rbx + rcx * 8], rcx; inc rcx; cmp rcx, 8 * 512; jne 5b)
-	expect([paged], 8)
+	expect([paged_in], 8)
 	expect_counted 508, (4*512), 0, __LINE__
 	expect_counted 0, (4*512), 2048, __LINE__
 	mov	rbx, WINDOW2 + 0x3ff8
@@ -620,5 +621,4 @@ many_windows:
 	ret
 
 	.bss
-paged:	.skip	8
 has_avx: .skip	8

@@ -47,6 +47,48 @@
 #define ABSENT_READ  PF_U
 #define ABSENT_WRITE (PF_U | PF_W)
 
+/* Handler of page faults, pager: the page shows the frame of its number, [paged_in] counts. */
+.macro define_pager
+pager:
+	push	rax
+	push	rcx
+	mov	rax, cr2
+	invlpg	[rax]
+	shr	rax, 12
+	and	eax, 511
+	mov	rcx, rax
+	shl	rcx, 12
+	add	rcx, FRAME(0) + URW
+	mov	[PTE(rax)], rcx
+	inc	dword ptr [paged_in]
+	pop	rcx
+	pop	rax
+	add	rsp, 8
+	iretq
+	.lcomm	paged_in, 8
+.endm
+
+/* No page is there, and [paged_in] 0. Clobbers RAX, RCX, RDI. */
+.macro all_absent
+	mov	rdi, offset test_pt
+	mov	ecx, 512
+	xor	eax, eax
+	rep stosq
+	mov	[paged_in], eax
+	mov	rax, cr3
+	mov	cr3, rax
+.endm
+
+/* Where a string instruction starts, and stands. */
+#define from(di, si, cx)                                                                           \
+	mov	rdi, di;                                                                           \
+	mov	rsi, si;                                                                           \
+	mov	rcx, cx
+#define stands(di, si, cx)                                                                         \
+	expect(rdi, di);                                                                           \
+	expect(rsi, si);                                                                           \
+	expect(rcx, cx)
+
 /* Windows, and memory all zeroes. Clobbers RAX, RCX, RDI. */
 .macro begin
 	mov	rax, offset test_pt + URW

@@ -1,9 +1,13 @@
-/* Hardware task switches with 32-bit TSSs: JMP, CALL, IRET, task gates, and what goes wrong (SDM vol. 3A chapter 7). */
+/* Hardware task switches: JMP, CALL, IRET, task gates, and what goes wrong (SDM vol. 3A chapter 7); 32-bit TSSs, and a
+ * 16-bit one. */
 #include "lib.h"
 GUEST(task)
 
 #define TSS_B	  (GDT_FREE)
 #define TASK_GATE (GDT_FREE + 8)
+#define TSS_C	  (GDT_FREE + 16) /* 16 bits; its code and stack, which have to lie below 64 KiB of something */
+#define CODE_C	  (GDT_FREE + 24)
+#define STACK_C	  (GDT_FREE + 32)
 
 /* Offsets in a 32-bit TSS (figure 7-2) */
 #define TSS_LINK   0
@@ -22,6 +26,16 @@ GUEST(task)
 #define TSS_LDT	   96
 #define TSS_TRAP   100
 #define TSS_IOMAP  102
+/* in a 16-bit one (figure 7-10) */
+#define TSS16_IP    14
+#define TSS16_FLAGS 16
+#define TSS16_BX    24
+#define TSS16_SP    26
+#define TSS16_SI    30
+#define TSS16_ES    34
+#define TSS16_CS    36
+#define TSS16_SS    38
+#define TSS16_DS    40
 
 guest_main:
 	call	prepare
@@ -33,6 +47,7 @@ guest_main:
 	call	refused
 	call	bad_new_task
 	call	trap_bit
+	call	by_16_bits
 	ret
 
 /* Task B: entry point in EBX of the caller, interrupts off. Clobbers EAX, ECX, EDI. */
@@ -294,6 +309,77 @@ trap_bit:
 	ret
 1:	iretd
 
+/* A descriptor: @type is bytes 5 and 6. Clobbers EAX. */
+.macro describe selector, base, limit, type
+	mov	eax, offset \base
+	mov	word ptr [gdt + \selector], \limit
+	mov	[gdt + \selector + 2], ax
+	shr	eax, 16
+	mov	[gdt + \selector + 4], al
+	mov	word ptr [gdt + \selector + 5], \type
+	mov	[gdt + \selector + 7], ah
+.endm
+
+/* Into a task of 16 bits and out of it; twice, the second time it goes on where it was. */
+by_16_bits:
+	mov	edi, offset tss_c
+	mov	ecx, 11
+	xor	eax, eax
+	rep stosd
+	describe TSS_C, tss_c, 43, 0x0081
+	describe CODE_C, code_c, 0xfff, 0x409b
+	describe STACK_C, stack_c, 0xff, 0x4093
+	mov	word ptr [tss_c + TSS16_SP], 0x100
+	mov	word ptr [tss_c + TSS16_FLAGS], F_CF | 2
+	mov	word ptr [tss_c + TSS16_BX], 0xcccc
+	mov	word ptr [tss_c + TSS16_SI], 0x5151
+	mov	word ptr [tss_c + TSS16_CS], CODE_C
+	mov	word ptr [tss_c + TSS16_SS], STACK_C
+	mov	word ptr [tss_c + TSS16_DS], KDATA
+	mov	word ptr [tss_c + TSS16_ES], KDATA
+	mov	ebx, 0xaaaabbbb
+	mov	esi, esp
+	call	TSS_C:0
+	expect(ebx, 0xaaaabbbb)
+	mov	eax, esp
+	expect(eax, esi)
+	expect([seen_ebx], 0x5151cccc)
+	expect([seen_esp], 0x100)
+	mov	eax, [seen_flags]
+	and	eax, F_CF | F_NT
+	expect(eax, F_CF | F_NT)
+	movzx	eax, word ptr [tss_c]
+	expect(eax, TSS_SEL)
+	movzx	eax, word ptr [tss_c + TSS16_BX]
+	expect(eax, 0x7777)
+	movzx	eax, word ptr [tss_c + TSS16_IP]
+	mov	ecx, offset 2f
+	sub	ecx, offset code_c
+	expect(eax, ecx)
+	movzx	eax, word ptr [tss_c + TSS16_FLAGS]
+	and	eax, F_NT
+	expect(eax, 0)
+	expect_type TSS_C, 0x81, __LINE__
+	call	TSS_C:0
+	expect([seen_ebx], 0x7777)
+	/* one byte less is too short for it */
+	mov	word ptr [gdt + TSS_C], 42
+	expect_fault(TS, TSS_C, jmp TSS_C:0)
+	clts
+	ret
+code_c:
+	mov	[seen_ebx], bx
+	mov	[seen_ebx + 2], si
+	movzx	eax, sp
+	mov	[seen_esp], eax
+	pushf
+	pop	dword ptr [seen_flags]
+	mov	ebx, 0x7777
+	iretd
+2:	movzx	ebx, bx
+	mov	[seen_ebx], ebx
+	iretd
+
 note_trap:
 	push	eax
 	mov	eax, dr6
@@ -307,6 +393,7 @@ note_trap:
 	.bss
 	.balign	16
 tss_b:	.skip	0x68
+tss_c:	.skip	44
 seen_ebx: .skip	4
 seen_esp: .skip	4
 seen_flags: .skip 4
@@ -314,3 +401,4 @@ seen_tr: .skip	4
 seen_type: .skip 4
 	.skip	4096
 stack_b_top:
+stack_c: .skip	0x104

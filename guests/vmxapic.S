@@ -111,6 +111,9 @@ guest_main:
 	expect_left(R_APIC_ACCESS, 0x1082, 7b)
 	l2(mov ecx, [rsi + 0xb0])
 	expect_left(R_APIC_ACCESS, 0xb0, 7b)
+	runs(clflush [rsi + 0x80]; prefetcht0 [rsi + 0xb0])
+	l2(clflush [rsi + 0xb0])	/* a read */
+	expect_left(R_APIC_ACCESS, 0xb0, 7b)
 
 	/* ---- with virtual-interrupt delivery EOI and ICR too ---- */
 	pin	PIN_INTERRUPT

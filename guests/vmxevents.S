@@ -216,6 +216,21 @@ guest_main:
 	vmread	rbx, rax
 	expect(rbx, 1)
 	put	GUEST_INTERRUPTIBILITY, 0
+	l2(cli; sti; mov ecx, edx; 6: hlt)	/* over behind one that does not leave */
+	expect([x_reason], R_HLT)
+	expect_rip(6b)
+	mov	rax, GUEST_INTERRUPTIBILITY
+	vmread	rbx, rax
+	expect(rbx, 0)
+	put	EXCEPTION_BITMAP, (1 << UD)
+	l2(cli; sti; 6: ud2)
+	expect([x_reason], R_EXCEPTION)
+	expect_rip(6b)
+	mov	rax, GUEST_INTERRUPTIBILITY
+	vmread	rbx, rax
+	expect(rbx, 1)
+	put	GUEST_INTERRUPTIBILITY, 0
+	put	EXCEPTION_BITMAP, 0
 	l2(mov ecx, ss; mov ss, ecx; 6: hlt)
 	expect_rip(6b)
 	mov	rax, GUEST_INTERRUPTIBILITY

@@ -10,6 +10,7 @@
 #include <linux/nospec.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <asm/tsc.h>
 
 #include "guise.h"
 #include "vmcs.h"
@@ -29,9 +30,13 @@ static const struct {
     {KVM_CAP_NR_MEMSLOTS, GUISE_SLOTS},
     {KVM_CAP_NR_VCPUS, GUISE_VCPUS},
     {KVM_CAP_MAX_VCPUS, GUISE_VCPUS},
+    {KVM_CAP_MAX_VCPU_ID, GUISE_VCPUS},
+    {KVM_CAP_CHECK_EXTENSION_VM, 1},
+    {KVM_CAP_INTERNAL_ERROR_DATA, 1},
     {KVM_CAP_EXT_CPUID, 1},
     {KVM_CAP_MP_STATE, 1},
     {KVM_CAP_VCPU_EVENTS, 1},
+    {KVM_CAP_INTR_SHADOW, 1},
     {KVM_CAP_DEBUGREGS, 1},
     {KVM_CAP_XSAVE, 1},
     {KVM_CAP_XCRS, 1},
@@ -39,11 +44,18 @@ static const struct {
     {KVM_CAP_IMMEDIATE_EXIT, 1},
     {KVM_CAP_READONLY_MEM, 1},
     {KVM_CAP_IRQCHIP, 1},
+    {KVM_CAP_IRQ_ROUTING, GUISE_LINES},
+    {KVM_CAP_IRQ_INJECT_STATUS, 1},
     {KVM_CAP_PIT2, 1},
     {KVM_CAP_PIT_STATE2, 1},
     {KVM_CAP_SIGNAL_MSI, 1},
     {KVM_CAP_TSC_DEADLINE_TIMER, 1},
+    {KVM_CAP_GET_TSC_KHZ, 1},
     {KVM_CAP_ADJUST_CLOCK, 1},
+    {KVM_CAP_MCE, MCE_BANKS},
+    {KVM_CAP_SET_GUEST_DEBUG, 1},
+    {KVM_CAP_SET_GUEST_DEBUG2, GUEST_DEBUG_FLAGS},
+    {KVM_CAP_X86_ROBUST_SINGLESTEP, 1},
     /* Nothing to set: real mode runs as it is. The ioctls are taken and do nothing. */
     {KVM_CAP_SET_TSS_ADDR, 1},
     {KVM_CAP_SET_IDENTITY_MAP_ADDR, 1},
@@ -59,7 +71,7 @@ static int check_extension(unsigned long capability)
 
 /* ---- vCPUs ---- */
 
-static int get_msrs(struct vcpu *v, struct kvm_msrs __user *user, bool set)
+static int move_msrs(struct vcpu *v, struct kvm_msrs __user *user, bool set)
 {
 	struct kvm_msrs head;
 	u32 i;
@@ -78,7 +90,7 @@ static int get_msrs(struct vcpu *v, struct kvm_msrs __user *user, bool set)
 				break;
 			continue;
 		}
-		if (msr_get(v, entry.index, &entry.data))
+		if (msr_get(v, entry.index, &entry.data, false))
 			break;
 		if (copy_to_user(&user->entries[i], &entry, sizeof(entry)))
 			return -EFAULT;
@@ -100,6 +112,23 @@ static int set_cpuid(struct vcpu *v, struct kvm_cpuid2 __user *user)
 	v->cpuid_count = head.nent;
 	cpuid_changed(v);
 	return 0;
+}
+
+static int get_cpuid(struct vcpu *v, struct kvm_cpuid2 __user *user)
+{
+	struct kvm_cpuid2 head;
+	u32 room;
+
+	if (copy_from_user(&head, user, sizeof(head)))
+		return -EFAULT;
+	room = head.nent;
+	head.nent = v->cpuid_count;
+	if (copy_to_user(user, &head, sizeof(head)))
+		return -EFAULT;
+	if (room < v->cpuid_count)
+		return -E2BIG;
+	return copy_to_user(user->entries, v->cpuid, v->cpuid_count * sizeof(v->cpuid[0])) ? -EFAULT
+											   : 0;
 }
 
 static int get_xsave(struct vcpu *v, void __user *user)
@@ -241,7 +270,9 @@ static int set_signal_mask(struct vcpu *v, void __user *user)
 	({                                                                                         \
 		type state;                                                                        \
 		int ret = (call);                                                                  \
-		!ret &&copy_to_user(user, &state, sizeof(state)) ? -EFAULT : ret;                  \
+		if (!ret && copy_to_user(user, &state, sizeof(state)))                             \
+			ret = -EFAULT;                                                             \
+		ret;                                                                               \
 	})
 #define SET(type, call)                                                                            \
 	({                                                                                         \
@@ -273,6 +304,8 @@ static long vcpu_command(struct vcpu *v, unsigned int command, void __user *user
 		return GET(struct kvm_debugregs, (state_get_debugregs(v, &state), 0));
 	case KVM_SET_DEBUGREGS:
 		return SET(struct kvm_debugregs, state_set_debugregs(v, &state));
+	case KVM_SET_GUEST_DEBUG:
+		return SET(struct kvm_guest_debug, debug_set(v, &state));
 	case KVM_GET_MP_STATE:
 		return GET(struct kvm_mp_state, (state.mp_state = v->mp_state, 0));
 	case KVM_SET_MP_STATE:
@@ -286,11 +319,19 @@ static long vcpu_command(struct vcpu *v, unsigned int command, void __user *user
 	case KVM_SET_XCRS:
 		return set_xcrs(v, user);
 	case KVM_GET_MSRS:
-		return get_msrs(v, user, false);
+		return move_msrs(v, user, false);
 	case KVM_SET_MSRS:
-		return get_msrs(v, user, true);
+		return move_msrs(v, user, true);
 	case KVM_SET_CPUID2:
 		return set_cpuid(v, user);
+	case KVM_X86_SETUP_MCE:
+		return SET(u64, mc_setup(v, state));
+	case KVM_X86_SET_MCE:
+		return SET(struct kvm_x86_mce, mc_report(v, &state));
+	case KVM_GET_CPUID2:
+		return get_cpuid(v, user);
+	case KVM_GET_TSC_KHZ:
+		return tsc_khz;
 	case KVM_INTERRUPT:
 		return interrupt(v, user);
 	case KVM_GET_LAPIC:
@@ -427,6 +468,21 @@ static int get_irqchip(struct vm *vm, void __user *user)
 	return ret;
 }
 
+/* Every interrupt is taken; none is merged with one that waits as far as the owner need know. */
+static int irq_line_status(struct vm *vm, void __user *user)
+{
+	struct kvm_irq_level line;
+	int ret;
+
+	if (copy_from_user(&line, user, sizeof(line)))
+		return -EFAULT;
+	ret = routes_line(vm, line.irq, !!line.level);
+	if (ret)
+		return ret;
+	line.status = 1;
+	return copy_to_user(user, &line, sizeof(line)) ? -EFAULT : 0;
+}
+
 static int get_clock(struct vm *vm, struct kvm_clock_data *clock)
 {
 	memset(clock, 0, sizeof(*clock));
@@ -456,6 +512,8 @@ static long vm_ioctl(struct file *file, unsigned int command, unsigned long argu
 		return create_vcpu(vm, argument);
 	case KVM_SET_USER_MEMORY_REGION:
 		return SET(struct kvm_userspace_memory_region, vm_set_memory(vm, &state));
+	case KVM_GET_DIRTY_LOG:
+		return SET(struct kvm_dirty_log, dirty_get_log(vm, &state));
 	case KVM_SET_TSS_ADDR:
 		return 0;
 	case KVM_CREATE_IRQCHIP:
@@ -463,8 +521,11 @@ static long vm_ioctl(struct file *file, unsigned int command, unsigned long argu
 	case KVM_CREATE_PIT2:
 		return SET(struct kvm_pit_config, chips_create_pit(vm, &state));
 	case KVM_IRQ_LINE:
-		return SET(struct kvm_irq_level,
-			   irqchip_line(&vm->chips, state.irq, !!state.level));
+		return SET(struct kvm_irq_level, routes_line(vm, state.irq, !!state.level));
+	case KVM_IRQ_LINE_STATUS:
+		return irq_line_status(vm, user);
+	case KVM_SET_GSI_ROUTING:
+		return routes_set(vm, user);
 	case KVM_SIGNAL_MSI:
 		return SET(struct kvm_msi, irqchip_msi(&vm->chips, &state));
 	case KVM_GET_IRQCHIP:
@@ -540,17 +601,17 @@ static int supported_cpuid(struct kvm_cpuid2 __user *user)
 static int msr_index_list(struct kvm_msr_list __user *user)
 {
 	struct kvm_msr_list head;
-	u32 room;
+	u32 indices[MSR_LIST_MAX], room;
 
 	if (copy_from_user(&head, user, sizeof(head)))
 		return -EFAULT;
 	room = head.nmsrs;
-	head.nmsrs = msr_count;
+	head.nmsrs = msr_list(indices);
 	if (copy_to_user(user, &head, sizeof(head)))
 		return -EFAULT;
-	if (room < msr_count)
+	if (room < head.nmsrs)
 		return -E2BIG;
-	return copy_to_user(user->indices, msr_list, msr_count * sizeof(msr_list[0])) ? -EFAULT : 0;
+	return copy_to_user(user->indices, indices, head.nmsrs * sizeof(indices[0])) ? -EFAULT : 0;
 }
 
 static long system_ioctl(struct file *file, unsigned int command, unsigned long argument)
@@ -564,6 +625,11 @@ static long system_ioctl(struct file *file, unsigned int command, unsigned long 
 		return check_extension(argument);
 	case KVM_GET_VCPU_MMAP_SIZE:
 		return argument ? -EINVAL : RUN_PAGES * PAGE_SIZE;
+	case KVM_X86_GET_MCE_CAP_SUPPORTED: {
+		void __user *user = (void __user *)argument;
+
+		return GET(u64, (state = MCE_CAPABILITIES, 0));
+	}
 	case KVM_GET_SUPPORTED_CPUID:
 		return supported_cpuid((void __user *)argument);
 	case KVM_GET_MSR_INDEX_LIST:

@@ -103,13 +103,10 @@ void chips_run_timers(struct vcpu *v)
  * waiting for a SIPI, which starts it at the page that the vector names. The vCPU is loaded. */
 static void take_init(struct vcpu *v)
 {
-	u64 apic_base = v->chip.msr.apic_base;
-
-	vcpu_reset(v);
-	v->chip.msr.apic_base = apic_base;
+	vcpu_reset(v, true);
 	lapic_reset(v->chip.lapic, true);
-	v->mp_state =
-	    apic_base & MSR_IA32_APICBASE_BSP ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_INIT_RECEIVED;
+	if (!(v->chip.msr.apic_base & MSR_IA32_APICBASE_BSP))
+		v->mp_state = KVM_MP_STATE_INIT_RECEIVED;
 }
 
 static void take_sipi(struct vcpu *v, u8 vector)
@@ -122,7 +119,7 @@ static void take_sipi(struct vcpu *v, u8 vector)
 	cs.selector = vector << 8;
 	cs.base = vector << 12;
 	state_set_segment(SEGMENT_CS, &cs);
-	vmcs_write(GUEST_RIP, 0);
+	field_put(v, FIELD_RIP, 0);
 	v->mp_state = KVM_MP_STATE_RUNNABLE;
 }
 

@@ -21,12 +21,14 @@
 	(X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_WP | X86_CR0_AM | X86_CR0_PG)
 #define CR0_KNOWN (CR0_GUEST | X86_CR0_ET | X86_CR0_NE | X86_CR0_NW | X86_CR0_CD)
 
-/* MCE stays the host's, and on: a machine check with MCE off would shut the machine down. */
+/* MCE stays the host's, and on: a machine check with MCE off would shut the machine down. So does
+ * OSXSAVE: as long as it is off the guest cannot tell what XCR0 is, and the host's may stay
+ * (host.c). */
 #define CR4_GUEST                                                                                  \
 	(X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE |        \
 	 X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_UMIP |          \
-	 X86_CR4_FSGSBASE | X86_CR4_PCIDE | X86_CR4_OSXSAVE | X86_CR4_SMEP | X86_CR4_SMAP)
-#define CR4_KNOWN (CR4_GUEST | X86_CR4_MCE)
+	 X86_CR4_FSGSBASE | X86_CR4_PCIDE | X86_CR4_SMEP | X86_CR4_SMAP)
+#define CR4_KNOWN (CR4_GUEST | X86_CR4_MCE | X86_CR4_OSXSAVE)
 /* Bits that 32-bit KVM-era processors without CPUID features have anyway. */
 #define CR4_ALWAYS                                                                                 \
 	(X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE |        \
@@ -54,7 +56,7 @@ void control_update_masks(struct vcpu *v)
 	    {X86_CR4_SMEP, 7, 1, BIT(7)},   {X86_CR4_SMAP, 7, 1, BIT(20)},
 	    {X86_CR4_PCIDE, 1, 2, BIT(17)}, {X86_CR4_OSXSAVE, 1, 2, BIT(26)},
 	};
-	u64 allowed = CR4_ALWAYS, cr4 = control_get_cr4(), host;
+	u64 allowed = CR4_ALWAYS, cr4 = control_get_cr4(v), host;
 
 	for (int i = 0; i < ARRAY_SIZE(optional); i++) {
 		const struct kvm_cpuid_entry2 *e = cpuid_find(v, optional[i].function, 0);
@@ -68,40 +70,38 @@ void control_update_masks(struct vcpu *v)
 	vmcs_write(CR0_GUEST_HOST_MASK, ~(u64)CR0_GUEST);
 	vmcs_write(CR4_GUEST_HOST_MASK, ~cr4_guest(v));
 	/* The split has moved: both halves anew. */
-	control_put_cr4(cr4);
+	control_put_cr4(v, cr4);
 }
 
-u64 control_get_cr0(void)
+u64 control_get_cr0(struct vcpu *v)
 {
-	u64 mask = vmcs_read(CR0_GUEST_HOST_MASK);
-
-	return (vmcs_read(GUEST_CR0) & ~mask) | (vmcs_read(CR0_READ_SHADOW) & mask);
+	return (field_get(v, FIELD_CR0) & CR0_GUEST) | (v->cr0_shadow & ~(u64)CR0_GUEST);
 }
 
-u64 control_get_cr4(void)
+u64 control_get_cr4(struct vcpu *v)
 {
-	u64 mask = vmcs_read(CR4_GUEST_HOST_MASK);
-
-	return (vmcs_read(GUEST_CR4) & ~mask) | (vmcs_read(CR4_READ_SHADOW) & mask);
+	return (field_get(v, FIELD_CR4) & cr4_guest(v)) | (v->cr4_shadow & ~cr4_guest(v));
 }
 
 /* NE has to be 1 in VMX operation, CD and NW 0 to be fast: caching is the EPT's business here. */
-void control_put_cr0(u64 cr0)
+void control_put_cr0(struct vcpu *v, u64 cr0)
 {
+	v->cr0_shadow = cr0;
 	vmcs_write(CR0_READ_SHADOW, cr0);
-	vmcs_write(GUEST_CR0, (cr0 & CR0_GUEST) | X86_CR0_NE | X86_CR0_ET);
+	field_put(v, FIELD_CR0, (cr0 & CR0_GUEST) | X86_CR0_NE | X86_CR0_ET);
 }
 
-void control_put_cr4(u64 cr4)
+void control_put_cr4(struct vcpu *v, u64 cr4)
 {
+	v->cr4_shadow = cr4;
 	vmcs_write(CR4_READ_SHADOW, cr4);
-	vmcs_write(GUEST_CR4, cr4 | X86_CR4_VMXE | X86_CR4_MCE);
+	field_put(v, FIELD_CR4, cr4 | X86_CR4_VMXE | X86_CR4_MCE);
 }
 
 /* The entry control says which mode the guest is in; LMA has to agree (SDM 3C 26.3.1.1). */
 void control_put_efer(struct vcpu *v, u64 efer)
 {
-	vmcs_write(GUEST_IA32_EFER, efer);
+	field_put(v, FIELD_EFER, efer);
 	if (efer & EFER_LMA)
 		vmcs_set_bits(VM_ENTRY_CONTROLS, VM_ENTRY_IA32E_MODE);
 	else
@@ -146,50 +146,94 @@ bool control_xcr0_valid(u64 xcr0)
 	       ((xcr0 & XCR0_AVX512) == XCR0_AVX512 && (xcr0 & XFEATURE_MASK_YMM));
 }
 
-void control_load_pdptrs(struct vcpu *v)
+/* The four page-directory-pointer entries at @cr3; false: one is present and has a reserved bit
+ * (SDM 3A 4.4.1). */
+static bool read_pdptrs(struct vcpu *v, u64 cr3, u64 *entries)
 {
-	u64 entries[4] = {0};
+	const u64 reserved = v->chip.reserved_pa | GENMASK_ULL(8, 5) | GENMASK_ULL(2, 1);
 
-	if (!(control_get_cr0() & X86_CR0_PG) || !(control_get_cr4() & X86_CR4_PAE) ||
-	    vcpu_long_mode())
-		return;
-	down_read(&v->vm->memory_lock);
 	/* Not in memory: no entry is present, and the guest faults when it uses one. */
-	if (memory_read(v->vm, vmcs_read(GUEST_CR3) & GENMASK_ULL(31, 5), entries, sizeof(entries)))
-		memset(entries, 0, sizeof(entries));
-	up_read(&v->vm->memory_lock);
+	if (memory_read(v->vm, cr3 & GENMASK_ULL(31, 5), entries, 4 * sizeof(*entries)))
+		memset(entries, 0, 4 * sizeof(*entries));
+	for (int i = 0; i < 4; i++)
+		if ((entries[i] & 1) && (entries[i] & reserved))
+			return false;
+	return true;
+}
+
+static bool pae_paging(u64 cr0, u64 cr4, u64 efer)
+{
+	return (cr0 & X86_CR0_PG) && (cr4 & X86_CR4_PAE) && !(efer & EFER_LMA);
+}
+
+static void write_pdptrs(const u64 *entries)
+{
 	for (int i = 0; i < 4; i++)
 		vmcs_write(GUEST_PDPTR0 + 2 * i, entries[i]);
 }
 
+bool control_load_pdptrs(struct vcpu *v)
+{
+	u64 entries[4];
+
+	if (!pae_paging(control_get_cr0(v), control_get_cr4(v), field_get(v, FIELD_EFER)))
+		return true;
+	if (!read_pdptrs(v, vmcs_read(GUEST_CR3), entries))
+		return false;
+	write_pdptrs(entries);
+	return true;
+}
+
+/*
+ * The guest's MOV to CR0 and CR4 exits only if it changes a bit of the host's, but then all of its
+ * checks are to be made here (SDM 2B, MOV to control registers; SDM 3A 2.5, 4.1.2, 4.10.1).
+ */
+static bool put_paging(struct vcpu *v, u64 cr0, u64 cr4, u64 efer)
+{
+	bool pae = pae_paging(cr0, cr4, efer), valid = true;
+	u64 entries[4];
+
+	if (pae) {
+		down_read(&v->vm->memory_lock);
+		valid = read_pdptrs(v, vmcs_read(GUEST_CR3), entries);
+		up_read(&v->vm->memory_lock);
+	}
+	if (!valid)
+		return false;
+	if (efer != field_get(v, FIELD_EFER))
+		control_put_efer(v, efer);
+	control_put_cr0(v, cr0);
+	control_put_cr4(v, cr4);
+	if (pae)
+		write_pdptrs(entries);
+	vcpu_request(v, REQUEST_FLUSH_TLB);
+	vcpu_skip(v);
+	return true;
+}
+
 static int mov_to_cr0(struct vcpu *v, u64 value)
 {
-	u64 old = control_get_cr0(), efer = vmcs_read(GUEST_IA32_EFER);
+	u64 old = control_get_cr0(v), cr4 = control_get_cr4(v), efer = field_get(v, FIELD_EFER);
 
-	if (!control_cr0_valid(value & ~X86_CR0_ET) || (value >> 32))
+	/* Reserved bits of the lower half are ignored. */
+	if (value >> 32 || !control_cr0_valid(value & CR0_KNOWN))
 		goto fault;
+	value = (value & CR0_KNOWN) | X86_CR0_ET;
 	if ((value ^ old) & X86_CR0_PG) {
-		/* SDM 3A 4.1.2: the way into long mode and out of it, which the processor takes by
-		 * itself unless a bit of the host's changes in the same MOV. */
+		/* The way into long mode and out of it, which the processor takes by itself unless
+		 * a bit of the host's changes in the same MOV. */
 		if ((value & X86_CR0_PG) && (efer & EFER_LME)) {
-			if (!(control_get_cr4() & X86_CR4_PAE) ||
-			    (vmcs_read(GUEST_CS_AR_BYTES) & VMX_AR_L_MASK))
+			if (!(cr4 & X86_CR4_PAE) || (vmcs_read(GUEST_CS_AR_BYTES) & VMX_AR_L_MASK))
 				goto fault;
 			efer |= EFER_LMA;
 		} else {
-			if ((efer & EFER_LMA) && vcpu_64bit_code())
+			if (vcpu_64bit_code(v) || (cr4 & X86_CR4_PCIDE))
 				goto fault;
 			efer &= ~(u64)EFER_LMA;
 		}
-		control_put_efer(v, efer);
 	}
-	control_put_cr0(value | X86_CR0_ET);
-	if ((value ^ old) & (X86_CR0_PG | X86_CR0_WP)) {
-		vcpu_request(v, REQUEST_FLUSH_TLB);
-		vcpu_request(v, REQUEST_PDPTRS);
-	}
-	vcpu_skip(v);
-	return 1;
+	if (put_paging(v, value, cr4, efer))
+		return 1;
 
 fault:
 	raise_error(v, X86_TRAP_GP, 0);
@@ -198,16 +242,14 @@ fault:
 
 static int mov_to_cr4(struct vcpu *v, u64 value)
 {
-	/* SDM 3A 2.5: PAE may not be cleared in long mode, PCIDE not be set outside. */
-	if (!control_cr4_valid(v, value) || (vcpu_long_mode() && !(value & X86_CR4_PAE)) ||
-	    (!vcpu_long_mode() && (value & X86_CR4_PCIDE))) {
+	u64 old = control_get_cr4(v), cr0 = control_get_cr0(v), efer = field_get(v, FIELD_EFER);
+	bool sets_pcide = value & ~old & X86_CR4_PCIDE;
+
+	/* PAE may not be cleared in long mode; PCIDE not be set outside, or with a PCID in CR3. */
+	if (!control_cr4_valid(v, value) || (vcpu_long_mode(v) && !(value & X86_CR4_PAE)) ||
+	    (sets_pcide && (!vcpu_long_mode(v) || (vmcs_read(GUEST_CR3) & 0xfff))) ||
+	    !put_paging(v, cr0, value, efer))
 		raise_error(v, X86_TRAP_GP, 0);
-		return 1;
-	}
-	control_put_cr4(value);
-	vcpu_request(v, REQUEST_FLUSH_TLB);
-	vcpu_request(v, REQUEST_PDPTRS);
-	vcpu_skip(v);
 	return 1;
 }
 
@@ -240,7 +282,7 @@ int exit_cr(struct vcpu *v)
 	int cr = qualification & 0xf, number = (qualification >> 8) & 0xf;
 	u64 value = vcpu_get_register(v, number);
 
-	if (!vcpu_64bit_code())
+	if (!vcpu_64bit_code(v))
 		value = (u32)value;
 	switch ((qualification >> 4) & 3) {
 	case 0: /* MOV to CR */
@@ -258,7 +300,7 @@ int exit_cr(struct vcpu *v)
 		vcpu_skip(v);
 		return 1;
 	case 3: /* LMSW: bits 3:0, and PE is not cleared by it */
-		value = (control_get_cr0() & ~0xeull) | ((qualification >> 16) & 0xf);
+		value = (control_get_cr0(v) & ~0xeull) | ((qualification >> 16) & 0xf);
 		return mov_to_cr0(v, value);
 	}
 	return exit_internal_error(v, KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON, qualification);
@@ -268,7 +310,7 @@ int exit_xsetbv(struct vcpu *v)
 {
 	u64 value = (u32)v->registers.r[RAX] | v->registers.r[RDX] << 32;
 
-	if ((u32)v->registers.r[RCX] != 0 || vcpu_cpl() != 0 || !control_xcr0_valid(value)) {
+	if ((u32)v->registers.r[RCX] != 0 || vcpu_cpl(v) != 0 || !control_xcr0_valid(value)) {
 		raise_error(v, X86_TRAP_GP, 0);
 		return 1;
 	}

@@ -74,8 +74,7 @@ static void disable_here(void)
 {
 	if (!__this_cpu_read(enabled))
 		return;
-	/* What stays in the processor's cache of VMCSs would be written to memory some time later.
-	 */
+	/* What stays in the processor's cache of VMCSs would be written to memory later. */
 	vmcs_clear_all_here();
 	asm volatile("vmxoff" ::: "cc", "memory");
 	cr4_clear_bits(X86_CR4_VMXE);
@@ -109,8 +108,7 @@ static void disable_ipi(void *unused)
 	disable_here();
 }
 
-/* A processor in VMX operation does not take INIT (SDM 3C 23.8), by which firmware would reset it.
- */
+/* A processor in VMX operation does not take INIT (SDM 3C 23.8), firmware's way to reset it. */
 static int on_reboot(struct notifier_block *block, unsigned long event, void *data)
 {
 	on_each_cpu(disable_ipi, NULL, 1);
@@ -137,8 +135,7 @@ static void free_regions(void)
 {
 	int cpu;
 
-	for_each_possible_cpu(cpu)
-	{
+	for_each_possible_cpu (cpu) {
 		free_page((unsigned long)per_cpu(vmxon_region, cpu));
 		per_cpu(vmxon_region, cpu) = NULL;
 	}
@@ -148,8 +145,7 @@ int cpu_enable_all(void)
 {
 	int cpu, ret;
 
-	for_each_possible_cpu(cpu)
-	{
+	for_each_possible_cpu (cpu) {
 		struct vmcs *region = vmcs_alloc(cpu_to_node(cpu));
 
 		if (!region) {

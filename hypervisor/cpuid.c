@@ -25,7 +25,8 @@
 #define LEAF_1_AVX   (BIT(12) | BIT(28) | BIT(29)) /* FMA, AVX, F16C */
 #define LEAF_1_PCID  BIT(17)
 #define LEAF_1_APIC  (BIT(21) | BIT(24))
-/* EDX: FPU to CX8, APIC, SEP to PSE36, CLFLUSH, MMX, FXSR, SSE, SSE2 */
+/* EDX: FPU to CX8, APIC, SEP to PSE36, CLFLUSH, MMX, FXSR, SSE, SSE2
+ */
 #define LEAF_1_EDX (0x1ff | BIT(9) | 0x3f800 | BIT(19) | BIT(23) | BIT(24) | BIT(25) | BIT(26))
 /* Leaf 7 EBX: FSGSBASE, BMI1, SMEP, BMI2, ERMS, RDSEED, ADX, SMAP, CLFLUSHOPT, CLWB, SHA */
 #define LEAF_7_EBX                                                                                 \
@@ -245,7 +246,7 @@ int exit_cpuid(struct vcpu *v)
 	/* What follows the guest's own state. */
 	if (e && function == 1) {
 		ecx &= ~OSXSAVE;
-		if (control_get_cr4() & X86_CR4_OSXSAVE)
+		if (v->cr4_shadow & X86_CR4_OSXSAVE)
 			ecx |= OSXSAVE;
 	}
 	if (e && function == 0xd && index < 2)

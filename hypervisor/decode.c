@@ -18,9 +18,8 @@
 
 static int fetch(struct vcpu *v, struct instruction *in)
 {
-	u64 rip = vmcs_read(GUEST_RIP);
-	u64 linear = vcpu_64bit_code() ? rip : (u32)(vmcs_read(GUEST_CS_BASE) + rip);
-	u32 access = ACCESS_FETCH | ACCESS_QUIET | (vcpu_cpl() == 3 ? ACCESS_USER : 0);
+	u64 linear = vcpu_linear_rip(v);
+	u32 access = ACCESS_FETCH | ACCESS_QUIET | (vcpu_cpl(v) == 3 ? ACCESS_USER : 0);
 	u32 first = min_t(u32, sizeof(in->bytes), PAGE_SIZE - offset_in_page(linear));
 	struct walk_fault fault;
 	int ret = linear_read(v, linear, in->bytes, first, access, &fault);
@@ -117,7 +116,6 @@ static void address_16(struct vcpu *v, struct instruction *in)
  * instruction ends. */
 static bool address_32(struct vcpu *v, struct instruction *in, bool code64)
 {
-	const unsigned long *r = v->registers.r;
 	u32 mod = in->modrm >> 6, rm = in->modrm & 7;
 	bool relative = false;
 	u64 address = 0;
@@ -128,11 +126,11 @@ static bool address_32(struct vcpu *v, struct instruction *in, bool code64)
 		u32 index = ((sib >> 3) & 7) | (in->rex & REX_X ? 8 : 0);
 
 		if (index != 4)
-			address += r[index] << (sib >> 6);
+			address += vcpu_get_register(v, index) << (sib >> 6);
 		if ((sib & 7) == 5 && mod == 0) {
 			address += take_signed(in, 4);
 		} else {
-			address += r[base];
+			address += vcpu_get_register(v, base);
 			if (base == RSP || base == RBP)
 				in->address_segment = SEGMENT_SS;
 		}
@@ -140,7 +138,7 @@ static bool address_32(struct vcpu *v, struct instruction *in, bool code64)
 		address = take_signed(in, 4);
 		relative = code64;
 	} else {
-		address = r[rm | (in->rex & REX_B ? 8 : 0)];
+		address = vcpu_get_register(v, rm | (in->rex & REX_B ? 8 : 0));
 		if (rm == RBP && !(in->rex & REX_B))
 			in->address_segment = SEGMENT_SS;
 	}
@@ -192,7 +190,7 @@ static bool takes_modrm(const struct instruction *in)
 
 int decode_here(struct vcpu *v, struct instruction *in)
 {
-	bool code64 = vcpu_64bit_code();
+	bool code64 = vcpu_64bit_code(v);
 	bool relative = false;
 	int ret;
 
@@ -223,7 +221,7 @@ int decode_here(struct vcpu *v, struct instruction *in)
 		in->address_segment = in->segment;
 	in->immediate = immediate_bytes(in) ? take_signed(in, immediate_bytes(in)) : 0;
 	if (relative)
-		in->address += vmcs_read(GUEST_RIP) + in->pos;
+		in->address += field_get(v, FIELD_RIP) + in->pos;
 	if (in->address_bytes == 4)
 		in->address = (u32)in->address;
 	if (in->pos > in->fetched)

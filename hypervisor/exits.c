@@ -36,7 +36,8 @@ static int exit_nothing(struct vcpu *v)
 	return 1;
 }
 
-/* #AC and #DB are the guest's own; NMI and #MC went to the host already (vcpu.c). */
+/* #AC is the guest's own, #DB and #BP are as debug.c says; NMI and #MC went to the host already
+ * (vcpu.c). */
 static int exit_exception(struct vcpu *v)
 {
 	u32 info = vmcs_read(VM_EXIT_INTR_INFO);
@@ -44,15 +45,10 @@ static int exit_exception(struct vcpu *v)
 
 	if ((info & INTR_INFO_INTR_TYPE_MASK) == INTR_TYPE_NMI_INTR || vector == X86_TRAP_MC)
 		return 1;
-	if (vector == X86_TRAP_DB) {
-		/* The processor has set neither DR6 nor DR7.GD: the delivery does that (SDM
-		 * 3C 27.1). */
-		u64 hit = vmcs_read(EXIT_QUALIFICATION);
-
-		v->dr6 &= ~(unsigned long)DR_TRAP_BITS;
-		v->dr6 |= (hit & (DR_TRAP_BITS | DR_STEP | BIT(13))) | DR6_RESERVED;
-		vmcs_write(GUEST_DR7, vmcs_read(GUEST_DR7) & ~BIT_ULL(13));
-	}
+	if (vector == X86_TRAP_DB)
+		return debug_trap(v, info);
+	if (vector == X86_TRAP_BP)
+		return debug_breakpoint(v);
 	if (info & INTR_INFO_DELIVER_CODE_MASK)
 		raise_error(v, vector, vmcs_read(VM_EXIT_INTR_ERROR_CODE));
 	else
@@ -66,19 +62,13 @@ static int exit_triple_fault(struct vcpu *v)
 	return 0;
 }
 
+/* Windows are closed, or an event taken, before the next entry (events.c). */
 static int exit_interrupt_window(struct vcpu *v)
 {
-	vmcs_clear_bits(CPU_BASED_VM_EXEC_CONTROL, CPU_BASED_INTR_WINDOW_EXITING);
 	if (!READ_ONCE(v->run->request_interrupt_window) || v->events.irq >= 0 || v->chip.lapic)
 		return 1;
 	v->run->exit_reason = KVM_EXIT_IRQ_WINDOW_OPEN;
 	return 0;
-}
-
-static int exit_nmi_window(struct vcpu *v)
-{
-	vmcs_clear_bits(CPU_BASED_VM_EXEC_CONTROL, CPU_BASED_NMI_WINDOW_EXITING);
-	return 1;
 }
 
 static int exit_hlt(struct vcpu *v)
@@ -89,7 +79,7 @@ static int exit_hlt(struct vcpu *v)
 		return 1;
 	}
 	/* Something waits already: HLT is over at once. */
-	if (v->chip.events.nmi || (v->events.irq >= 0 && (vmcs_read(GUEST_RFLAGS) & X86_EFLAGS_IF)))
+	if (events_wake(v))
 		return 1;
 	v->run->exit_reason = KVM_EXIT_HLT;
 	return 0;
@@ -117,7 +107,7 @@ static int exit_undefined(struct vcpu *v)
 
 static int exit_vmcall(struct vcpu *v)
 {
-	v->registers.r[RAX] = HYPERCALL_UNKNOWN;
+	v->registers.r[RAX] = vcpu_64bit_code(v) ? HYPERCALL_UNKNOWN : (u32)HYPERCALL_UNKNOWN;
 	vcpu_skip(v);
 	return 1;
 }
@@ -132,17 +122,22 @@ static int exit_ept_violation(struct vcpu *v)
 	/* SDM 3C 27.2.3: an IRET that faulted on its way has unblocked NMIs; it will be executed
 	 * again. */
 	if ((qualification & INTR_INFO_UNBLOCK_NMI) && !v->events.current_event.valid)
-		vmcs_set_bits(GUEST_INTERRUPTIBILITY_INFO, GUEST_INTR_STATE_NMI);
+		field_put(v, FIELD_BLOCKING, field_get(v, FIELD_BLOCKING) | GUEST_INTR_STATE_NMI);
 
 	down_read(&v->vm->memory_lock);
 	slot = memory_find(v->vm, gpa);
 	if (slot && (memory_writable(v->vm, gpa) || !(qualification & EPT_VIOLATION_ACC_WRITE))) {
-		ret = ept_map(v->vm, slot, gpa);
+		/* Its access bits are where the EPT has its rights (SDM 3C table 27-7). */
+		ret = ept_map(v->vm, slot, gpa, qualification & VMX_EPT_RWX_MASK);
 		if (!ret)
 			ret = 1;
 	} else if (v->events.current_event.valid) {
 		/* The guest's IDT, stack or TSS lies in a device's memory. */
 		ret = exit_internal_error(v, KVM_INTERNAL_ERROR_DELIVERY_EV, gpa);
+	} else if ((qualification & EPT_VIOLATION_GVA_IS_VALID) &&
+		   !(qualification & EPT_VIOLATION_GVA_TRANSLATED)) {
+		/* Its page tables do. What the instruction does is not what is wanted there. */
+		ret = exit_internal_error(v, KVM_INTERNAL_ERROR_EMULATION, gpa);
 	} else {
 		ret = mmio_access(v, gpa);
 	}
@@ -169,7 +164,8 @@ static exit_handler *const handlers[] = {
     [EXIT_REASON_EXTERNAL_INTERRUPT] = exit_nothing,
     [EXIT_REASON_TRIPLE_FAULT] = exit_triple_fault,
     [EXIT_REASON_INTERRUPT_WINDOW] = exit_interrupt_window,
-    [EXIT_REASON_NMI_WINDOW] = exit_nmi_window,
+    [EXIT_REASON_NMI_WINDOW] = exit_nothing,
+    [EXIT_REASON_TASK_SWITCH] = exit_task_switch,
     [EXIT_REASON_CPUID] = exit_cpuid,
     [EXIT_REASON_HLT] = exit_hlt,
     [EXIT_REASON_INVD] = exit_skip,
@@ -189,6 +185,7 @@ static exit_handler *const handlers[] = {
     [EXIT_REASON_INVEPT] = exit_undefined,
     [EXIT_REASON_INVVPID] = exit_undefined,
     [EXIT_REASON_MWAIT_INSTRUCTION] = exit_undefined,
+    [EXIT_REASON_MONITOR_TRAP_FLAG] = exit_monitor_trap,
     [EXIT_REASON_MONITOR_INSTRUCTION] = exit_undefined,
     [EXIT_REASON_CR_ACCESS] = exit_cr,
     [EXIT_REASON_DR_ACCESS] = exit_dr,

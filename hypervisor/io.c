@@ -43,19 +43,26 @@ static void ask(struct vcpu *v, const struct io_request *io, bool in)
 	v->run->io.data_offset = PAGE_SIZE;
 }
 
-/* Moves the registers behind @count elements; the instruction is over if none is left. */
-static void advance(struct vcpu *v, bool rep, int index, u32 count, u32 size, u32 address_bytes)
+/* The access has been made, or is out of the guest's hands. */
+static void finish(struct vcpu *v, const struct io_request *io)
+{
+	debug_port_used(v, io->port, io->size);
+	vcpu_skip(v);
+}
+
+/* Moves the registers behind the elements of a string; the instruction is over if none is left. */
+static void advance(struct vcpu *v, const struct io_request *io, bool rep, int index)
 {
 	u64 *r = (u64 *)v->registers.r;
-	s64 step = vmcs_read(GUEST_RFLAGS) & X86_EFLAGS_DF ? -(s64)size : size;
+	s64 step = field_get(v, FIELD_RFLAGS) & X86_EFLAGS_DF ? -(s64)io->size : io->size;
 
-	r[index] = register_part(r[index], r[index] + step * count, address_bytes);
+	r[index] = register_part(r[index], r[index] + step * io->count, io->address_bytes);
 	if (rep) {
-		r[RCX] = register_part(r[RCX], r[RCX] - count, address_bytes);
-		if (r[RCX] & address_mask(address_bytes))
+		r[RCX] = register_part(r[RCX], r[RCX] - io->count, io->address_bytes);
+		if (r[RCX] & address_mask(io->address_bytes))
 			return;
 	}
-	vcpu_skip(v);
+	finish(v, io);
 }
 
 /* Elements up to the end of the page, in one exit; one at a time if they run downward or across. */
@@ -63,7 +70,7 @@ static u32 batch(struct vcpu *v, u64 linear, u64 left, u32 size)
 {
 	u32 room = (PAGE_SIZE - offset_in_page(linear)) / size;
 
-	if ((vmcs_read(GUEST_RFLAGS) & X86_EFLAGS_DF) || !room)
+	if ((field_get(v, FIELD_RFLAGS) & X86_EFLAGS_DF) || !room)
 		return 1;
 	return min_t(u64, left, room);
 }
@@ -72,7 +79,7 @@ static int string_io(struct vcpu *v, u64 qualification, struct io_request *io)
 {
 	bool in = qualification & QUALIFICATION_IN, rep = qualification & QUALIFICATION_REP;
 	u32 address_bytes = INFO_ADDRESS_BYTES(vmcs_read(VMX_INSTRUCTION_INFO));
-	u32 access = vcpu_cpl() == 3 ? ACCESS_USER : 0;
+	u32 access = vcpu_cpl(v) == 3 ? ACCESS_USER : 0;
 	u64 linear = vmcs_read(GUEST_LINEAR_ADDRESS);
 	u64 left = rep ? v->registers.r[RCX] & address_mask(address_bytes) : 1;
 	struct walk_fault fault;
@@ -107,7 +114,7 @@ static int string_io(struct vcpu *v, u64 qualification, struct io_request *io)
 		io->kind = IO_PORT_IN;
 		v->io = *io;
 	} else {
-		advance(v, rep, RSI, io->count, io->size, address_bytes);
+		advance(v, io, rep, RSI);
 	}
 	return 0;
 }
@@ -129,7 +136,7 @@ static bool chip_io(struct vcpu *v, const struct io_request *io, bool in)
 		return false;
 	if (in)
 		put_rax(v, value, io->size);
-	vcpu_skip(v);
+	finish(v, io);
 	return true;
 }
 
@@ -158,7 +165,7 @@ int exit_io(struct vcpu *v)
 		v->io = io;
 	} else {
 		memcpy(v->port_data, &v->registers.r[RAX], io.size);
-		vcpu_skip(v);
+		finish(v, &io);
 	}
 	return 0;
 }
@@ -177,13 +184,13 @@ int io_complete(struct vcpu *v)
 
 		memcpy(&value, v->port_data, io.size);
 		put_rax(v, value, io.size);
-		vcpu_skip(v);
+		finish(v, &io);
 		return 1;
 	}
 	qualification = vmcs_read(EXIT_QUALIFICATION);
 	down_read(&v->vm->memory_lock);
 	ret = linear_write(v, io.linear, v->port_data, io.count * io.size,
-			   vcpu_cpl() == 3 ? ACCESS_USER : 0, &fault);
+			   vcpu_cpl(v) == 3 ? ACCESS_USER : 0, &fault);
 	up_read(&v->vm->memory_lock);
 	if (ret == -EFAULT) {
 		raise_page_fault(v, &fault);
@@ -191,6 +198,6 @@ int io_complete(struct vcpu *v)
 	}
 	if (ret)
 		return exit_internal_error(v, KVM_INTERNAL_ERROR_EMULATION, qualification);
-	advance(v, qualification & QUALIFICATION_REP, RDI, io.count, io.size, io.address_bytes);
+	advance(v, &io, qualification & QUALIFICATION_REP, RDI);
 	return 1;
 }

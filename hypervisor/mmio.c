@@ -99,20 +99,22 @@ static u64 get_register(struct vcpu *v, const struct instruction *in, int number
 {
 	if (bytes == 1 && !in->rex && number >= 4)
 		return (v->registers.r[number - 4] >> 8) & 0xff;
-	return v->registers.r[number] & mask_of(bytes);
+	return vcpu_get_register(v, number) & mask_of(bytes);
 }
 
 static void put_register(struct vcpu *v, const struct instruction *in, int number, u32 bytes,
 			 u64 value)
 {
 	unsigned long *r = v->registers.r;
+	u64 mask = mask_of(bytes);
 
 	if (bytes == 1 && !in->rex && number >= 4)
 		r[number - 4] = (r[number - 4] & ~0xff00ul) | (value & 0xff) << 8;
 	else if (bytes >= 4)
-		r[number] = value & mask_of(bytes);
+		vcpu_set_register(v, number, value & mask);
 	else
-		r[number] = (r[number] & ~mask_of(bytes)) | (value & mask_of(bytes));
+		vcpu_set_register(v, number,
+				  (vcpu_get_register(v, number) & ~mask) | (value & mask));
 }
 
 /* What is to be done; false: an opcode that is not known here. */
@@ -242,7 +244,7 @@ static int ask_write(struct vcpu *v, u64 gpa, u64 value, u32 bytes)
 static int carry_out(struct vcpu *v, const struct instruction *in, const struct operation *op,
 		     u64 gpa, u64 memory)
 {
-	u64 flags = vmcs_read(GUEST_RFLAGS), value = op->value;
+	u64 flags = field_get(v, FIELD_RFLAGS), value = op->value;
 	u64 sign = (mask_of(op->bytes) >> 1) + 1;
 
 	if (op->alu) {
@@ -250,7 +252,7 @@ static int carry_out(struct vcpu *v, const struct instruction *in, const struct 
 		u64 b = op->alu_to_register ? memory : op->other;
 
 		value = alu(op->alu_operation, a, b, op->bytes, &flags);
-		vmcs_write(GUEST_RFLAGS, flags);
+		field_put(v, FIELD_RFLAGS, flags);
 		if (op->alu_to_register && op->alu_operation != ALU_CMP)
 			put_register(v, in, op->reg, op->bytes, value);
 	}
@@ -269,15 +271,15 @@ static u64 string_linear(struct vcpu *v, const struct instruction *in, enum segm
 			 int reg)
 {
 	u64 offset = v->registers.r[reg] & mask_of(in->address_bytes);
-	bool flat = vcpu_64bit_code() && segment != SEGMENT_FS && segment != SEGMENT_GS;
+	bool flat = vcpu_64bit_code(v) && segment != SEGMENT_FS && segment != SEGMENT_GS;
 	u64 linear = flat ? offset : state_segment_base(segment) + offset;
 
-	return vcpu_64bit_code() ? linear : (u32)linear;
+	return vcpu_64bit_code(v) ? linear : (u32)linear;
 }
 
 static void string_step(struct vcpu *v, const struct instruction *in, int reg, u32 bytes)
 {
-	u64 step = vmcs_read(GUEST_RFLAGS) & X86_EFLAGS_DF ? -(u64)bytes : bytes;
+	u64 step = field_get(v, FIELD_RFLAGS) & X86_EFLAGS_DF ? -(u64)bytes : bytes;
 
 	put_register(v, in, reg, in->address_bytes, v->registers.r[reg] + step);
 }
@@ -287,7 +289,7 @@ static void string_step(struct vcpu *v, const struct instruction *in, int reg, u
 static int string_access(struct vcpu *v, const struct instruction *in, bool answered, u64 memory)
 {
 	u32 bytes = in->opcode & 1 ? in->operand_bytes : 1;
-	u32 access = vcpu_cpl() == 3 ? ACCESS_USER : 0;
+	u32 access = vcpu_cpl(v) == 3 ? ACCESS_USER : 0;
 	bool loads = in->opcode != 0xaa && in->opcode != 0xab;
 	bool stores = in->opcode < 0xac;
 	u64 value = v->registers.r[RAX], to = 0, from;

@@ -37,6 +37,7 @@ static int __init guise_init(void)
 	ret = msr_setup();
 	if (ret)
 		return ret;
+	host_setup();
 	ret = cpu_enable_all();
 	if (ret)
 		goto fail_enable;

@@ -11,6 +11,7 @@
 #include <asm/msr.h>
 #include <asm/mtrr.h>
 #include <asm/trapnr.h>
+#include <uapi/asm/kvm_para.h>
 #include <asm/tsc.h>
 
 #include "guise.h"
@@ -23,10 +24,11 @@ enum rule {
 	RULE_ANY,
 	RULE_CANONICAL,
 	RULE_32_BITS,
-	RULE_ZERO,
 	RULE_PAT,
+	RULE_DEBUGCTL,
 	RULE_READ_ONLY, /* for the guest; the owner may write what reads back */
 	RULE_IGNORED,	/* writes are dropped */
+	RULE_OWNER,	/* not there for the guest */
 };
 
 enum place {
@@ -58,7 +60,7 @@ static const struct msr_row rows[] = {
     {MSR_FS_BASE, IN_VMCS, GUEST_FS_BASE, RULE_CANONICAL},
     {MSR_GS_BASE, IN_VMCS, GUEST_GS_BASE, RULE_CANONICAL},
     {MSR_IA32_CR_PAT, IN_VMCS, GUEST_IA32_PAT, RULE_PAT},
-    {MSR_IA32_DEBUGCTLMSR, IN_VMCS, GUEST_IA32_DEBUGCTL, RULE_ZERO},
+    {MSR_IA32_DEBUGCTLMSR, IN_VMCS, GUEST_IA32_DEBUGCTL, RULE_DEBUGCTL},
     {MSR_KERNEL_GS_BASE, IN_LAZY, LAZY_KERNEL_GS_BASE, RULE_CANONICAL},
     {MSR_STAR, IN_LAZY, LAZY_STAR, RULE_ANY},
     {MSR_LSTAR, IN_LAZY, LAZY_LSTAR, RULE_CANONICAL},
@@ -83,32 +85,33 @@ static const struct msr_row rows[] = {
     {MSR_MTRRfix4K_F0000, VCPU(mtrr_fixed[9]), RULE_ANY},
     {MSR_MTRRfix4K_F8000, VCPU(mtrr_fixed[10]), RULE_ANY},
     {MSR_MTRRcap, IN_CONSTANT, MTRR_CAPABILITIES, RULE_READ_ONLY},
-    /* No machine-check banks. */
-    {MSR_IA32_MCG_CAP, IN_CONSTANT, 0, RULE_READ_ONLY},
-    {MSR_IA32_MCG_STATUS, IN_CONSTANT, 0, RULE_ZERO},
     {MSR_IA32_PLATFORM_ID, IN_CONSTANT, 0, RULE_READ_ONLY},
+    /* KVM's clock is not here; QEMU up to 7.2 wants to write that it is off. */
+    {MSR_KVM_WALL_CLOCK, IN_CONSTANT, 0, RULE_OWNER},
+    {MSR_KVM_SYSTEM_TIME, IN_CONSTANT, 0, RULE_OWNER},
     /* The microcode's revision, 1; written with 0 before it is read (SDM 3A 9.11.7). */
     {MSR_IA32_UCODE_REV, IN_CONSTANT, 1ull << 32, RULE_IGNORED},
 };
 
 /* What KVM_GET_MSR_INDEX_LIST tells: what makes up a vCPU's state. */
-const u32 msr_list[] = {
-    MSR_IA32_TSC,
-    MSR_IA32_SYSENTER_CS,
-    MSR_IA32_SYSENTER_ESP,
-    MSR_IA32_SYSENTER_EIP,
-    MSR_STAR,
-    MSR_LSTAR,
-    MSR_CSTAR,
-    MSR_SYSCALL_MASK,
-    MSR_KERNEL_GS_BASE,
-    MSR_TSC_AUX,
-    MSR_IA32_CR_PAT,
-    MSR_EFER,
-    MSR_IA32_MISC_ENABLE,
-    MSR_MTRRdefType,
-};
-const u32 msr_count = ARRAY_SIZE(msr_list);
+/* What an owner that saves a guest asks for: all that can differ from guest to guest. The bases of
+ * FS and GS and the APIC's are in KVM_GET_SREGS. */
+u32 msr_list(u32 *indices)
+{
+	u32 count = 0;
+
+	for (int i = 0; i < ARRAY_SIZE(rows); i++) {
+		const struct msr_row *row = &rows[i];
+
+		if (row->place != IN_CONSTANT && row->place != IN_APIC_BASE &&
+		    row->index != MSR_FS_BASE && row->index != MSR_GS_BASE)
+			indices[count++] = row->index;
+	}
+	for (int i = 0; i < 2 * MTRR_VARIABLE; i++)
+		indices[count++] = MTRRphysBase_MSR(0) + i;
+	return count;
+}
+static_assert(ARRAY_SIZE(rows) + 2 * MTRR_VARIABLE <= MSR_LIST_MAX);
 
 static unsigned long bitmap;
 
@@ -158,6 +161,7 @@ void msr_reset(struct vcpu *v)
 			vmcs_write(rows[i].where, 0);
 	vmcs_write(GUEST_IA32_PAT, 0x0007040600070406ull); /* SDM 3A 11.12.4 */
 	memset(v->lazy, 0, sizeof(v->lazy));
+	mc_reset(v);
 	v->chip.msr.apic_base =
 	    APIC_DEFAULT_PHYS_BASE | MSR_IA32_APICBASE_ENABLE | (v->id ? 0 : MSR_IA32_APICBASE_BSP);
 	v->misc_enable = MSR_IA32_MISC_ENABLE_FAST_STRING | MSR_IA32_MISC_ENABLE_BTS_UNAVAIL |
@@ -189,10 +193,10 @@ static bool obeys(enum rule rule, u64 value)
 		return canonical(value);
 	case RULE_32_BITS:
 		return !(value >> 32);
-	case RULE_ZERO:
-		return !value;
 	case RULE_PAT:
 		return pat_valid(value);
+	case RULE_DEBUGCTL: /* no records of branches, but single steps by branches */
+		return !(value & ~(u64)DEBUGCTLMSR_BTF);
 	default:
 		return true;
 	}
@@ -253,7 +257,7 @@ static int set_apic_base(struct vcpu *v, u64 value, bool from_guest)
 	return 0;
 }
 
-int msr_get(struct vcpu *v, u32 index, u64 *value)
+int msr_get(struct vcpu *v, u32 index, u64 *value, bool from_guest)
 {
 	const struct msr_row *row = find(index);
 	const u64 *mtrr = variable_mtrr(v, index);
@@ -264,7 +268,9 @@ int msr_get(struct vcpu *v, u32 index, u64 *value)
 		*value = *mtrr;
 		return 0;
 	}
-	if (!row)
+	if (mc_has_msr(v, index))
+		return mc_get_msr(v, index, value);
+	if (!row || (from_guest && row->rule == RULE_OWNER))
 		return -EINVAL;
 	switch (row->place) {
 	case IN_VMCS:
@@ -280,7 +286,7 @@ int msr_get(struct vcpu *v, u32 index, u64 *value)
 		*value = row->where;
 		break;
 	case IN_EFER:
-		*value = vmcs_read(GUEST_IA32_EFER);
+		*value = field_get(v, FIELD_EFER);
 		break;
 	case IN_TSC:
 		*value = rdtsc() + v->tsc_offset;
@@ -295,12 +301,12 @@ int msr_get(struct vcpu *v, u32 index, u64 *value)
 /* SDM 3A 2.2.1: LMA is read-only, LME may not change while paging is on. */
 static int set_efer(struct vcpu *v, u64 value, bool from_guest)
 {
-	u64 old = vmcs_read(GUEST_IA32_EFER);
+	u64 old = field_get(v, FIELD_EFER);
 
 	if (!control_efer_valid(v, value))
 		return -EINVAL;
 	if (from_guest) {
-		if (((value ^ old) & EFER_LME) && (control_get_cr0() & X86_CR0_PG))
+		if (((value ^ old) & EFER_LME) && (control_get_cr0(v) & X86_CR0_PG))
 			return -EINVAL;
 		value = (value & ~(u64)EFER_LMA) | (old & EFER_LMA);
 	}
@@ -320,9 +326,12 @@ int msr_set(struct vcpu *v, u32 index, u64 value, bool from_guest)
 		*mtrr = value;
 		return 0;
 	}
+	if (mc_has_msr(v, index))
+		return mc_set_msr(v, index, value, from_guest);
 	if (!row || !obeys(row->rule, value))
 		return -EINVAL;
-	if (row->rule == RULE_READ_ONLY && (from_guest || row->place == IN_CONSTANT))
+	if ((row->rule == RULE_READ_ONLY && (from_guest || row->place == IN_CONSTANT)) ||
+	    row->rule == RULE_OWNER)
 		return !from_guest && value == row->where ? 0 : -EINVAL;
 	if (row->rule == RULE_IGNORED && from_guest)
 		return 0;
@@ -354,7 +363,7 @@ int exit_rdmsr(struct vcpu *v)
 {
 	u64 value;
 
-	if (msr_get(v, v->registers.r[RCX], &value)) {
+	if (msr_get(v, v->registers.r[RCX], &value, true)) {
 		raise_error(v, X86_TRAP_GP, 0);
 		return 1;
 	}

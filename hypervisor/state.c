@@ -28,7 +28,7 @@ void state_get_regs(struct vcpu *v, struct kvm_regs *regs)
 	    .rdx = r[RDX],
 	    .rsi = r[RSI],
 	    .rdi = r[RDI],
-	    .rsp = r[RSP],
+	    .rsp = field_get(v, FIELD_RSP),
 	    .rbp = r[RBP],
 	    .r8 = r[8],
 	    .r9 = r[9],
@@ -38,13 +38,18 @@ void state_get_regs(struct vcpu *v, struct kvm_regs *regs)
 	    .r13 = r[13],
 	    .r14 = r[14],
 	    .r15 = r[15],
-	    .rip = vmcs_read(GUEST_RIP),
-	    .rflags = vmcs_read(GUEST_RFLAGS),
+	    .rip = field_get(v, FIELD_RIP),
+	    .rflags = field_get(v, FIELD_RFLAGS),
 	};
 }
 
 /* SDM 3A 2.3: bit 1 is 1, bits 3, 5, 15 and all from 22 on are 0. */
 #define RFLAGS_RESERVED (~0x3fffffull | BIT(3) | BIT(5) | BIT(15))
+
+void state_put_rflags(struct vcpu *v, u64 rflags)
+{
+	field_put(v, FIELD_RFLAGS, (rflags & ~RFLAGS_RESERVED) | X86_EFLAGS_FIXED);
+}
 
 void state_set_regs(struct vcpu *v, const struct kvm_regs *regs)
 {
@@ -56,7 +61,7 @@ void state_set_regs(struct vcpu *v, const struct kvm_regs *regs)
 	r[RDX] = regs->rdx;
 	r[RSI] = regs->rsi;
 	r[RDI] = regs->rdi;
-	r[RSP] = regs->rsp;
+	field_put(v, FIELD_RSP, regs->rsp);
 	r[RBP] = regs->rbp;
 	r[8] = regs->r8;
 	r[9] = regs->r9;
@@ -66,14 +71,20 @@ void state_set_regs(struct vcpu *v, const struct kvm_regs *regs)
 	r[13] = regs->r13;
 	r[14] = regs->r14;
 	r[15] = regs->r15;
-	vmcs_write(GUEST_RIP, regs->rip);
-	vmcs_write(GUEST_RFLAGS, (regs->rflags & ~RFLAGS_RESERVED) | X86_EFLAGS_FIXED);
+	field_put(v, FIELD_RIP, regs->rip);
+	state_put_rflags(v, regs->rflags);
 	v->events.exception.valid = false;
+	v->debug.stepped = false;
 }
 
 u64 state_segment_base(enum segment segment)
 {
 	return vmcs_read(field(GUEST_ES_BASE, segment));
+}
+
+u16 state_segment_selector(enum segment segment)
+{
+	return vmcs_read(field(GUEST_ES_SELECTOR, segment));
 }
 
 void state_get_segment(enum segment segment, struct kvm_segment *s)
@@ -136,12 +147,12 @@ void state_get_sregs(struct vcpu *v, struct kvm_sregs *s)
 	s->gdt.limit = vmcs_read(GUEST_GDTR_LIMIT);
 	s->idt.base = vmcs_read(GUEST_IDTR_BASE);
 	s->idt.limit = vmcs_read(GUEST_IDTR_LIMIT);
-	s->cr0 = control_get_cr0();
+	s->cr0 = control_get_cr0(v);
 	s->cr2 = v->cr2;
 	s->cr3 = vmcs_read(GUEST_CR3);
-	s->cr4 = control_get_cr4();
+	s->cr4 = control_get_cr4(v);
 	s->cr8 = lapic_get_tpr(&v->chip);
-	s->efer = vmcs_read(GUEST_IA32_EFER);
+	s->efer = field_get(v, FIELD_EFER);
 	s->apic_base = v->chip.msr.apic_base;
 	if (v->events.irq >= 0)
 		set_bit(v->events.irq, (unsigned long *)s->interrupt_bitmap);
@@ -179,8 +190,8 @@ int state_set_sregs(struct vcpu *v, const struct kvm_sregs *s)
 	vmcs_write(GUEST_GDTR_LIMIT, s->gdt.limit);
 	vmcs_write(GUEST_IDTR_BASE, s->idt.base);
 	vmcs_write(GUEST_IDTR_LIMIT, s->idt.limit);
-	control_put_cr0(s->cr0);
-	control_put_cr4(s->cr4);
+	control_put_cr0(v, s->cr0);
+	control_put_cr4(v, s->cr4);
 	control_put_efer(v, s->efer);
 	vmcs_write(GUEST_CR3, s->cr3);
 	v->cr2 = s->cr2;
@@ -260,7 +271,7 @@ int state_set_fpu(struct vcpu *v, const struct kvm_fpu *fpu)
 void state_get_events(struct vcpu *v, struct kvm_vcpu_events *out)
 {
 	const struct events *e = &v->events;
-	u32 blocked = vmcs_read(GUEST_INTERRUPTIBILITY_INFO);
+	u32 blocked = field_get(v, FIELD_BLOCKING);
 	u8 type = e->current_event.type;
 
 	memset(out, 0, sizeof(*out));
@@ -296,7 +307,7 @@ void state_get_events(struct vcpu *v, struct kvm_vcpu_events *out)
 int state_set_events(struct vcpu *v, const struct kvm_vcpu_events *in)
 {
 	struct events *e = &v->events;
-	u32 blocked = vmcs_read(GUEST_INTERRUPTIBILITY_INFO);
+	u32 blocked = field_get(v, FIELD_BLOCKING);
 
 	if (in->flags & ~(KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW |
 			  KVM_VCPUEVENT_VALID_SIPI_VECTOR))
@@ -304,8 +315,10 @@ int state_set_events(struct vcpu *v, const struct kvm_vcpu_events *in)
 	if (in->exception.injected && (in->exception.nr > 31 || in->exception.nr == 2))
 		return -EINVAL;
 	e->exception.valid = in->exception.injected;
+	e->exception.type = INTR_TYPE_HARD_EXCEPTION >> 8;
+	e->exception.length = 0;
 	e->exception.vector = in->exception.nr;
-	e->exception.has_error = in->exception.has_error_code && (control_get_cr0() & X86_CR0_PE);
+	e->exception.has_error = in->exception.has_error_code && (control_get_cr0(v) & X86_CR0_PE);
 	e->exception.error = in->exception.error_code & 0xffff;
 	e->current_event.valid = in->interrupt.injected || in->nmi.injected;
 	e->current_event.has_error = false;
@@ -329,7 +342,7 @@ int state_set_events(struct vcpu *v, const struct kvm_vcpu_events *in)
 		else if (in->interrupt.shadow & KVM_X86_SHADOW_INT_STI)
 			blocked |= GUEST_INTR_STATE_STI;
 	}
-	vmcs_write(GUEST_INTERRUPTIBILITY_INFO, blocked);
+	field_put(v, FIELD_BLOCKING, blocked);
 	return 0;
 }
 
@@ -338,7 +351,7 @@ void state_get_debugregs(struct vcpu *v, struct kvm_debugregs *regs)
 	memset(regs, 0, sizeof(*regs));
 	memcpy(regs->db, v->dr, sizeof(regs->db));
 	regs->dr6 = v->dr6;
-	regs->dr7 = vmcs_read(GUEST_DR7);
+	regs->dr7 = v->dr7;
 }
 
 int state_set_debugregs(struct vcpu *v, const struct kvm_debugregs *regs)
@@ -346,7 +359,7 @@ int state_set_debugregs(struct vcpu *v, const struct kvm_debugregs *regs)
 	if (regs->flags || regs->dr6 >> 32 || regs->dr7 >> 32)
 		return -EINVAL;
 	memcpy(v->dr, regs->db, sizeof(regs->db));
-	v->dr6 = regs->dr6 | DR6_RESERVED;
-	vmcs_write(GUEST_DR7, (regs->dr7 & ~0xdc00ull) | DR7_FIXED_1);
+	debug_put_dr6(v, regs->dr6);
+	debug_put_dr7(v, regs->dr7);
 	return 0;
 }

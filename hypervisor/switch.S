@@ -7,7 +7,10 @@
  * Vector registers, CR2 and the other MSRs are host.c's.
  */
 #include <linux/linkage.h>
+#include <linux/objtool.h>
 #include <asm/asm.h>
+#include <asm/cpufeatures.h>
+#include <asm/nospec-branch.h>
 #include <asm/unwind_hints.h>
 #include "switch.h"
 
@@ -19,6 +22,16 @@
 #undef RBP
 #undef RSI
 #undef RDI
+
+/* What the processor's buffers hold of the host's is not for the guest (MDS and its kin): the kernel's VERW, whose
+ * name depends on its version. It changes ZF only. */
+#if defined(VM_CLEAR_CPU_BUFFERS)
+#define CLEAR_BUFFERS VM_CLEAR_CPU_BUFFERS
+#elif defined(CLEAR_CPU_BUFFERS)
+#define CLEAR_BUFFERS CLEAR_CPU_BUFFERS
+#else
+#define CLEAR_BUFFERS
+#endif
 
 #define GUEST(number) ((number) * 8)(%rdi)
 
@@ -48,7 +61,7 @@ SYM_FUNC_START(world_switch)
 	jbe	.Lfail				/* CF or ZF */
 	mov	%rsp, SWITCH_HOST_RSP(%rdi)
 1:
-	test	%sil, %sil			/* the MOVs below leave ZF alone */
+	cmp	$1, %sil			/* CF: not launched yet; all below leave CF alone */
 	mov	GUEST(0), %rax
 	mov	GUEST(1), %rcx
 	mov	GUEST(2), %rdx
@@ -65,7 +78,8 @@ SYM_FUNC_START(world_switch)
 	mov	GUEST(15), %r15
 	mov	GUEST(7), %rdi			/* last: it was the pointer */
 	UNWIND_HINT_SAVE
-	jz	.Lvmlaunch
+	CLEAR_BUFFERS
+	jc	.Lvmlaunch
 .Lvmresume:
 	vmresume
 	jmp	.Lfail
@@ -80,6 +94,7 @@ SYM_FUNC_START(world_switch)
 
 	/* The VMCS field HOST_RIP points here. */
 SYM_INNER_LABEL(world_switch_exit, SYM_L_GLOBAL)
+	ANNOTATE_NOENDBR			/* no branch comes here */
 	UNWIND_HINT_RESTORE
 	push	%rdi
 	mov	8(%rsp), %rdi
@@ -98,10 +113,23 @@ SYM_INNER_LABEL(world_switch_exit, SYM_L_GLOBAL)
 	mov	%r13, GUEST(13)
 	mov	%r14, GUEST(14)
 	mov	%r15, GUEST(15)
+
+	/* No value that a guest has chosen stays in a register for the host to speculate with, no return address of
+	 * its own in the return stack, none of its branches in the history: before the first RET. The callee-saved
+	 * registers come back by the POPs. */
+	FILL_RETURN_BUFFER %rcx, RSB_CLEAR_LOOPS, X86_FEATURE_RSB_VMEXIT, X86_FEATURE_RSB_VMEXIT_LITE
+	xor	%ebx, %ebx
+	xor	%ebp, %ebp
+	xor	%r12d, %r12d
+	xor	%r13d, %r13d
+	xor	%r14d, %r14d
+	xor	%r15d, %r15d
+	call	host_restrict_speculation
+#ifdef X86_FEATURE_CLEAR_BHB_LOOP_ON_VMEXIT
+	CLEAR_BRANCH_HISTORY_VMEXIT
+#endif
 	xor	%eax, %eax
 
-	/* No value that a guest has chosen stays in a register for the host to speculate with. The callee-saved
-	 * ones are overwritten by the POPs. */
 .Lleave:
 	xor	%ecx, %ecx
 	xor	%edx, %edx

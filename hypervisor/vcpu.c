@@ -14,6 +14,7 @@
 #include <linux/slab.h>
 #include <asm/cpufeature.h>
 #include <asm/debugreg.h>
+#include <asm/mce.h>
 #include <asm/trapnr.h>
 
 #include "guise.h"
@@ -69,6 +70,7 @@ static void init_controls(struct vcpu *v)
 
 	vmcs_write(PIN_BASED_VM_EXEC_CONTROL, c->pin);
 	vmcs_write(CPU_BASED_VM_EXEC_CONTROL, c->primary);
+	v->primary_controls = c->primary;
 	vmcs_write(SECONDARY_VM_EXEC_CONTROL, c->secondary);
 	vmcs_write(VM_EXIT_CONTROLS, c->exit);
 	vmcs_write(VM_ENTRY_CONTROLS, c->entry);
@@ -80,12 +82,7 @@ static void init_controls(struct vcpu *v)
 	vmcs_write(MSR_BITMAP, msr_bitmap());
 	vmcs_write(VMCS_LINK_POINTER, ~0ull);
 	vmcs_write(TSC_OFFSET, 0);
-	/*
-	 * #MC is the host's. #AC and #DB: a guest whose handlers for them raise them again would
-	 * keep the processor in their delivery for ever, where not even an NMI comes in; so they go
-	 * through here. All others are the guest's own.
-	 */
-	vmcs_write(EXCEPTION_BITMAP, BIT(X86_TRAP_MC) | BIT(X86_TRAP_AC) | BIT(X86_TRAP_DB));
+	vmcs_write(EXCEPTION_BITMAP, EXCEPTIONS_ALWAYS);
 	vmcs_write(PAGE_FAULT_ERROR_CODE_MASK, 0);
 	vmcs_write(PAGE_FAULT_ERROR_CODE_MATCH, 0);
 	vmcs_write(CR3_TARGET_COUNT, 0);
@@ -95,8 +92,7 @@ static void init_controls(struct vcpu *v)
 	vmcs_write(VM_ENTRY_INTR_INFO_FIELD, 0);
 }
 
-/* The state after RESET (SDM 3A table 9-1). */
-void vcpu_reset(struct vcpu *v)
+void vcpu_reset(struct vcpu *v, bool init)
 {
 	struct kvm_segment data = {.limit = 0xffff, .type = 3, .present = 1, .s = 1};
 	struct kvm_segment code = {.base = 0xffff0000,
@@ -118,25 +114,27 @@ void vcpu_reset(struct vcpu *v)
 	vmcs_write(GUEST_GDTR_LIMIT, 0xffff);
 	vmcs_write(GUEST_IDTR_BASE, 0);
 	vmcs_write(GUEST_IDTR_LIMIT, 0xffff);
-	vmcs_write(GUEST_RIP, 0xfff0);
-	vmcs_write(GUEST_RSP, 0);
-	vmcs_write(GUEST_RFLAGS, X86_EFLAGS_FIXED);
+	field_put(v, FIELD_RIP, 0xfff0);
+	field_put(v, FIELD_RSP, 0);
+	field_put(v, FIELD_RFLAGS, X86_EFLAGS_FIXED);
 	control_update_masks(v);
-	control_put_cr0(X86_CR0_CD | X86_CR0_NW | X86_CR0_ET);
-	control_put_cr4(0);
+	control_put_cr0(v, X86_CR0_CD | X86_CR0_NW | X86_CR0_ET);
+	control_put_cr4(v, 0);
 	control_put_efer(v, 0);
 	vmcs_write(GUEST_CR3, 0);
-	vmcs_write(GUEST_DR7, DR7_FIXED_1);
 	memset(v->dr, 0, sizeof(v->dr));
-	v->dr6 = DR6_RESERVED;
+	debug_put_dr6(v, 0);
+	debug_put_dr7(v, 0);
 	v->cr2 = 0;
 	v->chip.cr8 = 0;
-	v->xcr0 = XFEATURE_MASK_FP;
 	vmcs_write(GUEST_ACTIVITY_STATE, GUEST_ACTIVITY_ACTIVE);
-	vmcs_write(GUEST_INTERRUPTIBILITY_INFO, 0);
-	vmcs_write(GUEST_PENDING_DBG_EXCEPTIONS, 0);
+	field_put(v, FIELD_BLOCKING, 0);
+	field_put(v, FIELD_PENDING_DEBUG, 0);
 	events_init(v);
-	msr_reset(v);
+	if (!init) {
+		msr_reset(v);
+		v->xcr0 = XFEATURE_MASK_FP;
+	}
 	v->mp_state = KVM_MP_STATE_RUNNABLE;
 	vcpu_request(v, REQUEST_FLUSH_TLB);
 }
@@ -178,8 +176,9 @@ struct vcpu *vcpu_create(struct vm *vm, u32 id)
 
 	vcpu_load(v);
 	init_controls(v);
+	debug_init(v);
 	host_init_vmcs();
-	vcpu_reset(v);
+	vcpu_reset(v, false);
 	if (v->chip.lapic && id)
 		v->mp_state = KVM_MP_STATE_UNINITIALIZED;
 	cpuid_changed(v);
@@ -231,14 +230,19 @@ void vcpu_kick(struct vcpu *v)
 
 static void do_requests(struct vcpu *v)
 {
+	if (!READ_ONCE(v->requests))
+		return;
 	/* Without a VPID each entry and exit drops everything (SDM 3C 28.3.3.1). */
 	if (test_and_clear_bit(REQUEST_FLUSH_TLB, &v->requests) && v->vpid) {
 		preempt_disable();
 		invvpid_context(v->vpid);
 		preempt_enable();
 	}
-	if (test_and_clear_bit(REQUEST_PDPTRS, &v->requests))
+	if (test_and_clear_bit(REQUEST_PDPTRS, &v->requests)) {
+		down_read(&v->vm->memory_lock);
 		control_load_pdptrs(v);
+		up_read(&v->vm->memory_lock);
+	}
 	if (test_and_clear_bit(REQUEST_TIMERS, &v->requests))
 		chips_run_timers(v);
 	if (test_and_clear_bit(REQUEST_EVENTS, &v->requests) && v->chip.lapic)
@@ -253,6 +257,17 @@ static int entry_refused(struct vcpu *v)
 	return 0;
 }
 
+/* As if it had hit the owner's program, which is whom it costs: what a guest was doing is nothing
+ * that the host could not do without. */
+static void machine_check(void)
+{
+#ifdef CONFIG_X86_MCE
+	struct pt_regs regs = {.cs = 3, .flags = X86_EFLAGS_IF};
+
+	do_machine_check(&regs);
+#endif
+}
+
 /* NMIs and machine checks that ended the guest's run are the host's: its handlers get them now, on
  * this processor. After an exit by an NMI others are blocked until the handler's IRET (SDM
  * 3C 27.5.5). */
@@ -261,7 +276,7 @@ static void pass_to_host(struct vcpu *v)
 	u32 info;
 
 	if ((u16)v->exit_reason == EXIT_REASON_MCE_DURING_VMENTRY) {
-		asm volatile("int $18");
+		machine_check();
 		return;
 	}
 	if (v->exit_reason != EXIT_REASON_EXCEPTION_NMI)
@@ -270,7 +285,7 @@ static void pass_to_host(struct vcpu *v)
 	if ((info & INTR_INFO_INTR_TYPE_MASK) == INTR_TYPE_NMI_INTR)
 		asm volatile("int $2");
 	else if ((info & INTR_INFO_VECTOR_MASK) == X86_TRAP_MC)
-		asm volatile("int $18");
+		machine_check();
 }
 
 /* 1: enter again; 0: the owner's turn; negative: an error, -EINTR for a signal. */
@@ -283,7 +298,8 @@ static int enter_once(struct vcpu *v)
 	ret = events_inject(v);
 	if (ret <= 0)
 		return ret;
-	vmcs_write(GUEST_RSP, v->registers.r[RSP]);
+
+	fields_write_back(v);
 
 	preempt_disable();
 	if (!v->host.loaded)
@@ -303,6 +319,7 @@ static int enter_once(struct vcpu *v)
 	host_after_exit(v);
 
 	WRITE_ONCE(v->in_guest, false);
+	fields_forget(v);
 	if (!failed) {
 		v->exit_reason = vmcs_read(VM_EXIT_REASON);
 		/* SDM 3C 26.8: an entry that fails on guest state launches nothing. */
@@ -317,7 +334,6 @@ static int enter_once(struct vcpu *v)
 	if (failed)
 		return entry_refused(v);
 
-	v->registers.r[RSP] = vmcs_read(GUEST_RSP);
 	events_take_back(v);
 	return exit_handle(v);
 }
@@ -337,20 +353,12 @@ static int finish_request(struct vcpu *v)
 	return 1;
 }
 
-/* Whether what waits ends HLT (SDM 2A, HLT). */
-static bool wakes(struct vcpu *v)
-{
-	return v->chip.events.nmi ||
-	       (irqchip_pending(&v->chip) && (vmcs_read(GUEST_RFLAGS) & X86_EFLAGS_IF));
-}
-
-/* Sleeps until the vCPU may run. The VMCS goes and comes with the thread (sched_out(), sched_in()).
- */
+/* Sleeps until the vCPU may run. The VMCS goes and comes with the thread (sched_in()). */
 static int wait_until_runnable(struct vcpu *v)
 {
 	for (;;) {
 		do_requests(v);
-		if (v->mp_state == KVM_MP_STATE_HALTED && wakes(v))
+		if (v->mp_state == KVM_MP_STATE_HALTED && events_wake(v))
 			v->mp_state = KVM_MP_STATE_RUNNABLE;
 		if (v->mp_state == KVM_MP_STATE_RUNNABLE)
 			return 0;
@@ -368,6 +376,8 @@ static int run_loop(struct vcpu *v)
 	if (READ_ONCE(v->run->immediate_exit))
 		return -EINTR;
 	for (;;) {
+		if (debug_stop_after_step(v))
+			return 0;
 		if (signal_pending(current) || wait_until_runnable(v)) {
 			v->run->exit_reason = KVM_EXIT_INTR;
 			return -EINTR;
@@ -394,7 +404,7 @@ int vcpu_run(struct vcpu *v)
 	fpu_swap_kvm_fpstate(&v->fpu, false);
 	v->run->cr8 = lapic_get_tpr(&v->chip);
 	v->run->apic_base = v->chip.msr.apic_base;
-	v->run->if_flag = !!(vmcs_read(GUEST_RFLAGS) & X86_EFLAGS_IF);
+	v->run->if_flag = !!(field_get(v, FIELD_RFLAGS) & X86_EFLAGS_IF);
 	v->run->ready_for_interrupt_injection = events_can_interrupt(v);
 	if (v->has_sigmask)
 		sigprocmask(SIG_SETMASK, &saved, NULL);
@@ -403,19 +413,23 @@ int vcpu_run(struct vcpu *v)
 
 void vcpu_skip_bytes(struct vcpu *v, u32 bytes)
 {
-	u64 rip = vmcs_read(GUEST_RIP) + bytes;
-	u32 blocked = vmcs_read(GUEST_INTERRUPTIBILITY_INFO);
+	u64 old = field_get(v, FIELD_RIP), rip = old + bytes;
+	u64 flags = field_get(v, FIELD_RFLAGS);
 
-	vmcs_write(GUEST_RIP, vcpu_64bit_code() ? rip : (u32)rip);
-	/* The shadow of STI or MOV SS is over. */
-	if (blocked & (GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS))
-		vmcs_write(GUEST_INTERRUPTIBILITY_INFO,
-			   blocked & ~(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS));
+	/* Outside 64-bit code RIP has 32 bits. */
+	if ((rip ^ old) >> 32 && !vcpu_64bit_code(v))
+		rip = (u32)rip;
+	field_put(v, FIELD_RIP, rip);
+	/* The shadow of STI or MOV SS is over; RF was for this instruction (SDM 3B 17.3.1.1). */
+	field_put(v, FIELD_BLOCKING,
+		  field_get(v, FIELD_BLOCKING) &
+		      ~(u64)(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS));
+	field_put(v, FIELD_RFLAGS, flags & ~(u64)X86_EFLAGS_RF);
 	/* Single step: the trap behind this instruction (SDM 3B 17.3.1.4), pending for the next
-	 * entry. */
-	if (vmcs_read(GUEST_RFLAGS) & X86_EFLAGS_TF)
-		vmcs_write(GUEST_PENDING_DBG_EXCEPTIONS,
-			   vmcs_read(GUEST_PENDING_DBG_EXCEPTIONS) | DR_STEP);
+	 * entry. With BTF only branches trap, and no instruction that gets here is one. */
+	if ((flags & X86_EFLAGS_TF) && !(vmcs_read(GUEST_IA32_DEBUGCTL) & DEBUGCTLMSR_BTF))
+		field_put(v, FIELD_PENDING_DEBUG, field_get(v, FIELD_PENDING_DEBUG) | DR_STEP);
+	debug_note_step(v);
 }
 
 void vcpu_skip(struct vcpu *v)
@@ -423,33 +437,52 @@ void vcpu_skip(struct vcpu *v)
 	vcpu_skip_bytes(v, vmcs_read(VM_EXIT_INSTRUCTION_LEN));
 }
 
-bool vcpu_long_mode(void)
+void vcpu_set_controls(struct vcpu *v, u32 mask, u32 bits)
 {
-	return vmcs_read(GUEST_IA32_EFER) & EFER_LMA;
+	u32 wanted = (v->primary_controls & ~mask) | bits;
+
+	if (wanted == v->primary_controls)
+		return;
+	vmcs_write(CPU_BASED_VM_EXEC_CONTROL, wanted);
+	v->primary_controls = wanted;
 }
 
-bool vcpu_64bit_code(void)
+bool vcpu_long_mode(struct vcpu *v)
 {
-	return vcpu_long_mode() && (vmcs_read(GUEST_CS_AR_BYTES) & VMX_AR_L_MASK);
+	return field_get(v, FIELD_EFER) & EFER_LMA;
 }
 
-/* SS.DPL is the CPL (SDM 3C 24.4.1), but in real mode, where the field holds what was loaded there.
- */
-unsigned int vcpu_cpl(void)
+bool vcpu_64bit_code(struct vcpu *v)
 {
-	if (!(control_get_cr0() & X86_CR0_PE))
+	return vcpu_long_mode(v) && (vmcs_read(GUEST_CS_AR_BYTES) & VMX_AR_L_MASK);
+}
+
+/* SS.DPL is the CPL (SDM 3C 24.4.1), but in real mode, where it is what was loaded there. */
+unsigned int vcpu_cpl(struct vcpu *v)
+{
+	if (!(control_get_cr0(v) & X86_CR0_PE))
 		return 0;
-	if (vmcs_read(GUEST_RFLAGS) & X86_EFLAGS_VM)
+	if (field_get(v, FIELD_RFLAGS) & X86_EFLAGS_VM)
 		return 3;
 	return VMX_AR_DPL(vmcs_read(GUEST_SS_AR_BYTES));
 }
 
+u64 vcpu_linear_rip(struct vcpu *v)
+{
+	u64 rip = field_get(v, FIELD_RIP);
+
+	return vcpu_64bit_code(v) ? rip : (u32)(vmcs_read(GUEST_CS_BASE) + rip);
+}
+
 unsigned long vcpu_get_register(struct vcpu *v, int number)
 {
-	return v->registers.r[number];
+	return number == RSP ? field_get(v, FIELD_RSP) : v->registers.r[number];
 }
 
 void vcpu_set_register(struct vcpu *v, int number, unsigned long value)
 {
-	v->registers.r[number] = value;
+	if (number == RSP)
+		field_put(v, FIELD_RSP, value);
+	else
+		v->registers.r[number] = value;
 }

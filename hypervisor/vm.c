@@ -45,12 +45,15 @@ void vm_put(struct vm *vm)
 	if (!refcount_dec_and_test(&vm->refs))
 		return;
 	chips_destroy(vm);
+	kfree(vm->messages);
 	ept_destroy(vm);
+	for (u32 i = 0; i < vm->slot_count; i++)
+		dirty_stop(&vm->slots[i]);
 	mmdrop(vm->mm);
 	kvfree(vm);
 }
 
-static struct memory_slot *find_id(struct vm *vm, u32 id)
+struct memory_slot *vm_find_slot(struct vm *vm, u32 id)
 {
 	for (u32 i = 0; i < vm->slot_count; i++)
 		if (vm->slots[i].id == id)
@@ -70,14 +73,41 @@ static bool overlaps(const struct vm *vm, const struct memory_slot *wanted)
 	return false;
 }
 
+/* Begins or ends the log of written pages as the slot's flags say. */
+static int update_log(struct vm *vm, struct memory_slot *slot)
+{
+	int ret = 0;
+
+	if (!(slot->flags & KVM_MEM_LOG_DIRTY_PAGES))
+		dirty_stop(slot);
+	else if (!slot->dirty)
+		ret = dirty_start(vm, slot);
+	if (ret)
+		slot->flags &= ~KVM_MEM_LOG_DIRTY_PAGES;
+	return ret;
+}
+
+static int change_slot(struct vm *vm, struct memory_slot *slot, const struct memory_slot *wanted)
+{
+	/* What is mapped stays so if nothing but the log's flag changes. */
+	if (slot->gpa != wanted->gpa || (slot->flags ^ wanted->flags) & KVM_MEM_READONLY) {
+		ept_unmap(vm, slot->gpa, slot->bytes);
+		dirty_stop(slot);
+	}
+	slot->gpa = wanted->gpa;
+	slot->flags = wanted->flags;
+	return update_log(vm, slot);
+}
+
 static int set_slot(struct vm *vm, const struct memory_slot *wanted)
 {
-	struct memory_slot *old = find_id(vm, wanted->id);
+	struct memory_slot *old = vm_find_slot(vm, wanted->id);
 
 	if (!wanted->bytes) {
 		if (!old)
 			return -EINVAL;
 		ept_unmap(vm, old->gpa, old->bytes);
+		dirty_stop(old);
 		*old = vm->slots[--vm->slot_count];
 		return 0;
 	}
@@ -87,15 +117,12 @@ static int set_slot(struct vm *vm, const struct memory_slot *wanted)
 		/* api.rst 4.35: a slot may be moved, its size and memory may not change. */
 		if (old->bytes != wanted->bytes || old->hva != wanted->hva)
 			return -EINVAL;
-		if (old->gpa != wanted->gpa || old->flags != wanted->flags)
-			ept_unmap(vm, old->gpa, old->bytes);
-		*old = *wanted;
-		return 0;
+		return change_slot(vm, old, wanted);
 	}
 	if (vm->slot_count == GUISE_SLOTS)
 		return -ENOSPC;
 	vm->slots[vm->slot_count++] = *wanted;
-	return 0;
+	return update_log(vm, &vm->slots[vm->slot_count - 1]);
 }
 
 int vm_set_memory(struct vm *vm, const struct kvm_userspace_memory_region *region)
@@ -109,8 +136,9 @@ int vm_set_memory(struct vm *vm, const struct kvm_userspace_memory_region *regio
 	};
 	int ret;
 
-	/* No dirty logging: its capability is not offered. */
-	if (region->flags & ~KVM_MEM_READONLY)
+	if (region->flags & ~(KVM_MEM_READONLY | KVM_MEM_LOG_DIRTY_PAGES))
+		return -EINVAL;
+	if (wanted.id >= GUISE_SLOTS)
 		return -EINVAL;
 	if ((wanted.gpa | wanted.bytes | wanted.hva) & ~PAGE_MASK)
 		return -EINVAL;

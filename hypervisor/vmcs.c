@@ -5,10 +5,12 @@
  *
  * Source: SDM 3C 24, appendix A.
  */
+#include <linux/cpu.h>
 #include <linux/gfp.h>
 #include <linux/smp.h>
 #include <linux/string.h>
 #include <asm/msr.h>
+#include <asm/tlbflush.h>
 #include <asm/tsc.h>
 
 #include "guise.h"
@@ -41,7 +43,8 @@ static u32 __init choose(const char *name, u32 msr, u32 needed, u32 wanted)
 	 CPU_BASED_RDPMC_EXITING | CPU_BASED_CR8_LOAD_EXITING | CPU_BASED_CR8_STORE_EXITING |      \
 	 CPU_BASED_MOV_DR_EXITING | CPU_BASED_UNCOND_IO_EXITING | CPU_BASED_USE_MSR_BITMAPS |      \
 	 CPU_BASED_USE_TSC_OFFSETTING | CPU_BASED_INTR_WINDOW_EXITING |                            \
-	 CPU_BASED_NMI_WINDOW_EXITING | CPU_BASED_ACTIVATE_SECONDARY_CONTROLS)
+	 CPU_BASED_NMI_WINDOW_EXITING | CPU_BASED_MONITOR_TRAP_FLAG |                              \
+	 CPU_BASED_ACTIVATE_SECONDARY_CONTROLS)
 
 /* With EPT these are not needed; a processor that does not let them be 0 is too old for EPT. */
 #define PRIMARY_UNWANTED                                                                           \
@@ -58,6 +61,10 @@ static int __init setup_ept(void)
 		return -EOPNOTSUPP;
 	}
 	vmcs_controls.ept_large = capabilities & VMX_EPT_2MB_PAGE_BIT;
+	/* A fetch by a large mapping and by a small one of the same address stops some processors
+	 * dead with a machine check (Documentation/admin-guide/hw-vuln/multihit.rst). */
+	vmcs_controls.ept_large_nx =
+	    boot_cpu_has_bug(X86_BUG_ITLB_MULTIHIT) && !cpu_mitigations_off();
 	capabilities >>= 32;
 	vmcs_controls.vpid = (vmcs_controls.secondary & SECONDARY_EXEC_ENABLE_VPID) &&
 			     (capabilities & VMX_VPID_INVVPID_BIT) &&
@@ -96,8 +103,9 @@ int __init vmcs_setup_controls(unsigned int slice_us)
 	c->primary = choose("primary", MSR_IA32_VMX_TRUE_PROCBASED_CTLS, PRIMARY_NEEDED, 0);
 	if (!c->primary)
 		return -EOPNOTSUPP;
-	/* Windows are opened when something waits for them. */
-	c->primary &= ~(CPU_BASED_INTR_WINDOW_EXITING | CPU_BASED_NMI_WINDOW_EXITING);
+	/* Windows are opened when something waits for them, single steps are a debugger's. */
+	c->primary &= ~(CPU_BASED_INTR_WINDOW_EXITING | CPU_BASED_NMI_WINDOW_EXITING |
+			CPU_BASED_MONITOR_TRAP_FLAG);
 	if (c->primary & PRIMARY_UNWANTED) {
 		pr_err("guise: this processor cannot leave CR3 and INVLPG to the guest\n");
 		return -EOPNOTSUPP;
@@ -131,6 +139,13 @@ int __init vmcs_setup_controls(unsigned int slice_us)
 	return setup_ept();
 }
 
+void vmcs_failed(const char *instruction, u64 operand)
+{
+	/* Outside VMX operation the instruction was not executed, and the flags say nothing. */
+	WARN_ONCE(cr4_read_shadow() & X86_CR4_VMXE, "guise: %s of %#llx failed\n", instruction,
+		  operand);
+}
+
 void vmcs_cpu_init(int cpu)
 {
 	INIT_LIST_HEAD(&per_cpu(active, cpu));
@@ -154,7 +169,7 @@ static void clear_here(void *argument)
 
 	if (place->cpu != raw_smp_processor_id())
 		return; /* it went while the IPI came */
-	WARN_ON_ONCE(!vmcs_clear(__pa(place->vmcs)));
+	vmcs_clear(__pa(place->vmcs));
 	if (__this_cpu_read(current_place) == place)
 		__this_cpu_write(current_place, NULL);
 	list_del(&place->active_on);
@@ -177,7 +192,8 @@ void vmcs_clear_all_here(void)
 {
 	struct vmcs_place *place, *next;
 
-	list_for_each_entry_safe(place, next, this_cpu_ptr(&active), active_on) clear_here(place);
+	list_for_each_entry_safe (place, next, this_cpu_ptr(&active), active_on)
+		clear_here(place);
 }
 
 int vmcs_place_init(struct vmcs_place *place)
@@ -207,17 +223,17 @@ bool vmcs_load(struct vmcs_place *place)
 	if (moved) {
 		clear_anywhere(place);
 		local_irq_save(flags);
-		/* A fresh region has to be cleared once before it may be loaded (SDM 3C 24.11.3).
-		 */
-		WARN_ON_ONCE(!vmcs_clear(__pa(place->vmcs)));
+		/* A fresh region has to be cleared once before it is loaded (SDM 3C 24.11.3). */
+		vmcs_clear(__pa(place->vmcs));
 		list_add(&place->active_on, this_cpu_ptr(&active));
 		place->launched = false;
 		WRITE_ONCE(place->cpu, cpu);
 		local_irq_restore(flags);
 	}
 	if (__this_cpu_read(current_place) != place) {
-		WARN_ON_ONCE(!vmcs_point_to(__pa(place->vmcs)));
+		vmcs_point_to(__pa(place->vmcs));
 		__this_cpu_write(current_place, place);
+		host_other_guest();
 	}
 	return moved;
 }

@@ -17,6 +17,9 @@
  * running guests (cpu.c), and then they do nothing. */
 #define VMX_INSTRUCTION(text) "1: " text "\n2:" _ASM_EXTABLE(1b, 2b)
 
+/* Tells of it, once. @operand: a field or an address. */
+void vmcs_failed(const char *instruction, u64 operand);
+
 static inline u64 vmcs_read(unsigned long field)
 {
 	unsigned long value = 0;
@@ -26,7 +29,8 @@ static inline u64 vmcs_read(unsigned long field)
 		     : [value] "+rm"(value), "=@ccbe"(failed)
 		     : [field] "r"(field)
 		     : "cc");
-	WARN_ONCE(failed, "guise: VMREAD of field %#lx failed\n", field);
+	if (unlikely(failed))
+		vmcs_failed("VMREAD", field);
 	return value;
 }
 
@@ -38,8 +42,8 @@ static inline void vmcs_write(unsigned long field, u64 value)
 		     : "=@ccbe"(failed)
 		     : [field] "r"(field), [value] "rm"((unsigned long)value)
 		     : "cc");
-	WARN_ONCE(failed, "guise: VMWRITE of field %#lx failed, error %lld\n", field,
-		  (long long)vmcs_read(VM_INSTRUCTION_ERROR));
+	if (unlikely(failed))
+		vmcs_failed("VMWRITE", field);
 }
 
 static inline void vmcs_set_bits(unsigned long field, u32 bits)
@@ -52,7 +56,7 @@ static inline void vmcs_clear_bits(unsigned long field, u32 bits)
 	vmcs_write(field, vmcs_read(field) & ~(u64)bits);
 }
 
-static inline bool vmcs_point_to(phys_addr_t pa)
+static inline void vmcs_point_to(phys_addr_t pa)
 {
 	bool failed;
 
@@ -60,10 +64,11 @@ static inline bool vmcs_point_to(phys_addr_t pa)
 		     : "=@ccbe"(failed)
 		     : [pa] "m"(pa)
 		     : "cc", "memory");
-	return !failed;
+	if (unlikely(failed))
+		vmcs_failed("VMPTRLD", pa);
 }
 
-static inline bool vmcs_clear(phys_addr_t pa)
+static inline void vmcs_clear(phys_addr_t pa)
 {
 	bool failed;
 
@@ -71,7 +76,8 @@ static inline bool vmcs_clear(phys_addr_t pa)
 		     : "=@ccbe"(failed)
 		     : [pa] "m"(pa)
 		     : "cc", "memory");
-	return !failed;
+	if (unlikely(failed))
+		vmcs_failed("VMCLEAR", pa);
 }
 
 /* SDM 3C 28.3.3.1: what was cached of one EPT (@eptp), or of one VPID, is dropped on this
@@ -86,7 +92,8 @@ static inline void invept_context(u64 eptp)
 	    : "=@ccbe"(failed)
 	    : [descriptor] "m"(descriptor), [type] "r"((unsigned long)VMX_EPT_EXTENT_CONTEXT)
 	    : "cc", "memory");
-	WARN_ONCE(failed, "guise: INVEPT failed\n");
+	if (unlikely(failed))
+		vmcs_failed("INVEPT", eptp);
 }
 
 static inline void invvpid_context(u16 vpid)
@@ -100,7 +107,8 @@ static inline void invvpid_context(u16 vpid)
 	    : [descriptor] "m"(descriptor), [type] "r"(
 						(unsigned long)VMX_VPID_EXTENT_SINGLE_CONTEXT)
 	    : "cc", "memory");
-	WARN_ONCE(failed, "guise: INVVPID failed\n");
+	if (unlikely(failed))
+		vmcs_failed("INVVPID", vpid);
 }
 
 #endif

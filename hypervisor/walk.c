@@ -35,20 +35,21 @@ static const struct paging paging_32 = {2, 4, 10, false, BIT(2)};
 static const struct paging paging_pae = {3, 8, 9, true, BIT(2)};
 static const struct paging paging_4level = {4, 8, 9, true, BIT(2) | BIT(3)};
 
-static int fault_at(struct walk_fault *fault, u64 linear, u32 access, bool present, bool nx)
+static int fault_at(struct vcpu *v, struct walk_fault *fault, u64 linear, u32 access, bool present,
+		    bool nx)
 {
 	fault->linear = linear;
 	fault->error_code = access & (ACCESS_WRITE | ACCESS_USER);
 	if (present)
 		fault->error_code |= FAULT_PRESENT;
 	/* SDM 3A 4.7: bit 4 is used if NX or SMEP is. */
-	if ((access & ACCESS_FETCH) && (nx || (control_get_cr4() & X86_CR4_SMEP)))
+	if ((access & ACCESS_FETCH) && (nx || (control_get_cr4(v) & X86_CR4_SMEP)))
 		fault->error_code |= FAULT_FETCH;
 	return -EFAULT;
 }
 
 /* SDM 3A 4.6.1: whether rights collected on the way, @rights, allow @access. */
-static bool allowed(u64 rights, u32 access, u64 cr0, u64 cr4)
+static bool allowed(struct vcpu *v, u64 rights, u32 access, u64 cr0, u64 cr4)
 {
 	bool user_page = rights & PTE_USER;
 
@@ -59,7 +60,7 @@ static bool allowed(u64 rights, u32 access, u64 cr0, u64 cr4)
 		if (cr4 & X86_CR4_SMEP)
 			return false;
 	} else if (user_page && (cr4 & X86_CR4_SMAP) && !(access & ACCESS_QUIET)) {
-		if (!(vmcs_read(GUEST_RFLAGS) & X86_EFLAGS_AC))
+		if (!(field_get(v, FIELD_RFLAGS) & X86_EFLAGS_AC))
 			return false;
 	}
 	if ((access & ACCESS_WRITE) && !(rights & PTE_WRITE) &&
@@ -76,8 +77,8 @@ static int read_entry(struct vm *vm, u64 gpa, const struct paging *p, u64 *entry
 
 static int walk_once(struct vcpu *v, u64 linear, u32 access, u64 *gpa, struct walk_fault *fault)
 {
-	u64 cr0 = control_get_cr0(), cr4 = control_get_cr4(), cr3 = vmcs_read(GUEST_CR3);
-	bool nx = vmcs_read(GUEST_IA32_EFER) & EFER_NX;
+	u64 cr0 = control_get_cr0(v), cr4 = control_get_cr4(v), cr3 = vmcs_read(GUEST_CR3);
+	bool nx = field_get(v, FIELD_EFER) & EFER_NX;
 	const struct paging *p = &paging_32;
 	u64 rights = PTE_WRITE | PTE_USER, table, entry, at;
 	int ret, level;
@@ -87,14 +88,14 @@ static int walk_once(struct vcpu *v, u64 linear, u32 access, u64 *gpa, struct wa
 		return 0;
 	}
 	table = cr3 & GENMASK_ULL(31, 12);
-	if (vcpu_long_mode()) {
+	if (vcpu_long_mode(v)) {
 		p = &paging_4level;
 		table = cr3 & PTE_ADDRESS;
 	} else if (cr4 & X86_CR4_PAE) {
 		p = &paging_pae;
 		table = cr3 & GENMASK_ULL(31, 5);
 	}
-	if (!vcpu_long_mode())
+	if (!vcpu_long_mode(v))
 		linear = (u32)linear;
 
 	for (level = p->levels;; level--) {
@@ -107,7 +108,7 @@ static int walk_once(struct vcpu *v, u64 linear, u32 access, u64 *gpa, struct wa
 		if (ret)
 			return ret == -EFAULT ? -EIO : ret;
 		if (!(entry & PTE_PRESENT))
-			return fault_at(fault, linear, access, false, nx);
+			return fault_at(v, fault, linear, access, false, nx);
 		/* The four page-directory pointers of PAE have no rights (SDM 3A table 4-8). */
 		if (p == &paging_pae && level == 3) {
 			table = entry & PTE_ADDRESS;
@@ -118,8 +119,8 @@ static int walk_once(struct vcpu *v, u64 linear, u32 access, u64 *gpa, struct wa
 		large = level > 1 && (entry & PTE_LARGE) && (p->large_bits & BIT(level)) &&
 			(p != &paging_32 || (cr4 & X86_CR4_PSE));
 		leaf = large || level == 1;
-		if (leaf && !allowed(rights, access, cr0, cr4))
-			return fault_at(fault, linear, access, true, nx);
+		if (leaf && !allowed(v, rights, access, cr0, cr4))
+			return fault_at(v, fault, linear, access, true, nx);
 		marked = entry | PTE_ACCESSED | (leaf && (access & ACCESS_WRITE) ? PTE_DIRTY : 0);
 		if (marked != entry && !(access & ACCESS_QUIET)) {
 			ret = memory_exchange(v->vm, at, entry, marked, p->wide);
@@ -130,8 +131,7 @@ static int walk_once(struct vcpu *v, u64 linear, u32 access, u64 *gpa, struct wa
 			u64 mask = (1ull << shift) - 1;
 			u64 base = entry & (p->wide ? PTE_ADDRESS : GENMASK_ULL(31, 12));
 
-			/* PSE-36: bits 39:32 of the address are in bits 20:13 (SDM 3A table 4-4).
-			 */
+			/* PSE-36: address bits 39:32 are in bits 20:13 (SDM 3A table 4-4). */
 			if (large && p == &paging_32)
 				base = (entry & GENMASK_ULL(31, 22)) | ((entry >> 13) & 0xff) << 32;
 			*gpa = (base & ~mask) | (linear & mask);
@@ -145,8 +145,7 @@ int walk(struct vcpu *v, u64 linear, u32 access, u64 *gpa, struct walk_fault *fa
 {
 	int ret;
 
-	/* Another vCPU may change an entry between the reading and the marking, but not for ever.
-	 */
+	/* Another vCPU may change an entry between reading and marking, but not for ever. */
 	for (int tries = 0; tries < 16; tries++) {
 		ret = walk_once(v, linear, access, gpa, fault);
 		if (ret != -EAGAIN)

@@ -8,8 +8,9 @@
 
 #include "engine/soft/irqchip/internal.h"
 
-#define LEAF_TSC   0x15
-#define MEASURE_NS 2000000
+#define LEAF_TSC      0x15
+#define MEASURE_NS    2000000
+#define MEASURE_TRIES 16
 
 /*
  * The kernel publishes its own conversion, ns = cycles * time_mult >> time_shift, in the page of
@@ -54,13 +55,36 @@ static u32 khz_from_cpuid(void)
 	return (u64)crystal * numerator / denominator / 1000;
 }
 
+/* TSC and nanoseconds at one moment. */
+struct moment {
+	u64 tsc, ns;
+};
+
+/** The best of some tries: the one that took the shortest, as nobody came in between. */
+static struct moment moment_now(void)
+{
+	struct moment best = {0};
+	u64 shortest = ~0ull;
+
+	for (u32 n = 0; n < MEASURE_TRIES; n++) {
+		u64 before = __builtin_ia32_rdtsc(), ns = clock_now();
+		u64 took = __builtin_ia32_rdtsc() - before;
+		if (took < shortest) {
+			shortest = took;
+			best = (struct moment){.tsc = before + took / 2, .ns = ns};
+		}
+	}
+	return best;
+}
+
 static u32 khz_measured(void)
 {
-	u64 tsc = __builtin_ia32_rdtsc(), start = clock_now(), now = start;
+	struct moment start = moment_now(), end;
 
-	while (now - start < MEASURE_NS)
-		now = clock_now();
-	return muldiv(__builtin_ia32_rdtsc() - tsc, 1000000, now - start);
+	while (clock_now() - start.ns < MEASURE_NS)
+		;
+	end = moment_now();
+	return muldiv(end.tsc - start.tsc, 1000000, end.ns - start.ns);
 }
 
 static u32 host_khz;

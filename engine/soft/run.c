@@ -312,9 +312,9 @@ void run_stats(const struct soft_vcpu *v, struct engine_stats *stats)
 	stats->ns_translate = (u64)((double)v->ticks.translate * ns);
 	stats->ns_halted = (u64)((double)v->ticks.halted * ns);
 	stats->ns_monitor = (u64)((double)v->ticks.monitor * ns);
-	stats->vmx_ns_nonroot = (u64)((double)v->vmx.time.nonroot * ns);
+	stats->vmx_ns_nonroot = (u64)((double)v->ticks.vmx.nonroot * ns);
 #define REASON(X, name, number, text)                                                              \
-	stats->vmx_ns_##name = (u64)((double)v->vmx.time.root[number] * ns);
+	stats->vmx_ns_##name = (u64)((double)v->ticks.vmx.root[number] * ns);
 	VMX_REASONS(REASON, )
 #undef REASON
 }

@@ -236,6 +236,7 @@ struct mmu {
 	struct page_filter code_pages[MMU_COUNT]; /* pages fetched from since jump[] was cleared */
 	u32 jump_nonglobal[MMU_COUNT];		  /* entries of jump[] whose page is not global: the
 						     dispatcher's */
+	bool code_stale; /* shadow_compare_code() is due before user code goes on */
 
 	/* mmu/context.c */
 	u64 context_clock;
@@ -432,7 +433,6 @@ struct soft_vcpu {
 	u64 shadow_span;       /* bytes of address space behind this structure */
 	bool shadow_on;	       /* user code finds its memory through the shadow table */
 	bool shadow_check;     /* shadow_enter() is due before user code goes on */
-	bool code_stale;       /* shadow_compare_code() is due before user code goes on */
 	bool shadow_refused;   /* the host has no room for it */
 	bool alone;	       /* the next instruction runs by itself and without it */
 
@@ -464,6 +464,7 @@ struct soft_vcpu {
 		u64 left_at;			       /* when vcpu_run() last returned */
 		u64 born;
 		u64 born_ns; /* CLOCK_MONOTONIC */
+		struct vmx_ticks vmx;
 	} ticks;
 
 	u64 signal_mask;      /* of that thread, outside signal handlers */

@@ -13,7 +13,11 @@ grep -qw bmi2 /proc/cpuinfo || {
 	echo "this host's processor has no BMI2"
 	exit 77
 }
-output=$(timeout 60 "$guise" run -e soft -m 64M --serial none --tune patience=off --stats -k "$image" 2>&1 </dev/null)
+cpu=host
+case $name in
+vmx* | hypervisor) cpu=host,+vmx ;;
+esac
+output=$(timeout 60 "$guise" run -e soft --cpu "$cpu" -m 64M --serial none --tune patience=off --stats -k "$image" 2>&1 </dev/null)
 status=$?
 printf '%s\n' "$output"
 [ $status -eq 0 ] || exit 1

@@ -7,24 +7,28 @@
 #	this host -> qemu -accel tcg -cpu max,+svm -> Linux with kvm-amd -> guise run -e kvm -> Linux
 #	this host -> guise run -e soft --cpu host,+vmx -> Linux with kvm-intel -> guise run -e kvm -> Linux
 #
-# Usage: kvm.sh OUTER GUISE GUEST TINY [PROGRAM...]
-# TINY is the directory of the tiny guests; each PROGRAM is run there too, with the argument kvm.
+#	this host -> guise run -e soft --cpu host,+vmx -> Linux with kvm-intel -> QEMU -accel kvm -> Linux
+#
+# Usage: kvm.sh OUTER SCRIPT OPTIONS GUISE GUEST TINY DEMO [PROGRAM...]
+# SCRIPT is what is done there, a file of inner/; OPTIONS are kvm-intel's or kvm-amd's, with commas between, or "-". TINY
+# is the directory of the tiny guests, DEMO the classic demonstration; each PROGRAM is for the script "suite".
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 tools=$here/../../tools
 . "$here/need.sh"
 
-outer=$1 guise=$2 guest=$3 tiny=$4
-shift 4
+outer=$1 script=$2 options=$3 guise=$4 guest=$5 tiny=$6 demo=$7
+shift 7
 need_guest "$guest"
 case $outer in
-qemu)
-	vendor=kvm-amd
-	command -v qemu-system-x86_64 >/dev/null 2>&1 || skip 'no qemu-system-x86_64 (Debian: qemu-system-x86)'
-	;;
+qemu) vendor=kvm-amd ;;
 soft) vendor=kvm-intel ;;
 *) exit 1 ;;
 esac
+qemu=$(command -v qemu-system-x86_64 || true)
+if [ "$outer" = qemu ] || [ "$script" = qemu ]; then
+	[ -n "$qemu" ] || skip 'no qemu-system-x86_64 (Debian: qemu-system-x86)'
+fi
 release=$(basename "$(readlink -f "$guest/vmlinuz")")
 release=${release#vmlinuz-}
 modules=$guest/modules/$release/kernel
@@ -53,17 +57,37 @@ list_files()
 		[ ! -e "$file" ] || echo "file $into/$(basename "$file") 755 $file"
 	done
 }
+# QEMU, and what it starts a kernel with: firmware, and the code that takes the kernel from it.
+list_qemu()
+{
+	echo 'dir /qemu 755'
+	list_libraries "$qemu"
+	list_files /qemu "$qemu"
+	for name in bios-256k.bin kvmvapic.bin linuxboot_dma.bin; do
+		found=$("$qemu" -L help | while read -r dir; do
+			[ ! -r "$dir/$name" ] || echo "$dir/$name"
+		done | head -n 1)
+		[ -n "$found" ] || return 1
+		list_files /qemu "$found"
+	done
+}
+if [ "$script" = qemu ]; then
+	list_qemu >"$tmp/qemu" || skip 'QEMU has no firmware (Debian: seabios, qemu-system-data)'
+fi
 {
 	"$tools/guest-list.sh" "$guest/busybox"
 	for dir in /guest /kvm /lib /lib64 /lib/x86_64-linux-gnu /test /tiny /usr /usr/lib /usr/lib/x86_64-linux-gnu; do
 		echo "dir $dir 755"
 	done
-	list_libraries "$guise" "$@"
+	list_libraries "$guise" "$demo" "$@"
+	[ "$script" != qemu ] || cat "$tmp/qemu"
 	list_files /test "$@"
 	list_files /tiny "$tiny/tiny.bin" "$tiny"/*.elf
 	cat <<END
 file /bin/guise 755 $guise
-file /guise/nested 755 $here/nested
+file /demo 755 $demo
+file /guise/job 644 $here/inner/job
+file /guise/$script 755 $here/inner/$script
 file /guest/vmlinuz 644 $(readlink -f "$guest/vmlinuz")
 file /guest/initramfs.cpio 644 $guest/initramfs.cpio
 file /kvm/irqbypass.ko 644 $modules/virt/lib/irqbypass.ko
@@ -74,11 +98,12 @@ END
 "$tools/mkcpio.py" "$tmp/outer.cpio" <"$tmp/list"
 
 : >"$tmp/console"
-words="console=ttyS0 quiet guise.script=nested guise.outer=$outer guise.release=$release"
+words="console=ttyS0 quiet guise.script=$script guise.outer=$outer guise.release=$release"
+[ "$options" = - ] || words="$words guise.kvm=$options"
 # The limit is for an outer guest that hangs.
 case $outer in
 qemu)
-	set -- qemu-system-x86_64 -accel tcg -cpu max,+svm -m 1G -nodefaults -display none -serial stdio -no-reboot \
+	set -- "$qemu" -accel tcg -cpu max,+svm -m 1G -nodefaults -display none -serial stdio -no-reboot \
 		-kernel "$guest/vmlinuz" -initrd "$tmp/outer.cpio" -append "$words"
 	;;
 soft)

@@ -219,6 +219,35 @@ static void test_out_of_range(void **state)
 	assert_int_equal(r[0] | r[1] | r[2] | r[3], 0);
 }
 
+/* Leaf 15H as Linux calculates with it, in 32 bits; the crystal is the LAPIC timer's 1 GHz. */
+static void expect_frequency(const u32 *r, u32 khz)
+{
+	u32 crystal_khz = r[CPUID_ECX] / 1000, product;
+
+	assert_in_range(crystal_khz, 999000, 1001000);
+	assert_false(__builtin_mul_overflow(crystal_khz, r[CPUID_EBX], &product));
+	assert_in_range(product / r[CPUID_EAX], khz - khz / 1000000 - 1, khz + khz / 1000000);
+}
+
+static void test_tsc_frequencies(void **state)
+{
+	struct soft_vcpu *v = *state;
+	static const u32 rows[] = {1000000, 2300000, 3700000, 2593907, 2299998, 1999999, 3400001,
+				   800003,  2100500, 2900499, 4292999, 4293000, 5123456, 6000000};
+	struct kvm_cpuid2 *cpuid =
+	    calloc(1, sizeof(*cpuid) + CPUID_MAX * sizeof(cpuid->entries[0]));
+	u32 r[4];
+
+	for (u32 n = 0; n < ARRAY_SIZE(rows); n++) {
+		cpuid->nent = CPUID_MAX;
+		assert_int_equal(cpuid_supported(cpuid, rows[n], &v->layout, false), 0);
+		assert_int_equal(soft_set_cpuid(&v->base, cpuid), 0);
+		cpuid_query(v, 0x15, 0, r);
+		expect_frequency(r, rows[n]);
+	}
+	free(cpuid);
+}
+
 static void test_kvm_leaves_and_clock(void **state)
 {
 	struct soft_vcpu *v = *state;
@@ -230,8 +259,7 @@ static void test_kvm_leaves_and_clock(void **state)
 	cpuid_query(v, 0x40000001, 0, r);
 	assert_int_equal(r[CPUID_EAX], 1u << 1 | 1u << 3 | 1u << 24);
 	cpuid_query(v, 0x15, 0, r);
-	u64 hz = (u64)r[CPUID_ECX] * r[CPUID_EBX] / r[CPUID_EAX];
-	assert_int_equal(hz, (u64)clock_tsc_khz() * 1000);
+	expect_frequency(r, clock_tsc_khz());
 	cpuid_query(v, 0x16, 0, r);
 	assert_int_equal(r[CPUID_EAX], clock_tsc_khz() / 1000);
 }
@@ -301,6 +329,7 @@ int main(void)
 	    TEST(test_avx512_off),
 	    TEST(test_topology),
 	    TEST(test_out_of_range),
+	    TEST(test_tsc_frequencies),
 	    TEST(test_kvm_leaves_and_clock),
 	    TEST(test_no_clock),
 	    TEST(test_address_width),

@@ -1,13 +1,7 @@
 /*
  * The engine contract, held against every engine that this machine has: the same tests, the same
- * tiny real-mode guests.
+ * tiny real-mode guests. What a vCPU's state is comes from contract_state.c.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
-
 #include <errno.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -18,202 +12,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/error.h"
-#include "engine/engine.h"
+#include "contract_state.h"
+#include "engine_bench.h"
 
-#define RAM_BYTES    0x10000ul
-#define CODE	     0x1000ul /* where guests are put and started */
-#define STACK	     0x8000ul
-#define MMIO	     0xf0000ul /* no memory there */
-#define PORT	     0xf1
-#define CR0_PG	     BIT(31)
-#define EFER_LMA     BIT(10)
-#define RFLAGS_ONE   2ull
-#define IA32_TSC_AUX 0xc0000103
-#define IA32_STAR    0xc0000081
-#define SECONDS	     20 /* after which a guest that should have come back counts as lost */
-
-/* The engine under test, between setup() and teardown(). */
-struct bench {
-	const struct engine *engine;
-	struct engine_vm *vm;
-	struct engine_vcpu *vcpu;
-	u8 *ram;
-};
-
-/* A 16-bit guest, named by the symbols NAME and NAME_end. */
-#define GUEST(name, code)                                                                          \
-	extern const u8 name[], name##_end[];                                                      \
-	__asm__(".pushsection .rodata\n.code16\n.intel_syntax noprefix\n" #name ":\n" code         \
-		"\n" #name "_end:\n.att_syntax\n.code64\n.popsection")
-
-/* ---- set-up ---- */
-
-static void must(int ret, const struct error *err)
-{
-	if (ret)
-		fail_msg("%s (%d)", err->text, ret);
-}
-
-static void add_ram(struct bench *b)
-{
-	struct kvm_userspace_memory_region region = {
-	    .slot = 0,
-	    .guest_phys_addr = 0,
-	    .memory_size = RAM_BYTES,
-	    .userspace_addr = (uintptr_t)b->ram,
-	};
-	assert_int_equal(b->engine->vm_set_memory(b->vm, &region), 0);
-}
-
-static const struct engine *engine_under_test;
-static const char *device_under_test; /* NULL: the engine's usual one */
-
-static void open_bench(struct bench *b, const struct engine *engine, bool irqchip)
-{
-	struct error err = {0};
-
-	b->engine = engine;
-	must(engine->vm_create(device_under_test, &b->vm, &err), &err);
-	if (irqchip)
-		assert_int_equal(engine->vm_create_irqchip(b->vm), 0);
-	b->ram = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	assert_ptr_not_equal(b->ram, MAP_FAILED);
-	add_ram(b);
-	must(engine->vcpu_create(b->vm, 0, &b->vcpu, &err), &err);
-}
-
-static void close_bench(struct bench *b)
-{
-	b->engine->vcpu_destroy(b->vcpu);
-	b->engine->vm_destroy(b->vm);
-	munmap(b->ram, RAM_BYTES);
-}
-
-static int setup(void **state)
-{
-	struct bench *b = calloc(1, sizeof(*b));
-	open_bench(b, engine_under_test, false);
-	*state = b;
-	return 0;
-}
-
-static int setup_irqchip(void **state)
-{
-	struct bench *b = calloc(1, sizeof(*b));
-	open_bench(b, engine_under_test, true);
-	*state = b;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	close_bench(*state);
-	free(*state);
-	return 0;
-}
-
-/* Puts @code at CODE and the processor at its start in real mode, all segments 0, IF 0. */
-static void load(struct bench *b, const u8 *code, const u8 *end)
-{
-	memcpy(b->ram + CODE, code, end - code);
-
-	struct kvm_sregs sregs;
-	assert_int_equal(b->engine->vcpu_get_sregs(b->vcpu, &sregs), 0);
-	struct kvm_segment *segments[] = {&sregs.cs, &sregs.ds, &sregs.es,
-					  &sregs.ss, &sregs.fs, &sregs.gs};
-	for (size_t i = 0; i < ARRAY_SIZE(segments); i++) {
-		segments[i]->base = 0;
-		segments[i]->selector = 0;
-	}
-	assert_int_equal(b->engine->vcpu_set_sregs(b->vcpu, &sregs), 0);
-
-	struct kvm_regs regs = {.rip = CODE, .rsp = STACK, .rflags = RFLAGS_ONE};
-	assert_int_equal(b->engine->vcpu_set_regs(b->vcpu, &regs), 0);
-}
-
-#define LOAD(b, name) load(b, name, name##_end)
-
-static void set_vector(struct bench *b, u8 vector, u16 offset)
-{
-	memcpy(b->ram + vector * 4, &(u16[]){offset, 0}, 4);
-}
-
-static struct kvm_regs get_regs(struct bench *b)
-{
-	struct kvm_regs regs;
-	assert_int_equal(b->engine->vcpu_get_regs(b->vcpu, &regs), 0);
-	return regs;
-}
-
-/* ---- running and looking at exits ---- */
-
-static struct kvm_run *run_to(struct bench *b, u32 reason)
-{
-	assert_int_equal(b->engine->vcpu_run(b->vcpu), 0);
-	if (b->vcpu->run->exit_reason != reason) {
-		struct kvm_regs regs = get_regs(b);
-		fail_msg("exit reason %u instead of %u, RIP %#llx", b->vcpu->run->exit_reason,
-			 reason, regs.rip);
-	}
-	return b->vcpu->run;
-}
-
-static u8 *io_data(struct kvm_run *run)
-{
-	return (u8 *)run + run->io.data_offset;
-}
-
-static void expect_out(struct bench *b, u16 port, u8 size, u32 value)
-{
-	struct kvm_run *run = run_to(b, KVM_EXIT_IO);
-	u32 seen = 0;
-
-	assert_int_equal(run->io.direction, KVM_EXIT_IO_OUT);
-	assert_int_equal(run->io.port, port);
-	assert_int_equal(run->io.size, size);
-	assert_int_equal(run->io.count, 1);
-	memcpy(&seen, io_data(run), size);
-	assert_int_equal(seen, value);
-}
-
-static void answer_in(struct bench *b, u16 port, u8 size, u32 value)
-{
-	struct kvm_run *run = run_to(b, KVM_EXIT_IO);
-
-	assert_int_equal(run->io.direction, KVM_EXIT_IO_IN);
-	assert_int_equal(run->io.port, port);
-	assert_int_equal(run->io.size, size);
-	assert_int_equal(run->io.count, 1);
-	memcpy(io_data(run), &value, size);
-}
-
-static void expect_mmio_write(struct bench *b, u64 gpa, u32 size, u64 value)
-{
-	struct kvm_run *run = run_to(b, KVM_EXIT_MMIO);
-	u64 seen = 0;
-
-	assert_true(run->mmio.is_write);
-	assert_int_equal(run->mmio.phys_addr, gpa);
-	assert_int_equal(run->mmio.len, size);
-	memcpy(&seen, run->mmio.data, size);
-	assert_int_equal(seen, value);
-}
-
-static void answer_mmio(struct bench *b, u64 gpa, u32 size, u64 value)
-{
-	struct kvm_run *run = run_to(b, KVM_EXIT_MMIO);
-
-	assert_false(run->mmio.is_write);
-	assert_int_equal(run->mmio.phys_addr, gpa);
-	assert_int_equal(run->mmio.len, size);
-	memcpy(run->mmio.data, &value, size);
-}
-
-static void expect_hlt(struct bench *b)
-{
-	run_to(b, KVM_EXIT_HLT);
-}
+#define MMIO	0xf0000ul /* no memory there */
+#define PORT	0xf1
+#define SECONDS 20 /* after which a guest that should have come back counts as lost */
 
 /* ---- ports ---- */
 
@@ -393,25 +197,35 @@ static bool runner_is_back(struct runner *r)
 	return true;
 }
 
+GUEST(guest_count, "mov eax, [0x3000]; 1: inc eax; mov [0x3000], eax; jmp 1b");
+
+/* Waits until a guest of that kind has counted on from @from. */
+static bool counts_on(const struct bench *b, u32 from)
+{
+	const volatile u32 *counter = (const volatile u32 *)(b->ram + 0x3000);
+
+	for (u32 ms = 0; *counter == from && ms < SECONDS * 1000; ms++)
+		usleep(1000);
+	return *counter != from;
+}
+
 static void test_kick_from_another_thread(void **state)
 {
 	struct bench *b = *state;
 	struct runner r;
 	pthread_t thread;
-	u64 rbx = 0;
+	u32 counter = 0;
 
-	LOAD(b, guest_spin);
+	LOAD(b, guest_count);
 	runner_start(&r, b, &thread);
 	for (int i = 0; i < 3; i++) {
 		sem_post(&r.go);
-		usleep(20000);
+		assert_true(counts_on(b, counter));
 		b->engine->vcpu_kick(b->vcpu);
 		assert_true(runner_is_back(&r));
 		assert_int_equal(r.result, -EINTR);
-		struct kvm_regs regs = get_regs(b);
-		assert_in_range(regs.rip, CODE, CODE + 4);
-		assert_true(regs.rbx > rbx); /* it had been running */
-		rbx = regs.rbx;
+		assert_in_range(get_regs(b).rip, CODE, CODE + (u64)(guest_count_end - guest_count));
+		memcpy(&counter, b->ram + 0x3000, sizeof(counter));
 	}
 	runner_stop(&r, thread);
 }
@@ -434,232 +248,6 @@ static void test_no_kick_is_lost(void **state)
 		assert_int_equal(r.result, -EINTR);
 	}
 	runner_stop(&r, thread);
-}
-
-/* ---- state ---- */
-
-static void test_regs_roundtrip(void **state)
-{
-	struct bench *b = *state;
-	struct kvm_regs in = {
-	    .rax = 0x1111111111111111,
-	    .rbx = 0x2222222222222222,
-	    .rcx = 3,
-	    .rdx = 4,
-	    .rsi = 5,
-	    .rdi = 6,
-	    .rsp = 0xffff888000000000,
-	    .rbp = 8,
-	    .r8 = 9,
-	    .r9 = 10,
-	    .r10 = 11,
-	    .r11 = 12,
-	    .r12 = 13,
-	    .r13 = 14,
-	    .r14 = 15,
-	    .r15 = ~0ull,
-	    .rip = 0x4567,
-	    .rflags = 0xad7, /* OF IF SF ZF AF PF CF, bit 1 */
-	};
-	struct kvm_regs out;
-
-	assert_int_equal(b->engine->vcpu_set_regs(b->vcpu, &in), 0);
-	assert_int_equal(b->engine->vcpu_get_regs(b->vcpu, &out), 0);
-	assert_memory_equal(&in, &out, sizeof(in));
-}
-
-/* SDM vol. 3A table 9-1, column "power up" (and 9.1.4 for CS). */
-static void test_state_after_reset(void **state)
-{
-	struct bench *b = *state;
-	struct kvm_regs regs = get_regs(b);
-	struct kvm_sregs sregs;
-
-	assert_int_equal(b->engine->vcpu_get_sregs(b->vcpu, &sregs), 0);
-	assert_int_equal(regs.rip, 0xfff0);
-	assert_int_equal(regs.rflags, 2);
-	assert_int_equal(sregs.cs.selector, 0xf000);
-	assert_int_equal(sregs.cs.base, 0xffff0000);
-	assert_int_equal(sregs.ds.limit, 0xffff);
-	assert_int_equal(sregs.cr0, 0x60000010);
-	assert_int_equal(sregs.cr4, 0);
-	assert_int_equal(sregs.efer, 0);
-	assert_int_equal(sregs.idt.limit, 0xffff);
-}
-
-/* A flat long-mode state, as a monitor sets it at the 64-bit Linux entry. */
-static void test_sregs_roundtrip(void **state)
-{
-	struct bench *b = *state;
-	struct kvm_sregs in, out;
-	struct kvm_segment code = {
-	    .limit = 0xffffffff, .selector = 8, .type = 11, .present = 1, .s = 1, .l = 1, .g = 1};
-	struct kvm_segment data = {
-	    .limit = 0xffffffff, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1};
-
-	assert_int_equal(b->engine->vcpu_get_sregs(b->vcpu, &in), 0);
-	in.cs = code;
-	in.ds = in.es = in.ss = data;
-	in.fs = data;
-	in.fs.base = 0x123456789000;
-	in.gs = data;
-	in.gs.base = 0xffff888000001000;
-	in.gdt.base = 0x2000;
-	in.gdt.limit = 23;
-	in.idt.base = 0x3000;
-	in.idt.limit = 4095;
-	in.cr0 = 0x80050033;
-	in.cr2 = 0xfeed000;
-	in.cr3 = 0x4000;
-	in.cr4 = 0x20;
-	in.efer = 0x500;
-	assert_int_equal(b->engine->vcpu_set_sregs(b->vcpu, &in), 0);
-	assert_int_equal(b->engine->vcpu_get_sregs(b->vcpu, &out), 0);
-	assert_memory_equal(&in.cs, &out.cs, sizeof(in.cs));
-	assert_memory_equal(&in.ss, &out.ss, sizeof(in.ss));
-	assert_int_equal(out.fs.base, in.fs.base);
-	assert_int_equal(out.gs.base, in.gs.base);
-	assert_int_equal(out.gdt.base, in.gdt.base);
-	assert_int_equal(out.gdt.limit, in.gdt.limit);
-	assert_int_equal(out.idt.base, in.idt.base);
-	assert_int_equal(out.cr0, in.cr0);
-	assert_int_equal(out.cr2, in.cr2);
-	assert_int_equal(out.cr3, in.cr3);
-	assert_int_equal(out.cr4, in.cr4);
-	assert_int_equal(out.efer, in.efer);
-}
-
-static void test_impossible_sregs_are_refused(void **state)
-{
-	struct bench *b = *state;
-	struct kvm_sregs sregs;
-
-	assert_int_equal(b->engine->vcpu_get_sregs(b->vcpu, &sregs), 0);
-	sregs.efer = EFER_LMA; /* LMA without LME and paging */
-	assert_int_equal(b->engine->vcpu_set_sregs(b->vcpu, &sregs), -EINVAL);
-
-	assert_int_equal(b->engine->vcpu_get_sregs(b->vcpu, &sregs), 0);
-	sregs.cr4 |= BIT(63);
-	assert_int_equal(b->engine->vcpu_set_sregs(b->vcpu, &sregs), -EINVAL);
-}
-
-static void test_fpu(void **state)
-{
-	struct bench *b = *state;
-	struct kvm_fpu in = {.fcw = 0x27f, .fsw = 0x3800}, out;
-
-	memset(in.fpr[2], 0x5a, 10);
-	memset(in.xmm[3], 0xa5, 16);
-	assert_int_equal(b->engine->vcpu_set_fpu(b->vcpu, &in), 0);
-	assert_int_equal(b->engine->vcpu_get_fpu(b->vcpu, &out), 0);
-	assert_int_equal(out.fcw, 0x27f);
-	assert_int_equal(out.fsw, 0x3800);
-	assert_memory_equal(out.fpr[2], in.fpr[2], 10);
-	assert_memory_equal(out.xmm[3], in.xmm[3], 16);
-}
-
-/* SDM vol. 1 13.4: FCW at 0, MXCSR at 24, XMM3 at 208, XSTATE_BV at 512. */
-static void test_xsave(void **state)
-{
-	struct bench *b = *state;
-	struct kvm_xsave *xsave = calloc(1, sizeof(*xsave));
-	u8 *image = (u8 *)xsave->region, xmm[16];
-	struct kvm_fpu fpu;
-
-	memset(xmm, 0x3c, sizeof(xmm));
-	assert_int_equal(b->engine->vcpu_get_xsave(b->vcpu, xsave), 0);
-	*(u16 *)image = 0x27f;
-	*(u32 *)(image + 24) = 0x9f80;
-	memcpy(image + 208, xmm, 16);
-	*(u64 *)(image + 512) = 3;
-	assert_int_equal(b->engine->vcpu_set_xsave(b->vcpu, xsave), 0);
-	assert_int_equal(b->engine->vcpu_get_fpu(b->vcpu, &fpu), 0);
-	assert_int_equal(fpu.fcw, 0x27f);
-	assert_memory_equal(fpu.xmm[3], xmm, 16);
-	memset(xsave, 0, sizeof(*xsave));
-	assert_int_equal(b->engine->vcpu_get_xsave(b->vcpu, xsave), 0);
-	assert_int_equal(*(u16 *)image, 0x27f);
-	assert_int_equal(*(u32 *)(image + 24), 0x9f80);
-	assert_memory_equal(image + 208, xmm, 16);
-	free(xsave);
-}
-
-static void test_msrs(void **state)
-{
-	struct bench *b = *state;
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entries[2];
-	} msrs = {.head.nmsrs = 2,
-		  .entries = {{.index = IA32_STAR, .data = 0x23001000000000},
-			      {.index = 0x00abcdef, .data = 1}}};
-
-	/* the second does not exist: one was handled */
-	assert_int_equal(b->engine->vcpu_set_msrs(b->vcpu, &msrs.head), 1);
-	msrs.entries[0].data = 0;
-	assert_int_equal(b->engine->vcpu_get_msrs(b->vcpu, &msrs.head), 1);
-	assert_int_equal(msrs.entries[0].data, 0x23001000000000);
-}
-
-static void test_debugregs_events_mp_state(void **state)
-{
-	struct bench *b = *state;
-	struct kvm_debugregs dregs = {.db = {1, 2, 3, 4}, .dr6 = 0xffff0ff0, .dr7 = 0x400};
-	struct kvm_debugregs dregs_out;
-	struct kvm_vcpu_events events;
-	struct kvm_mp_state mp = {.mp_state = ~0u};
-
-	assert_int_equal(b->engine->vcpu_set_debugregs(b->vcpu, &dregs), 0);
-	assert_int_equal(b->engine->vcpu_get_debugregs(b->vcpu, &dregs_out), 0);
-	assert_memory_equal(dregs_out.db, dregs.db, sizeof(dregs.db));
-	assert_int_equal(dregs_out.dr7, 0x400);
-
-	assert_int_equal(b->engine->vcpu_get_events(b->vcpu, &events), 0);
-	assert_int_equal(events.exception.injected, 0);
-	assert_int_equal(events.nmi.masked, 0);
-	events.nmi.masked = 1;
-	assert_int_equal(b->engine->vcpu_set_events(b->vcpu, &events), 0);
-	events.nmi.masked = 0;
-	assert_int_equal(b->engine->vcpu_get_events(b->vcpu, &events), 0);
-	assert_int_equal(events.nmi.masked, 1);
-
-	assert_int_equal(b->engine->vcpu_get_mp_state(b->vcpu, &mp), 0);
-	assert_int_equal(mp.mp_state, KVM_MP_STATE_RUNNABLE);
-}
-
-static void test_translate(void **state)
-{
-	struct bench *b = *state;
-	struct kvm_translation tr = {.linear_address = 0x2345};
-
-	assert_int_equal(b->engine->vcpu_translate(b->vcpu, &tr), 0);
-	assert_true(tr.valid);
-	assert_int_equal(tr.physical_address, 0x2345);
-}
-
-GUEST(guest_cpuid, "xor eax, eax; cpuid; mov eax, ebx; out 0x80, eax; hlt");
-
-static void test_cpuid(void **state)
-{
-	struct bench *b = *state;
-	enum { ROOM = 256 };
-	struct kvm_cpuid2 *cpuid = calloc(1, sizeof(*cpuid) + ROOM * sizeof(cpuid->entries[0]));
-
-	cpuid->nent = 1;
-	assert_int_equal(b->engine->vm_get_supported_cpuid(b->vm, cpuid), -E2BIG);
-	cpuid->nent = ROOM;
-	assert_int_equal(b->engine->vm_get_supported_cpuid(b->vm, cpuid), 0);
-	assert_in_range(cpuid->nent, 2, ROOM);
-
-	u32 vendor = 0;
-	for (u32 i = 0; i < cpuid->nent; i++)
-		if (cpuid->entries[i].function == 0)
-			vendor = cpuid->entries[i].ebx;
-	assert_int_not_equal(vendor, 0);
-	assert_int_equal(b->engine->vcpu_set_cpuid(b->vcpu, cpuid), 0);
-	LOAD(b, guest_cpuid);
-	expect_out(b, 0x80, 4, vendor);
-	free(cpuid);
 }
 
 /* ---- memory slots ---- */
@@ -727,14 +315,14 @@ static void test_memory_slots(void **state)
 static void test_memory_file(void **state)
 {
 	struct error err = {0};
-	struct bench b = {.engine = engine_under_test};
+	struct bench b = {.engine = bench_engine()};
 	bool looks = !strcmp(b.engine->name, "soft");
 	int fd = memfd_create("contract", MFD_CLOEXEC);
 	assert_true(fd >= 0);
 	assert_int_equal(ftruncate(fd, 2 * RAM_BYTES), 0);
 	b.ram = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, RAM_BYTES);
 	assert_ptr_not_equal(b.ram, MAP_FAILED);
-	must(b.engine->vm_create(device_under_test, &b.vm, &err), &err);
+	must(b.engine->vm_create(bench_device(), &b.vm, &err), &err);
 	if (looks)
 		assert_int_equal(b.engine->vm_memory_file(b.vm, 0, fd, 0), -ENOENT);
 	add_ram(&b);
@@ -959,20 +547,17 @@ static void test_vmx_is_told_or_not(void **state)
 	assert_true(vmx.vmcs == ENGINE_VMCS_NONE);
 }
 
-#define PLAIN(test)   cmocka_unit_test_setup_teardown(test, setup, teardown)
-#define IRQCHIP(test) cmocka_unit_test_setup_teardown(test, setup_irqchip, teardown)
-
-/* Whether the engine under test has interrupt chips: not every driver of KVM's kind does. */
-static bool has_irqchip(void)
+/* Whether an engine has interrupt chips: not every driver of KVM's kind does. */
+static bool has_irqchip(const struct engine *engine, const char *device)
 {
 	struct error err = {0};
 	struct engine_vm *vm;
 	bool has;
 
-	if (engine_under_test->vm_create(device_under_test, &vm, &err))
+	if (engine->vm_create(device, &vm, &err))
 		return false;
-	has = engine_under_test->vm_check_extension(vm, KVM_CAP_IRQCHIP) > 0;
-	engine_under_test->vm_destroy(vm);
+	has = engine->vm_check_extension(vm, KVM_CAP_IRQCHIP) > 0;
+	engine->vm_destroy(vm);
 	return has;
 }
 
@@ -988,16 +573,6 @@ int main(int argc, char **argv)
 	    PLAIN(test_completion_before_immediate_exit),
 	    PLAIN(test_kick_from_another_thread),
 	    PLAIN(test_no_kick_is_lost),
-	    PLAIN(test_regs_roundtrip),
-	    PLAIN(test_state_after_reset),
-	    PLAIN(test_sregs_roundtrip),
-	    PLAIN(test_impossible_sregs_are_refused),
-	    PLAIN(test_fpu),
-	    PLAIN(test_xsave),
-	    PLAIN(test_msrs),
-	    PLAIN(test_debugregs_events_mp_state),
-	    PLAIN(test_translate),
-	    PLAIN(test_cpuid),
 	    PLAIN(test_memory_slots),
 	    cmocka_unit_test(test_memory_file),
 	    PLAIN(test_interrupt_window),
@@ -1014,6 +589,7 @@ int main(int argc, char **argv)
 	    IRQCHIP(test_pit_state),
 	    IRQCHIP(test_clock),
 	};
+	const char *device = argc > 2 ? argv[2] : NULL;
 	int failed = 0, ran = 0;
 
 	for (const struct engine *const *e = engines; *e; e++) {
@@ -1021,15 +597,15 @@ int main(int argc, char **argv)
 
 		if (argc > 1 && strcmp(argv[1], (*e)->name))
 			continue;
-		device_under_test = argc > 2 ? argv[2] : NULL;
-		(*e)->probe(device_under_test, &probe);
+		(*e)->probe(device, &probe);
 		printf("engine %s: %s\n", (*e)->name, probe.reason);
 		fflush(stdout);
 		if (!probe.usable)
 			continue;
-		engine_under_test = *e;
+		bench_use(*e, device);
 		failed += cmocka_run_group_tests_name((*e)->name, tests, NULL, NULL);
-		if (has_irqchip())
+		failed += contract_state();
+		if (has_irqchip(*e, device))
 			failed += cmocka_run_group_tests_name("interrupt chips", irqchip_tests,
 							      NULL, NULL);
 		ran++;

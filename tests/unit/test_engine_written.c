@@ -2,43 +2,21 @@
  * Code that others than the vCPU write, on every engine: the monitor between two runs, another
  * thread during one, the guest itself through another memory slot that shows the same memory.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
-
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "base/error.h"
-#include "engine/engine.h"
+#include "engine_bench.h"
 
-#define RAM_BYTES 0x10000
-#define CODE	  0x1000
-#define FUNCTION  0x2000 /* mov al, imm8; ret */
-#define VALUE	  0x2001 /* its imm8 */
-#define ALIAS	  0x20000
-#define STACK	  0x8000
-#define ROUNDS	  500
-#define SECONDS	  60 /* after which a value that does not come is lost */
-
-struct bench {
-	struct engine_vm *vm;
-	struct engine_vcpu *vcpu;
-	u8 *ram;
-};
+#define FUNCTION 0x2000 /* mov al, imm8; ret */
+#define VALUE	 0x2001 /* its imm8 */
+#define ALIAS	 0x20000
+#define ROUNDS	 500
+#define SECONDS	 60 /* after which a value that does not come is lost */
 
 static const struct engine *engine;
-
-/* A 16-bit guest, named by the symbols NAME and NAME_end. */
-#define GUEST(name, code)                                                                          \
-	extern const u8 name[], name##_end[];                                                      \
-	__asm__(".pushsection .rodata\n.code16\n.intel_syntax noprefix\n" #name ":\n" code         \
-		"\n" #name "_end:\n.att_syntax\n.code64\n.popsection")
 
 static void map_slot(struct bench *b, u32 slot, u64 gpa, u64 size, u8 *host)
 {
@@ -51,49 +29,21 @@ static void map_slot(struct bench *b, u32 slot, u64 gpa, u64 size, u8 *host)
 	assert_int_equal(engine->vm_set_memory(b->vm, &region), 0);
 }
 
-static int setup(void **state)
+static int setup_function(void **state)
 {
-	static struct bench b;
-	struct error err = {0};
-	b.ram = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	assert_ptr_not_equal(b.ram, MAP_FAILED);
-	assert_int_equal(engine->vm_create(NULL, &b.vm, &err), 0);
-	map_slot(&b, 0, 0, RAM_BYTES, b.ram);
-	map_slot(&b, 1, ALIAS, 0x1000, b.ram + FUNCTION);
-	assert_int_equal(engine->vcpu_create(b.vm, 0, &b.vcpu, &err), 0);
-	memcpy(b.ram + FUNCTION, (u8[]){0xb0, 0, 0xc3}, 3);
-	*state = &b;
 	alarm(SECONDS);
-	return 0;
-}
-
-static int teardown(void **state)
-{
+	setup(state);
 	struct bench *b = *state;
-	alarm(0);
-	engine->vcpu_destroy(b->vcpu);
-	engine->vm_destroy(b->vm);
-	munmap(b->ram, RAM_BYTES);
+	map_slot(b, 1, ALIAS, 0x1000, b->ram + FUNCTION);
+	memcpy(b->ram + FUNCTION, (u8[]){0xb0, 0, 0xc3}, 3);
 	return 0;
 }
 
-/* Puts @code at CODE and the processor at its start in real mode, all segments 0, BX 0. */
-static void load(struct bench *b, const u8 *code, const u8 *end)
+static int teardown_function(void **state)
 {
-	struct kvm_sregs sregs;
-	struct kvm_regs regs = {.rip = CODE, .rsp = STACK, .rflags = 2};
-	memcpy(b->ram + CODE, code, end - code);
-	assert_int_equal(engine->vcpu_get_sregs(b->vcpu, &sregs), 0);
-	struct kvm_segment *segments[] = {&sregs.cs, &sregs.ds, &sregs.es, &sregs.ss};
-	for (size_t n = 0; n < ARRAY_SIZE(segments); n++) {
-		segments[n]->base = 0;
-		segments[n]->selector = 0;
-	}
-	assert_int_equal(engine->vcpu_set_sregs(b->vcpu, &sregs), 0);
-	assert_int_equal(engine->vcpu_set_regs(b->vcpu, &regs), 0);
+	alarm(0);
+	return teardown(state);
 }
-
-#define LOAD(b, name) load(b, name, name##_end)
 
 /* The byte that the guest writes to port 80 next. */
 static u8 next_out(struct bench *b)
@@ -186,14 +136,16 @@ static void test_through_another_slot(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test_setup_teardown(test_between_runs, setup, teardown),
-	    cmocka_unit_test_setup_teardown(test_during_a_run, setup, teardown),
-	    cmocka_unit_test_setup_teardown(test_through_another_slot, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_between_runs, setup_function, teardown_function),
+	    cmocka_unit_test_setup_teardown(test_during_a_run, setup_function, teardown_function),
+	    cmocka_unit_test_setup_teardown(test_through_another_slot, setup_function,
+					    teardown_function),
 	};
 	int failed = 0, ran = 0;
 	for (const struct engine *const *e = engines; *e; e++) {
 		struct engine_probe probe;
 		engine = *e;
+		bench_use(engine, NULL);
 		engine->probe(NULL, &probe);
 		if (!probe.usable)
 			continue;

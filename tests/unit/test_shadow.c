@@ -642,7 +642,7 @@ static void hasty_ticks(void **state)
 	for (u32 n = 0; n < 10; n++)
 		shadow_tick(m.v);
 	assert_true(m.v->shadow->loaded == NULL);
-	assert_true(shadow_space(m.v, PML4)->ticks < 3);
+	assert_true(shadow_space(m.v)->ticks < 3);
 	close_machine(&m);
 }
 

@@ -158,6 +158,14 @@ void mem_write_linear(struct soft_vcpu *v, u64 linear, const void *buf, u32 size
 	note_watchpoint(v, linear, size, true);
 }
 
+bool mem_overwrites_code(struct soft_vcpu *v, u64 linear, u32 size, enum mmu_index index)
+{
+	u64 gpa;
+
+	return tlb_fill_page(v, linear, size, ACCESS_WRITE, index, false, &gpa) ||
+	       phys_drop_code(v, gpa, size);
+}
+
 void mem_probe_write(struct soft_vcpu *v, u64 linear, u32 size, enum mmu_index index, bool stack)
 {
 	struct halves h;

@@ -219,6 +219,6 @@ _Noreturn void ept_raise(struct soft_vcpu *v)
 
 	m->ept[ept_slot(f->gpa)].epoch = 0;
 	if (f->qualification & EPT_QUAL_LINEAR)
-		tlb_flush_page(v, f->linear);
+		tlb_faulted(v, f->linear);
 	vmx_ept_fault(v);
 }

@@ -120,6 +120,15 @@ static inline void entry_log(struct mmu *m, u32 number, bool global)
 	m->tlb_state[number] = state;
 }
 
+/** Runs @statement with the tables of @set in place of those in use. */
+#define WITH_SET(v, set, statement)                                                                \
+	do {                                                                                       \
+		struct mmu *in_use_ = (v)->mmu;                                                    \
+		(v)->mmu = &(v)->mmus[set];                                                        \
+		statement;                                                                         \
+		(v)->mmu = in_use_;                                                                \
+	} while (0)
+
 /** Empties all that is in use, global or not; what was put away stays. */
 void tlb_flush_live(struct soft_vcpu *v);
 
@@ -187,6 +196,10 @@ void phys_written(struct soft_vcpu *v, struct memslot *slot, u64 gpa, u32 size);
 /** Whether a page of @slot may be written without phys_written(): no code in it, no log, not
  * read-only. */
 bool phys_plain_write(const struct memslot *slot, u64 gpa);
+
+/** Throws away the blocks made of the bytes [gpa, gpa+size) of one page. Whether that makes it one
+ * that may be written without phys_written(). */
+bool phys_drop_code(struct soft_vcpu *v, u64 gpa, u32 size);
 
 /** tlb_fill() for the part in one page of an access of @size bytes; gives its guest-physical
  * address also when it is not plain. */

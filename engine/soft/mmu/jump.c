@@ -72,16 +72,16 @@ void jump_cache_drop(struct soft_vcpu *v, u32 mode, u64 linear)
 		m->jump_epoch++;
 }
 
-/** Blocks with links to other pages run in root operation only: there MODE_SHADOW is. */
-static void cut_links(struct soft_vcpu *v, const struct mmu *m, enum mmu_index index)
+/** Of both operations: whose they are is not known. */
+static void cut_links(struct soft_vcpu *v, enum mmu_index index)
 {
-	if (index == MMU_USER && m == &v->mmus[MMU_ROOT])
+	if (index == MMU_USER)
 		shadow_links_cut(v, blocks_cut_far(v));
 }
 
 static void clear(struct soft_vcpu *v, struct mmu *m, enum mmu_index index)
 {
-	cut_links(v, m, index);
+	cut_links(v, index);
 	for (u32 k = 0; k < m->jump_logged[index]; k++) {
 		u32 slot = m->jump_log[index][k];
 
@@ -124,7 +124,7 @@ void jump_cache_flush(struct soft_vcpu *v, enum mmu_index index, u64 base, u64 s
 {
 	struct mmu *m = v->mmu;
 
-	cut_links(v, m, index);
+	cut_links(v, index);
 	for (u32 k = 0; k < m->jump_logged[index]; k++) {
 		u32 slot = m->jump_log[index][k];
 

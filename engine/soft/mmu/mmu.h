@@ -78,7 +78,8 @@ void tlb_flush_context(struct soft_vcpu *v, bool same);
 void tlb_flush_wp(struct soft_vcpu *v);
 /** INVLPG: drops the page of @linear (all of a large page), global or not. */
 void tlb_flush_page(struct soft_vcpu *v, u64 linear);
-/** A page fault for @linear: what was known of its page is forgotten (SDM 3A 4.10.4.1). */
+/** A page fault or EPT violation for @linear: what was known of its page is forgotten (SDM 3A
+ * 4.10.4.1, 3C 29.4.3.1). */
 void tlb_faulted(struct soft_vcpu *v, u64 linear);
 /** Drops write entries whose host page is @host (it now holds code, or is watched or logged). */
 void tlb_protect_host(struct soft_vcpu *v, const u8 *host);
@@ -164,6 +165,10 @@ void mem_read_linear(struct soft_vcpu *v, u64 linear, void *buf, u32 size, enum 
 		     bool stack);
 void mem_write_linear(struct soft_vcpu *v, u64 linear, const void *buf, u32 size,
 		      enum mmu_index index, bool stack);
+/** @size bytes of one page are about to be overwritten bit by bit, the first of them at @linear,
+ * where a write is allowed but no plain RAM was found: if that is because code was translated from
+ * the page, what these bytes have of it is thrown away at once. Whether the page is plain now. */
+bool mem_overwrites_code(struct soft_vcpu *v, u64 linear, u32 size, enum mmu_index index);
 /** Raises what a write of @size bytes would raise; sets A and D; writes nothing. */
 void mem_probe_write(struct soft_vcpu *v, u64 linear, u32 size, enum mmu_index index, bool stack);
 

@@ -22,8 +22,7 @@ void mmu_leave(struct soft_vcpu *v)
 {
 	struct mmu_controls *c = &v->mmu->left;
 
-	if (v->mmu == &v->mmus[MMU_ROOT])
-		shadow_pause(v);
+	shadow_pause(v);
 	c->cr0 = v->cr0;
 	c->cr3 = v->cr3;
 	c->cr4 = v->cr4;
@@ -83,15 +82,6 @@ static void settle(struct soft_vcpu *v)
 	}
 }
 
-/** Runs @statement with the tables of @set in place of those in use. */
-#define WITH_SET(v, set, statement)                                                                \
-	do {                                                                                       \
-		struct mmu *in_use_ = (v)->mmu;                                                    \
-		(v)->mmu = &(v)->mmus[set];                                                        \
-		statement;                                                                         \
-		(v)->mmu = in_use_;                                                                \
-	} while (0)
-
 /** 29.4.3.1: VM entries and exits without VPIDs drop what VPID 0 has, in root operation too. What
  * is known of EPT might stay; but processors go to its leaves for every new translation, and so see
  * flags that a hypervisor has cleared without INVEPT. */
@@ -118,6 +108,7 @@ static void change_vpid(struct soft_vcpu *v, const struct nested_paging *by)
 {
 	struct mmu *m = v->mmu;
 
+	shadow_abandon_code(v);
 	if (v->vm->tune.contexts && m->vpid)
 		contexts_put_away(v);
 	tlb_flush_live(v);
@@ -145,6 +136,7 @@ void mmu_enter_nonroot(struct soft_vcpu *v, const struct nested_paging *by)
 		change_vpid(v, by);
 	else
 		settle(v);
+	shadow_resume(v);
 }
 
 void mmu_enter_root(struct soft_vcpu *v)
@@ -174,6 +166,7 @@ void mmu_invept(struct soft_vcpu *v, bool all, u64 eptp)
 	for (struct mmu_context *c = m->contexts; c < m->contexts + m->context_count; c++)
 		if (all || EP4TA(c->eptp) == EP4TA(eptp))
 			c->left = 0;
+	shadow_invalidate(v, 0, all ? 0 : EP4TA(eptp));
 	if (!m->eptp || (!all && EP4TA(m->eptp) != EP4TA(eptp)))
 		return;
 	ept_flush(v);
@@ -187,6 +180,8 @@ void mmu_invvpid_address(struct soft_vcpu *v, u16 vpid, u64 linear)
 	contexts_drop(m, vpid);
 	if (m->vpid == vpid)
 		WITH_SET(v, MMU_NONROOT, tlb_flush_page(v, linear));
+	else
+		shadow_invalidate(v, vpid, 0);
 }
 
 void mmu_invvpid(struct soft_vcpu *v, u16 vpid, bool keep_global)
@@ -194,6 +189,7 @@ void mmu_invvpid(struct soft_vcpu *v, u16 vpid, bool keep_global)
 	struct mmu *m = &v->mmus[MMU_NONROOT];
 
 	contexts_drop(m, vpid);
+	shadow_invalidate(v, vpid, 0);
 	if (m->vpid == vpid)
 		WITH_SET(v, MMU_NONROOT, tlb_flush(v, keep_global));
 }
@@ -205,6 +201,7 @@ void mmu_invvpid_all(struct soft_vcpu *v)
 	for (struct mmu_context *c = m->contexts; c < m->contexts + m->context_count; c++)
 		if (c->vpid)
 			c->left = 0;
+	shadow_invalidate(v, 0, 0);
 	if (m->vpid)
 		WITH_SET(v, MMU_NONROOT, tlb_flush(v, false));
 }

@@ -57,6 +57,16 @@ void phys_written(struct soft_vcpu *v, struct memslot *slot, u64 gpa, u32 size)
 		blocks_invalidate(v, gpa, size);
 }
 
+bool phys_drop_code(struct soft_vcpu *v, u64 gpa, u32 size)
+{
+	struct memslot *slot = phys_slot(v->vm, gpa);
+
+	if (!slot || !page_has_code(slot, gpa))
+		return false;
+	blocks_invalidate(v, gpa, size);
+	return phys_plain_write(slot, gpa);
+}
+
 void phys_read(struct soft_vcpu *v, u64 gpa, void *buf, u32 size)
 {
 	u8 *host = phys_ram(v->vm, gpa);

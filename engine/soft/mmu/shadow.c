@@ -7,6 +7,7 @@
 #include "engine/soft/mmu/internal.h"
 #include "engine/soft/mmu/shadow_internal.h"
 #include "engine/soft/system/exception.h"
+#include "engine/soft/vmx/vmx.h"
 
 /* ---- what should be mapped ---- */
 
@@ -24,7 +25,7 @@ static u64 record_for(struct soft_vcpu *v, struct space *space, const struct wal
 		      struct memslot **slot)
 {
 	*slot = phys_slot(v->vm, w->gpa);
-	if (!*slot || (*slot)->fd < 0)
+	if (!*slot || (*slot)->fd < 0 || vmx_is_apic_page(v, w->gpa))
 		return 0;
 	note_large(space, w);
 	u64 page = w->gpa & PAGE_MASK;
@@ -89,6 +90,19 @@ static bool map_page(struct soft_vcpu *v, struct space *space, u32 place, const 
 	return shadow_map(v, space, place, first, record, slot, pages);
 }
 
+/** @space is not what the tables say until shadow_enter(). */
+static void must_look(struct soft_vcpu *v, const struct space *space)
+{
+	if (v->shadow->loaded == space)
+		shadow_off(v);
+}
+
+static void make_stale(struct soft_vcpu *v, struct space *space)
+{
+	space->stale = true;
+	must_look(v, space);
+}
+
 /** Page @entry, or a region, has to be looked at before user code goes on. */
 static void pend(struct soft_vcpu *v, struct space *space, u64 entry)
 {
@@ -102,7 +116,7 @@ static void pend(struct soft_vcpu *v, struct space *space, u64 entry)
 	} else {
 		space->stale = true;
 	}
-	shadow_off(v);
+	must_look(v, space);
 }
 
 /* ---- faults ---- */
@@ -143,7 +157,7 @@ enum shadow_result shadow_fault(struct soft_vcpu *v, u64 host, bool write)
 		return alone(v);
 	u64 begin = __builtin_ia32_rdtsc();
 	if (mmu_walk(v, &w, write ? ACCESS_WRITE : ACCESS_READ, MMU_USER, true))
-		return page_fault(v, space, w.linear, w.error);
+		return w.ept ? alone(v) : page_fault(v, space, w.linear, w.error);
 	u64 record = record_for(v, space, &w, &slot), known = shadow_record(s, place, w.linear);
 	/* What is mapped as it should be and faults all the same is no memory: a file too short. */
 	if (!record || (write && !(record & WRITABLE)) || known == record)
@@ -273,12 +287,12 @@ static void update_pending(struct soft_vcpu *v, struct space *space)
 static void bring_up(struct soft_vcpu *v)
 {
 	v->shadow_check = false;
-	if (!(v->cr0 & CR0_PG) || !(v->msr.efer & EFER_LMA) || shadow_paused(v))
+	if (!(v->cr0 & CR0_PG) || !(v->msr.efer & EFER_LMA) || !shadow_possible(v))
 		return;
 	if (!v->vm->tune.patience)
 		shadow_at_once(v);
 
-	struct space *space = shadow_space(v, v->cr3);
+	struct space *space = shadow_space(v);
 
 	v->shadow_check = false;
 	if (!space || !space->on)
@@ -322,28 +336,35 @@ void shadow_flush(struct soft_vcpu *v)
 {
 	struct shadow *s = v->shadow;
 
-	if (!s || shadow_paused(v))
-		return;
-	for (u32 n = 0; n < SPACES; n++)
-		s->space[n].stale = true;
-	shadow_off(v);
+	for (u32 n = 0; s && n < SPACES; n++)
+		if (shadow_is_of(v, &s->space[n]))
+			make_stale(v, &s->space[n]);
+}
+
+void shadow_invalidate(struct soft_vcpu *v, u16 vpid, u64 ep4ta)
+{
+	struct shadow *s = v->shadow;
+
+	for (u32 n = 0; s && n < SPACES; n++) {
+		struct space *space = &s->space[n];
+		if (space->set == MMU_NONROOT && (!vpid || space->vpid == vpid) &&
+		    (!ep4ta || (space->eptp & PTE_ADDRESS) == ep4ta))
+			make_stale(v, space);
+	}
 }
 
 void shadow_flush_pcid(struct soft_vcpu *v, u64 pcid)
 {
 	struct shadow *s = v->shadow;
 
-	if (!s || shadow_paused(v))
-		return;
 	/* Without CR4.PCIDE the bits say other things, and all is of PCID 0 (SDM 3A table 4-12). */
 	if (!(v->cr4 & CR4_PCIDE)) {
 		shadow_flush(v);
 		return;
 	}
-	for (u32 n = 0; n < SPACES; n++)
-		if ((s->space[n].cr3 & CR3_PCID) == pcid)
-			s->space[n].stale = true;
-	shadow_off(v);
+	for (u32 n = 0; s && n < SPACES; n++)
+		if (shadow_is_of(v, &s->space[n]) && (s->space[n].cr3 & CR3_PCID) == pcid)
+			make_stale(v, &s->space[n]);
 }
 
 static void flush_page(struct soft_vcpu *v, struct space *space, u64 linear)
@@ -354,8 +375,7 @@ static void flush_page(struct soft_vcpu *v, struct space *space, u64 linear)
 		return;
 	/* INVLPG takes away all of a large page (SDM 3A 4.10.4.1). */
 	if (filter_has(&space->large_1g, linear, 30)) {
-		space->stale = true;
-		shadow_off(v);
+		make_stale(v, space);
 	} else if (filter_has(&space->large_2m, linear, 21)) {
 		pend(v, space, (linear & ~(LARGE_RUN - 1)) | REGION);
 	} else if (shadow_record(v->shadow, place, linear)) {
@@ -367,25 +387,23 @@ void shadow_flush_page(struct soft_vcpu *v, u64 linear)
 {
 	/* Global pages go from all PCIDs (SDM 3A 4.10.4.1), and one PCID may have several spaces.
 	 */
-	if (!v->shadow || shadow_paused(v))
-		return;
-	for (u32 n = 0; n < SPACES; n++)
-		flush_page(v, &v->shadow->space[n], linear);
+	for (u32 n = 0; v->shadow && n < SPACES; n++)
+		if (shadow_is_of(v, &v->shadow->space[n]))
+			flush_page(v, &v->shadow->space[n], linear);
 }
 
 void shadow_faulted(struct soft_vcpu *v, u64 linear)
 {
-	struct space *space = shadow_space(v, v->cr3);
+	struct space *space = shadow_space(v);
 	u32 place;
 
-	if (space && !shadow_paused(v) && shadow_place(space, linear, &place) &&
-	    shadow_record(v->shadow, place, linear))
+	if (space && shadow_place(space, linear, &place) && shadow_record(v->shadow, place, linear))
 		pend(v, space, linear & PAGE_MASK);
 }
 
 void shadow_pause(struct soft_vcpu *v)
 {
-	shadow_off(v);
+	v->shadow_on = false;
 	v->shadow_check = false;
 }
 
@@ -396,8 +414,6 @@ void shadow_resume(struct soft_vcpu *v)
 
 void shadow_switch(struct soft_vcpu *v, u64 cr3, bool keep)
 {
-	if (shadow_paused(v))
-		return;
 	if (!v->shadow) {
 		v->shadow_check = !v->vm->tune.patience;
 		return;
@@ -459,5 +475,5 @@ void shadow_forget(struct soft_vcpu *v)
 		return;
 	for (u32 n = 0; n < SPACES; n++)
 		shadow_drop(v, &s->space[n]);
-	shadow_flush(v);
+	shadow_off(v);
 }

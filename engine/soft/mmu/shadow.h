@@ -19,9 +19,11 @@
  * It takes some 7 microseconds to enter a page here and 0.1 to enter it into the TLB, so programs
  * get their space only when they have run for some time, and lose it when they keep faulting.
  *
- * A space is kept for each of some CR3. As a TLB it may hold translations that the tables no longer
- * say until they are flushed (SDM 3A 4.10.2); flushes are noted and done before the next user
- * instruction, by comparing what is mapped with the tables. All functions inside unless stated.
+ * A space is kept for each of some CR3, those of nested guests with a VPID too: what it maps is
+ * then what the guest's tables and EPT say together. As a TLB it may hold translations that the
+ * tables no longer say until they are flushed (SDM 3A 4.10.2); flushes are noted and done before
+ * the next user instruction, by comparing what is mapped with the tables. All functions inside
+ * unless stated.
  */
 #ifndef GUISE_SOFT_MMU_SHADOW_H
 #define GUISE_SOFT_MMU_SHADOW_H
@@ -81,11 +83,16 @@ void shadow_faulted(struct soft_vcpu *v, u64 linear);
 /** The page of RAM at @host may no longer be written unasked: it has got code, or is watched or
  * logged. */
 void shadow_protect(struct soft_vcpu *v, const u8 *host);
-/** VM entry, before control registers change: user code of a nested guest goes without a space, and
- * nothing that it does to its TLBs is anything to those that there are. */
+/** VM entry and exit: before control registers change; vcpu_update_mode() follows. */
 void shadow_pause(struct soft_vcpu *v);
-/** VM exit, with the hypervisor's control registers loaded. */
+/** ..., and with those of the other operation loaded. */
 void shadow_resume(struct soft_vcpu *v);
+/** INVEPT and INVVPID: drops what nested guests have with @vpid (0: any) and EPT tables at @ep4ta
+ * (0: any). */
+void shadow_invalidate(struct soft_vcpu *v, u16 vpid, u64 ep4ta);
+/** The tables in use are about to be put away, with another CR3 loaded already: the jump cache is
+ * not going to be compared. */
+void shadow_abandon_code(struct soft_vcpu *v);
 /** @n links between blocks that the current program may have to make again were cut. */
 void shadow_links_cut(struct soft_vcpu *v, u32 n);
 /** Takes everything out of the host's address space: memory slots change. Outside too. */

@@ -25,10 +25,22 @@ static struct code_page *find(struct space *space, u64 linear)
 
 void shadow_forget_code(struct soft_vcpu *v, struct space *space)
 {
+	struct mmu *m = &v->mmus[space->set];
+
 	if (space->code_count)
 		gp_fill(space->code, 0, sizeof(space->code));
 	space->code_count = 0;
-	v->mmus[MMU_ROOT].jump_epoch++; /* what is put away of it is not covered any more */
+	m->jump_epoch++; /* what is put away of it is not covered any more */
+	if (m->code_stale)
+		WITH_SET(v, space->set, shadow_abandon_code(v));
+}
+
+void shadow_abandon_code(struct soft_vcpu *v)
+{
+	if (!v->mmu->code_stale)
+		return;
+	v->mmu->code_stale = false;
+	jump_cache_clear(v, MMU_USER);
 }
 
 void shadow_note_code(struct soft_vcpu *v, u64 linear, u64 gpa)
@@ -55,9 +67,9 @@ void shadow_note_code(struct soft_vcpu *v, u64 linear, u64 gpa)
 /** The space whose code the jump cache of user code holds, if all of its pages are known. */
 static struct space *covered(const struct soft_vcpu *v)
 {
-	struct space *space = v->shadow && !shadow_paused(v) ? v->shadow->loaded : NULL;
+	struct space *space = v->shadow ? v->shadow->loaded : NULL;
 
-	if (!space || !v->vm->tune.far || space->cr3 != v->cr3 ||
+	if (!space || !v->vm->tune.far || !shadow_is_current(v, space) ||
 	    space->code_count == CODE_PAGES_MAX || !(v->mmu->jump_mode[MMU_USER] & MODE_SHADOW))
 		return NULL;
 	return space;
@@ -65,7 +77,7 @@ static struct space *covered(const struct soft_vcpu *v)
 
 static void compare_later(struct soft_vcpu *v)
 {
-	v->code_stale = true;
+	v->mmu->code_stale = true;
 	shadow_off(v);
 }
 
@@ -101,11 +113,11 @@ static bool as_before(struct soft_vcpu *v, const struct space *space)
 
 void shadow_compare_code(struct soft_vcpu *v)
 {
-	struct space *space = v->code_stale ? covered(v) : NULL;
+	struct space *space = v->mmu->code_stale ? covered(v) : NULL;
 
-	if (!v->code_stale || shadow_paused(v)) /* then it waits for VM exit */
+	if (!v->mmu->code_stale)
 		return;
-	v->code_stale = false;
+	v->mmu->code_stale = false;
 	if (space && as_before(v, space))
 		return;
 	jump_cache_clear(v, MMU_USER);

@@ -40,9 +40,12 @@ struct code_page {
 	bool used;
 };
 
-/* The shadow of one set of page tables. */
+/* The shadow of one set of page tables; those of a nested guest and its hypervisor's, together. */
 struct space {
 	u64 cr3;
+	u8 set;	  /* whose: v->mmus[] */
+	u16 vpid; /* of that, as .eptp */
+	u64 eptp;
 	u64 used;   /* shadow.clock when a tick last found it running; 0: a free one */
 	bool on;    /* promoted */
 	bool stale; /* to be compared with the tables */
@@ -71,18 +74,30 @@ struct shadow {
 	struct space space[SPACES];
 };
 
-/** Spaces are those of VMX root operation. */
-static inline bool shadow_paused(const struct soft_vcpu *v)
+/** Without a VPID each VM entry and exit would flush all of a nested guest's. */
+static inline bool shadow_possible(const struct soft_vcpu *v)
 {
-	return v->mmu == &v->mmus[MMU_NONROOT];
+	return v->mmu == &v->mmus[MMU_ROOT] || v->mmu->vpid;
+}
+
+/** Whether flushes of what is in use concern @space: they do with every EPTP (SDM 3C 29.4.3.1). */
+static inline bool shadow_is_of(const struct soft_vcpu *v, const struct space *space)
+{
+	return &v->mmus[space->set] == v->mmu && space->vpid == v->mmu->vpid;
+}
+
+/** Whether @space is that of the tables in use. */
+static inline bool shadow_is_current(const struct soft_vcpu *v, const struct space *space)
+{
+	return space->cr3 == v->cr3 && shadow_is_of(v, space) && space->eptp == v->mmu->eptp;
 }
 
 /* ---- who gets a space, and what it costs: shadow_policy.c ---- */
 
 /** Gives the program of v->cr3 its space without waiting. */
 void shadow_at_once(struct soft_vcpu *v);
-/** The space of @cr3, or NULL. */
-struct space *shadow_space(struct soft_vcpu *v, u64 cr3);
+/** The space of the tables in use, or NULL. */
+struct space *shadow_space(struct soft_vcpu *v);
 /** @space is too much for the host: without, for a long time. */
 void shadow_give_up(struct soft_vcpu *v, struct space *space);
 /** @space has cost @ticks of the host's TSC. */
@@ -137,7 +152,8 @@ void shadow_drop(struct soft_vcpu *v, struct space *space);
 
 /** User code does without until shadow_enter(). */
 void shadow_off(struct soft_vcpu *v);
-/** Nothing is known any more of what @space's code was fetched from. */
+/** Nothing is known any more of what @space's code was fetched from. Where the jump cache was to be
+ * compared with it, it is emptied. */
 void shadow_forget_code(struct soft_vcpu *v, struct space *space);
 
 #endif

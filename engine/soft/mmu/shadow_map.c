@@ -8,6 +8,7 @@
  */
 #include <linux/mman.h>
 
+#include "engine/soft/mmu/ept.h"
 #include "engine/soft/mmu/internal.h"
 #include "engine/soft/mmu/shadow_internal.h"
 
@@ -179,15 +180,26 @@ static bool add_windows_of(struct shadow *s, struct space *space, const u64 *pdp
 	return added;
 }
 
+/** The table at @gpa as the guest knows it, or NULL. */
+static const u64 *table_at(struct soft_vcpu *v, u64 gpa)
+{
+	struct ept_walk e = {
+	    .gpa = gpa & PTE_ADDRESS, .wanted = EPT_READ, .physical = gpa & PTE_ADDRESS};
+
+	if (v->mmu->eptp && !ept_lookup(v, &e) && ept_walk(v, &e))
+		return NULL;
+	return (const u64 *)phys_ram(v->vm, e.physical);
+}
+
 bool shadow_add_windows(struct soft_vcpu *v, struct space *space)
 {
-	const u64 *top = (const u64 *)phys_ram(v->vm, v->cr3 & PTE_ADDRESS);
+	const u64 *top = table_at(v, v->cr3);
 	bool added = false;
 
 	for (u32 n = 0; top && n < 256; n++) {
 		u64 entry = __atomic_load_n(&top[n], __ATOMIC_RELAXED);
-		const u64 *pdpt = (const u64 *)phys_ram(v->vm, entry & PTE_ADDRESS);
-		if ((entry & PTE_P) && pdpt)
+		const u64 *pdpt = entry & PTE_P ? table_at(v, entry) : NULL;
+		if (pdpt)
 			added |= add_windows_of(v->shadow, space, pdpt, n * (512 / WINDOW_PDPTE));
 	}
 	return added;
@@ -290,7 +302,7 @@ static struct space *waiting(struct soft_vcpu *v, const struct space *space)
 
 	for (u32 n = 0; n < SPACES; n++) {
 		struct space *other = &v->shadow->space[n];
-		if (other != space && other->cr3 != v->cr3 && other->logged &&
+		if (other != space && !shadow_is_current(v, other) && other->logged &&
 		    (!oldest || other->used < oldest->used))
 			oldest = other;
 	}
@@ -370,7 +382,8 @@ void shadow_drop(struct soft_vcpu *v, struct space *space)
 	struct shadow *s = v->shadow;
 
 	if (s->loaded == space) {
-		shadow_compare_code(v);
+		if (shadow_is_of(v, space))
+			shadow_compare_code(v);
 		shadow_unload(v);
 	}
 	shadow_forget_code(v, space);

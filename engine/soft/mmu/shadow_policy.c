@@ -23,18 +23,18 @@ static u64 us(const struct soft_vcpu *v, u64 n)
 	return n * (v->tsc_khz ? v->tsc_khz : 1000000) / 1000;
 }
 
-struct space *shadow_space(struct soft_vcpu *v, u64 cr3)
+struct space *shadow_space(struct soft_vcpu *v)
 {
 	struct shadow *s = v->shadow;
 
 	for (u32 n = 0; s && n < SPACES; n++)
-		if (s->space[n].used && s->space[n].cr3 == cr3)
+		if (s->space[n].used && shadow_is_current(v, &s->space[n]))
 			return &s->space[n];
 	return NULL;
 }
 
 /** A free one, or the one that ran the longest ago; rather one that is not on. */
-static struct space *take(struct soft_vcpu *v, u64 cr3)
+static struct space *take(struct soft_vcpu *v)
 {
 	struct shadow *s = v->shadow;
 	struct space *best = &s->space[0];
@@ -45,7 +45,10 @@ static struct space *take(struct soft_vcpu *v, u64 cr3)
 			best = other;
 	}
 	shadow_drop(v, best);
-	best->cr3 = cr3;
+	best->cr3 = v->cr3;
+	best->set = (u8)(v->mmu - v->mmus);
+	best->vpid = v->mmu->vpid;
+	best->eptp = v->mmu->eptp;
 	best->on = false;
 	best->ticks = 0;
 	best->wait = TICKS_WANTED;
@@ -113,9 +116,9 @@ void shadow_at_once(struct soft_vcpu *v)
 {
 	if (!v->vm->tune.shadow || v->vm->vcpu_count > 1 || !shadow_get(v))
 		return;
-	struct space *space = shadow_space(v, v->cr3);
+	struct space *space = shadow_space(v);
 	if (!space)
-		space = take(v, v->cr3);
+		space = take(v);
 	space->used = ++v->shadow->clock;
 	if (!space->on)
 		promote(v, space);
@@ -123,7 +126,7 @@ void shadow_at_once(struct soft_vcpu *v)
 
 void shadow_tick(struct soft_vcpu *v)
 {
-	bool wanted = v->vm->tune.shadow && !shadow_paused(v);
+	bool wanted = v->vm->tune.shadow && shadow_possible(v);
 	struct shadow *s = wanted ? shadow_get(v) : NULL;
 	u64 now = __builtin_ia32_rdtsc();
 
@@ -134,9 +137,9 @@ void shadow_tick(struct soft_vcpu *v)
 		return;
 	s->last_tick = now;
 
-	struct space *space = shadow_space(v, v->cr3);
+	struct space *space = shadow_space(v);
 	if (!space)
-		space = take(v, v->cr3);
+		space = take(v);
 	bool ran = space->used == s->clock; /* also at the tick before */
 	space->used = ++s->clock;
 	if (!space->on) {

@@ -19,6 +19,17 @@ static bool backward(const struct soft_vcpu *v)
 	return v->rflags_sys & RFLAGS_DF;
 }
 
+/** Whether a page that @run elements from @linear on go to has become plain RAM, as nothing of it
+ * is translated code any more: pages are filled whole when they get another use. */
+static bool overwrites_code(struct soft_vcpu *v, u64 linear, u32 size, u64 run)
+{
+	u64 rest = PAGE_SIZE - (linear & (PAGE_SIZE - 1));
+	u64 bytes = run < rest / size ? run * size : rest;
+
+	return run > 1 && size <= rest && !backward(v) &&
+	       mem_overwrites_code(v, linear, (u32)bytes, v->mmu_index);
+}
+
 /** Checks the next element and finds its memory; lowers *run to the elements that go on from it in
  * its page. */
 static struct side side_begin(struct soft_vcpu *v, const struct insn *i, enum x86_seg seg,
@@ -32,6 +43,8 @@ static struct side side_begin(struct soft_vcpu *v, const struct insn *i, enum x8
 
 	s.host = tlb_lookup(v, s.linear, size, write, v->mmu_index);
 	if (!s.host)
+		s.host = tlb_fill(v, s.linear, size, access, v->mmu_index, stack);
+	if (!s.host && write && overwrites_code(v, s.linear, size, *run))
 		s.host = tlb_fill(v, s.linear, size, access, v->mmu_index, stack);
 	if (!s.host) {
 		*run = 1;

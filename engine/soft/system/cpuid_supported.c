@@ -14,7 +14,8 @@
 #define SIGNATURE_SKYLAKE_SERVER 0x50654u    /* family 6, model 55H */
 #define PA_BITS_MAX		 46u /* as wide as real processors that software of today was tested on */
 
-/* Leaf 15H: the core crystal runs at 1 GHz, the LAPIC timer's frequency (1 ns a tick, as KVM's). */
+/* Leaf 15H: the core crystal runs at about 1 GHz, the LAPIC timer's frequency (1 ns a tick, as
+ * KVM's). */
 #define CRYSTAL_HZ 1000000000u
 
 struct host {
@@ -172,6 +173,27 @@ static bool is_disguised(const struct host *h)
 	return h->vmx && !h->intel;
 }
 
+/*
+ * TSC = crystal * EBX / EAX; ECX crystal in Hz (SDM 2A CPUID, leaf 15H). Linux takes the crystal's
+ * frequency for the LAPIC timer's, and multiplies its kHz by EBX in 32 bits, which is enough for
+ * what processors say (native_calibrate_tsc()). So the ratio is one of small numbers, whole MHz to
+ * 1 GHz, and what is left over goes to the crystal: the TSC's frequency comes out within a
+ * millionth, that of the LAPIC timer, by which no guest tells the time, within a thousandth.
+ */
+static void add_tsc(struct out *o, u32 khz)
+{
+	u32 eax = (u64)khz * 1000 < UINT32_MAX - CRYSTAL_HZ / 1000 ? 1000 : 500;
+	u64 crystal_khz = CRYSTAL_HZ / 1000, product = (u64)khz * eax;
+	u32 ebx = (u32)((product + crystal_khz / 2) / crystal_khz);
+
+	if (ebx)
+		crystal_khz = (product + ebx / 2) / ebx;
+
+	u32 r[4] = {[CPUID_EAX] = eax, [CPUID_EBX] = ebx, [CPUID_ECX] = (u32)crystal_khz * 1000};
+
+	add(o, 0x15, 0, false, r);
+}
+
 static void add_basic(struct out *o, const struct host *h, u32 khz)
 {
 	u32 r[4];
@@ -215,9 +237,7 @@ static void add_basic(struct out *o, const struct host *h, u32 khz)
 
 	if (!khz)
 		return;
-	/* TSC = crystal * EBX / EAX; ECX crystal in Hz (SDM 2A CPUID, leaf 15H). */
-	add(o, 0x15, 0, false,
-	    (u32[4]){[CPUID_EAX] = CRYSTAL_HZ / 1000, [CPUID_EBX] = khz, [CPUID_ECX] = CRYSTAL_HZ});
+	add_tsc(o, khz);
 	add(o, 0x16, 0, false,
 	    (u32[4]){[CPUID_EAX] = khz / 1000, [CPUID_EBX] = khz / 1000, [CPUID_ECX] = 100});
 }

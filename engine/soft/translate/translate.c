@@ -62,14 +62,11 @@ static u16 segmented_op(const struct decoded *d)
 	}
 }
 
-/* In VMX non-root operation what may leave goes through C (SDM 3C 26.1.3); and STI's shadow is a
- * thing of its own, as VM exits tell of it. */
+/* In VMX non-root operation what may leave goes through C (SDM 3C 26.1.3). */
 static u16 nonroot_op(const struct decoded *d)
 {
 	const struct insn *i = &d->insn;
 
-	if (d->class == CLASS_OP && i->op == OP_ID_sti)
-		return OP_ID_sti_lone;
 	if (d->class != CLASS_NATIVE || d->vex || d->evex)
 		return 0;
 	if (i->map == 0 && i->opcode == 0x90 && d->need_rep == 0xf3)
@@ -79,6 +76,38 @@ static u16 nonroot_op(const struct decoded *d)
 		return extension == 6 ? OP_ID_rdrand : extension == 7 ? OP_ID_rdseed : 0;
 	}
 	return 0;
+}
+
+/* Whether @d can neither fault nor leave: what is most often behind STI. */
+static bool is_quiet(const struct decoded *d)
+{
+	u8 opcode = d->insn.opcode;
+
+	switch (d->class) {
+	case CLASS_NOP:
+	case CLASS_LEA:
+	case CLASS_JMP:
+	case CLASS_JCC:
+		return true;
+	case CLASS_NATIVE:
+		break;
+	default:
+		return false;
+	}
+	/* Arithmetic and moves between registers, and of constants */
+	return !d->insn.is_mem && !d->vex && !d->evex && d->insn.map == 0 &&
+	       (opcode < 0x40 || (opcode >= 0x80 && opcode <= 0x8b) ||
+		(opcode >= 0xb0 && opcode <= 0xbf));
+}
+
+/* The last instruction is STI of non-root operation: VM exits tell of its shadow, so it stands at
+ * the end of its block, unless one stands behind it that gives no occasion to. */
+static void end_with_sti(struct translator *t)
+{
+	struct decoded *d = t->count ? &t->insns[t->count - 1] : NULL;
+
+	if (d && (t->mode & MODE_NONROOT) && d->class == CLASS_OP && d->insn.op == OP_ID_sti)
+		d->insn.op = OP_ID_sti_lone;
 }
 
 static void adapt_to_mode(struct decoded *d, u32 mode)
@@ -189,6 +218,8 @@ static int decode_block(struct translator *t, const struct code_source *source)
 			d->insn.op = OP_ID_monitor_break;
 			d->mmx = false;
 		}
+		if (shadow && (t->mode & MODE_NONROOT) && !is_quiet(d))
+			break;
 		if (!t->v->vm->tune.kept)
 			d->flags_read |= d->flags_kept;
 		d->goes_on = inline_op_goes_on(t, d);
@@ -207,6 +238,7 @@ static int decode_block(struct translator *t, const struct code_source *source)
 		if ((t->mode & 3) != MODE_CODE64)
 			linear = (u32)linear;
 	}
+	end_with_sti(t);
 	return 0;
 }
 

@@ -87,6 +87,7 @@ void vmx_delivery_begins(struct soft_vcpu *v, u32 info, u32 error, u32 length)
 void vmx_delivery_ends(struct soft_vcpu *v)
 {
 	v->vmx.nmi_unblocked = false;
+	v->vmx.vectoring_info = 0; /* what comes now comes by itself */
 	/* 26.5.2: an MTF VM exit is due behind the delivery of an event. */
 	if (vmx_cpu(v, CPU_MONITOR_TRAP)) {
 		v->vmx.trap_pending = true;

@@ -329,12 +329,10 @@ static const u32 ept_reasons[] = {
 void vmx_ept_fault(struct soft_vcpu *v)
 {
 	const struct ept_fault *f = &v->ept_fault;
-
-	if (unlikely(f->kind == EPT_APIC_ACCESS))
-		vmx_apic_access_physical(v);
-
 	u64 unblocking = v->vmx.nmi_unblocked && !v->events.in_delivery ? INFO_NMI_UNBLOCKING : 0;
 
+	if (f->kind == EPT_APIC_ACCESS)
+		vmx_apic_access_physical(v);
 	vmx_exit(v, &(struct vmx_exit){
 			.reason = ept_reasons[f->kind],
 			.qualification =

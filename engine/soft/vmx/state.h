@@ -65,13 +65,14 @@ struct vmx {
 	bool launched_now; /* the entry that is traced is VMLAUNCH's */
 	struct vmx_failure failure;
 	u32 abort; /* enum vmx_abort; 0: there was none */
-	/* Host TSC, with "stats" of vm_set_option(): in non-root operation, and in the hypervisor
-	 * behind an exit for each reason until the next entry. */
-	struct {
-		u64 since; /* the last entry or exit; 0: there was none */
-		u32 reason;
-		u64 nonroot, root[REASON_COUNT];
-	} time;
+};
+
+/* Host TSC, with "stats" of vm_set_option(): in non-root operation, and in the hypervisor behind an
+ * exit for each reason until the next entry. */
+struct vmx_ticks {
+	u64 since; /* the last entry or exit; 0: there was none */
+	u32 reason;
+	u64 nonroot, root[REASON_COUNT];
 };
 
 #endif

@@ -9,9 +9,9 @@
 static u64 lap(struct soft_vcpu *v)
 {
 	u64 now = __builtin_ia32_rdtsc();
-	u64 ticks = v->vmx.time.since ? now - v->vmx.time.since : 0;
+	u64 ticks = v->ticks.vmx.since ? now - v->ticks.vmx.since : 0;
 
-	v->vmx.time.since = now;
+	v->ticks.vmx.since = now;
 	return ticks;
 }
 
@@ -19,12 +19,12 @@ static u64 lap(struct soft_vcpu *v)
 static void end_root(struct soft_vcpu *v)
 {
 	if (unlikely(v->vm->timed))
-		v->vmx.time.root[v->vmx.time.reason] += lap(v);
+		v->ticks.vmx.root[v->ticks.vmx.reason] += lap(v);
 }
 
 static void count_reason(struct soft_vcpu *v, u32 reason)
 {
-	v->vmx.time.reason = reason;
+	v->ticks.vmx.reason = reason;
 	v->stats.vmx_exits++;
 	switch (reason) {
 #define REASON(X, name, number, text)                                                              \
@@ -51,7 +51,7 @@ void vmx_saw_entry(struct soft_vcpu *v, bool launch)
 void vmx_saw_exit(struct soft_vcpu *v, u32 reason)
 {
 	if (unlikely(v->vm->timed))
-		v->vmx.time.nonroot += lap(v);
+		v->ticks.vmx.nonroot += lap(v);
 	count_reason(v, reason);
 	if (trace_on(vmx, 1))
 		trace_call_gp(vmx_show_exit, v);
