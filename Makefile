@@ -5,7 +5,7 @@ QUICK  ?=
 FLAGS  ?=
 
 .NOTPARALLEL:
-.PHONY: all run test bench bench-vmx install clean help setup test-setup bench-setup build guest
+.PHONY: all run test bench bench-hypervisor install clean help setup test-setup bench-setup build guest
 
 all: setup build
 
@@ -14,7 +14,7 @@ help:
 	@echo 'make run                      ... and boot Linux to a shell (without a terminal: to a self-check)'
 	@echo 'make test [QUICK=1]           ... and run the tests (QUICK=1: under a minute)'
 	@echo 'make bench [QUICK=1] [QEMU=]  ... and measure against this machine and QEMU (QUICK=1: two minutes)'
-	@echo 'make bench-vmx                ... and measure exits to hypervisor/, beside KVM, in a guest of soft'
+	@echo 'make bench-hypervisor         ... and measure exits to hypervisor/, beside KVM, in a guest of soft'
 	@echo 'make install [PREFIX=/usr/local] [DESTDIR=]'
 	@echo 'make clean                    remove $(BUILD) (downloads stay in ~/.cache/guise)'
 	@echo 'BUILD=DIR takes another build directory, FLAGS= gives options to guise run or the benchmark.'
@@ -45,7 +45,7 @@ test: test-setup build
 bench: bench-setup build guest
 	@bench/bench.py $(BUILD) $(if $(filter-out 0,$(QUICK)),--quick) $(FLAGS)
 
-bench-vmx: test-setup build
+bench-hypervisor: test-setup build
 	@tools/guest-files.sh $(BUILD) test
 	@meson test -C $(BUILD) --no-rebuild --benchmark --verbose exits
 

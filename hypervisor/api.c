@@ -54,7 +54,6 @@ static const struct {
     {KVM_CAP_ADJUST_CLOCK, 1},
     {KVM_CAP_MCE, MCE_BANKS},
     {KVM_CAP_SET_GUEST_DEBUG, 1},
-    {KVM_CAP_SET_GUEST_DEBUG2, GUEST_DEBUG_FLAGS},
     {KVM_CAP_X86_ROBUST_SINGLESTEP, 1},
     /* Nothing to set: real mode runs as it is. The ioctls are taken and do nothing. */
     {KVM_CAP_SET_TSS_ADDR, 1},
@@ -63,6 +62,8 @@ static const struct {
 
 static int check_extension(unsigned long capability)
 {
+	if (capability == KVM_CAP_SET_GUEST_DEBUG2)
+		return debug_flags();
 	for (int i = 0; i < ARRAY_SIZE(capabilities); i++)
 		if (capabilities[i].capability == capability)
 			return capabilities[i].value;
@@ -338,6 +339,8 @@ static long vcpu_command(struct vcpu *v, unsigned int command, void __user *user
 		return GET(struct kvm_lapic_state, lapic_get(&v->chip, &state));
 	case KVM_SET_LAPIC:
 		return SET(struct kvm_lapic_state, lapic_set(&v->chip, &state));
+	case KVM_SET_VAPIC_ADDR: /* none is there, and QEMU says so: address 0 */
+		return SET(struct kvm_vapic_addr, state.vapic_addr ? -EINVAL : 0);
 	case KVM_TRANSLATE:
 		return translate(v, user);
 	case KVM_SET_SIGNAL_MASK:
@@ -533,7 +536,7 @@ static long vm_ioctl(struct file *file, unsigned int command, unsigned long argu
 	case KVM_SET_IRQCHIP:
 		return SET(struct kvm_irqchip, irqchip_set(&vm->chips, &state));
 	case KVM_GET_PIT2:
-		return GET(struct kvm_pit_state2, pit_get(&vm->chips, &state));
+		return GET(struct kvm_pit_state2, chips_get_pit(vm, &state));
 	case KVM_SET_PIT2:
 		return SET(struct kvm_pit_state2, pit_set(&vm->chips, &state));
 	case KVM_GET_CLOCK:

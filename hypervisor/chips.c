@@ -156,6 +156,18 @@ void chips_destroy(struct vm *vm)
 	irqchip_destroy(vm->chips.irqchip);
 }
 
+/* A counter that was never loaded has 0 there; KVM's then has the largest count, and owners divide
+ * by it. */
+int chips_get_pit(struct vm *vm, struct kvm_pit_state2 *state)
+{
+	int ret = pit_get(&vm->chips, state);
+
+	for (int i = 0; i < ARRAY_SIZE(state->channels) && !ret; i++)
+		if (!state->channels[i].count)
+			state->channels[i].count = 0x10000;
+	return ret;
+}
+
 int chips_create_pit(struct vm *vm, const struct kvm_pit_config *config)
 {
 	if (!vm->chips.irqchip)

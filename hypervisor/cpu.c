@@ -23,6 +23,11 @@ static DEFINE_PER_CPU(struct vmcs *, vmxon_region);
 static DEFINE_PER_CPU(bool, enabled);
 static enum cpuhp_state hotplug_state;
 
+bool cpu_enabled(void)
+{
+	return __this_cpu_read(enabled);
+}
+
 static int vmxon(phys_addr_t pa)
 {
 	/* VMXON faults where firmware has locked VMX out, though CPUID shows it. */

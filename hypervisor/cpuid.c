@@ -21,12 +21,11 @@
 #define LEAF_1_ECX                                                                                 \
 	(BIT(0) | BIT(1) | BIT(9) | BIT(13) | BIT(19) | BIT(20) | BIT(22) | BIT(23) | BIT(25) |    \
 	 BIT(30))
-#define LEAF_1_XSAVE BIT(26)
-#define LEAF_1_AVX   (BIT(12) | BIT(28) | BIT(29)) /* FMA, AVX, F16C */
-#define LEAF_1_PCID  BIT(17)
-#define LEAF_1_APIC  (BIT(21) | BIT(24))
-/* EDX: FPU to CX8, APIC, SEP to PSE36, CLFLUSH, MMX, FXSR, SSE, SSE2
- */
+#define LEAF_1_XSAVE  BIT(26)
+#define LEAF_1_AVX    (BIT(12) | BIT(28) | BIT(29)) /* FMA, AVX, F16C */
+#define LEAF_1_PCID   BIT(17)
+#define LEAF_1_X2APIC BIT(21)
+/* EDX: FPU to CX8, APIC, SEP to PSE36, CLFLUSH, MMX, FXSR, SSE, SSE2 */
 #define LEAF_1_EDX (0x1ff | BIT(9) | 0x3f800 | BIT(19) | BIT(23) | BIT(24) | BIT(25) | BIT(26))
 /* Leaf 7 EBX: FSGSBASE, BMI1, SMEP, BMI2, ERMS, RDSEED, ADX, SMAP, CLFLUSHOPT, CLWB, SHA */
 #define LEAF_7_EBX                                                                                 \
@@ -107,9 +106,10 @@ static void add_basic(struct table *t)
 	add(t, 0, 0, 0)->eax = last < 0x16 ? 0x16 : min(last, 0x16u);
 	e = add(t, 1, 0, 0);
 	e->ebx &= 0x0000ff00; /* the size of cache lines; the rest is who asks */
-	/* The APIC's x2APIC mode and TSC deadline are the chips' own. */
-	e->ecx |= LEAF_1_APIC;
-	e->ecx &= LEAF_1_APIC | LEAF_1_ECX | (xsave ? LEAF_1_XSAVE : 0) | (avx ? LEAF_1_AVX : 0) |
+	/* The chips' own. Their TSC deadline has a capability instead (api.rst 4.46): an owner that
+	 * has its own APIC has none. */
+	e->ecx |= LEAF_1_X2APIC;
+	e->ecx &= LEAF_1_X2APIC | LEAF_1_ECX | (xsave ? LEAF_1_XSAVE : 0) | (avx ? LEAF_1_AVX : 0) |
 		  (vmcs_controls.vpid ? LEAF_1_PCID : 0);
 	e->edx &= LEAF_1_EDX;
 	add(t, 2, 0, 0);

@@ -247,12 +247,20 @@ void debug_init(struct vcpu *v)
 	v->debug.int3_length = 1;
 }
 
+u32 debug_flags(void)
+{
+	u32 step = vmcs_controls.step ? KVM_GUESTDBG_SINGLESTEP : 0;
+
+	return KVM_GUESTDBG_ENABLE | step | KVM_GUESTDBG_USE_SW_BP | KVM_GUESTDBG_USE_HW_BP |
+	       KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP | KVM_GUESTDBG_BLOCKIRQ;
+}
+
 int debug_set(struct vcpu *v, const struct kvm_guest_debug *in)
 {
 	u32 control = in->control & KVM_GUESTDBG_ENABLE ? in->control : 0;
 	u32 bitmap = EXCEPTIONS_ALWAYS;
 
-	if (in->control & ~(u32)GUEST_DEBUG_FLAGS)
+	if (in->control & ~debug_flags())
 		return -EINVAL;
 	if (in->control & (KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP)) {
 		if (events_exception_waits(v))

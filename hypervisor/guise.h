@@ -87,6 +87,7 @@ struct vmcs_controls {
 	u32 revision;
 	u32 pin, primary, secondary, exit, entry;
 	bool vpid; /* and INVVPID of a single context */
+	bool step; /* the monitor trap flag */
 	bool ept_large;
 	bool ept_large_nx;    /* no instruction may be fetched by a large mapping */
 	u32 preemption_timer; /* ticks after which the guest is left; 0: the timer is off */
@@ -109,6 +110,8 @@ void vmcs_clear_all_here(void);
 /* ---- cpu.c ---- */
 int cpu_enable_all(void);
 void cpu_disable_all(void);
+/* Whether this processor is in VMX operation. Preemption is off. */
+bool cpu_enabled(void);
 
 /* ---- vm.c ---- */
 struct vcpu;
@@ -205,6 +208,7 @@ int linear_write(struct vcpu *v, u64 linear, const void *data, u32 bytes, u32 ac
 /* ---- chips.c ---- */
 int chips_create(struct vm *vm);
 int chips_create_pit(struct vm *vm, const struct kvm_pit_config *config);
+int chips_get_pit(struct vm *vm, struct kvm_pit_state2 *state);
 void chips_destroy(struct vm *vm);
 int chips_create_vcpu(struct vcpu *v);
 void chips_destroy_vcpu(struct vcpu *v);
@@ -396,11 +400,6 @@ bool control_load_pdptrs(struct vcpu *v);
 
 /* ---- debug.c ---- */
 #define DR7_FIXED_1 0x400 /* SDM 3B figure 17-1 */
-#define GUEST_DEBUG_FLAGS                                                                          \
-	(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP |                  \
-	 KVM_GUESTDBG_USE_HW_BP | KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP |                \
-	 KVM_GUESTDBG_BLOCKIRQ)
-
 /*
  * #MC is the host's. #AC and #DB: a guest whose handlers for them raise them again would keep the
  * processor in their delivery for ever, where not even an NMI comes in; so they go through here.
@@ -417,6 +416,8 @@ struct debugger {
 };
 
 void debug_init(struct vcpu *v);
+/* Which flags of KVM_SET_GUEST_DEBUG there are on this processor. */
+u32 debug_flags(void);
 /* KVM_SET_GUEST_DEBUG. */
 int debug_set(struct vcpu *v, const struct kvm_guest_debug *debug);
 void debug_put_dr6(struct vcpu *v, u64 dr6);
@@ -453,8 +454,9 @@ int exit_rdmsr(struct vcpu *v);
 int exit_wrmsr(struct vcpu *v);
 
 /* ---- mce.c ---- */
-#define MCE_BANKS	 32
-#define MCE_CAPABILITIES BIT_ULL(8) /* of MCG_CAP, besides the count: MCG_CTL is there */
+#define MCE_BANKS 32
+/* Of MCG_CAP, besides the count: MCG_CTL, and reports that tell whether to go on is possible. */
+#define MCE_CAPABILITIES (BIT_ULL(8) | BIT_ULL(24))
 
 struct machine_checks {
 	u64 cap, status, control; /* MCG_... */

@@ -14,8 +14,6 @@
 #include "guise.h"
 #include "vmcs.h"
 
-/* Of MCG_CAP: how many banks, and MCG_CTL; nothing else, as of errors more than their registers no
- * guest learns. */
 #define BANKS(cap) ((cap)&MCG_BANKCNT_MASK)
 
 enum bank_register { BANK_CTL, BANK_STATUS, BANK_ADDR, BANK_MISC };

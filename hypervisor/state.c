@@ -51,6 +51,20 @@ void state_put_rflags(struct vcpu *v, u64 rflags)
 	field_put(v, FIELD_RFLAGS, (rflags & ~RFLAGS_RESERVED) | X86_EFLAGS_FIXED);
 }
 
+/* In a shadow of STI or MOV SS an entry wants a single step to be pending if TF is set, and not if
+ * it is not (SDM 3C 26.3.1.5). What owners save and restore has no room for that. */
+static void agree_on_step(struct vcpu *v)
+{
+	u64 pending = field_get(v, FIELD_PENDING_DEBUG) & ~(u64)DR_STEP;
+
+	if (!(field_get(v, FIELD_BLOCKING) & (GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS)))
+		return;
+	if ((field_get(v, FIELD_RFLAGS) & X86_EFLAGS_TF) &&
+	    !(vmcs_read(GUEST_IA32_DEBUGCTL) & DEBUGCTLMSR_BTF))
+		pending |= DR_STEP;
+	field_put(v, FIELD_PENDING_DEBUG, pending);
+}
+
 void state_set_regs(struct vcpu *v, const struct kvm_regs *regs)
 {
 	unsigned long *r = v->registers.r;
@@ -75,6 +89,7 @@ void state_set_regs(struct vcpu *v, const struct kvm_regs *regs)
 	state_put_rflags(v, regs->rflags);
 	v->events.exception.valid = false;
 	v->debug.stepped = false;
+	agree_on_step(v);
 }
 
 u64 state_segment_base(enum segment segment)
@@ -343,6 +358,7 @@ int state_set_events(struct vcpu *v, const struct kvm_vcpu_events *in)
 			blocked |= GUEST_INTR_STATE_STI;
 	}
 	field_put(v, FIELD_BLOCKING, blocked);
+	agree_on_step(v);
 	return 0;
 }
 

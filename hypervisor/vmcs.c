@@ -43,8 +43,7 @@ static u32 __init choose(const char *name, u32 msr, u32 needed, u32 wanted)
 	 CPU_BASED_RDPMC_EXITING | CPU_BASED_CR8_LOAD_EXITING | CPU_BASED_CR8_STORE_EXITING |      \
 	 CPU_BASED_MOV_DR_EXITING | CPU_BASED_UNCOND_IO_EXITING | CPU_BASED_USE_MSR_BITMAPS |      \
 	 CPU_BASED_USE_TSC_OFFSETTING | CPU_BASED_INTR_WINDOW_EXITING |                            \
-	 CPU_BASED_NMI_WINDOW_EXITING | CPU_BASED_MONITOR_TRAP_FLAG |                              \
-	 CPU_BASED_ACTIVATE_SECONDARY_CONTROLS)
+	 CPU_BASED_NMI_WINDOW_EXITING | CPU_BASED_ACTIVATE_SECONDARY_CONTROLS)
 
 /* With EPT these are not needed; a processor that does not let them be 0 is too old for EPT. */
 #define PRIMARY_UNWANTED                                                                           \
@@ -100,9 +99,11 @@ int __init vmcs_setup_controls(unsigned int slice_us)
 		return -EOPNOTSUPP;
 	}
 
-	c->primary = choose("primary", MSR_IA32_VMX_TRUE_PROCBASED_CTLS, PRIMARY_NEEDED, 0);
+	c->primary = choose("primary", MSR_IA32_VMX_TRUE_PROCBASED_CTLS, PRIMARY_NEEDED,
+			    CPU_BASED_MONITOR_TRAP_FLAG);
 	if (!c->primary)
 		return -EOPNOTSUPP;
+	c->step = c->primary & CPU_BASED_MONITOR_TRAP_FLAG;
 	/* Windows are opened when something waits for them, single steps are a debugger's. */
 	c->primary &= ~(CPU_BASED_INTR_WINDOW_EXITING | CPU_BASED_NMI_WINDOW_EXITING |
 			CPU_BASED_MONITOR_TRAP_FLAG);
@@ -220,6 +221,10 @@ bool vmcs_load(struct vmcs_place *place)
 	bool moved = READ_ONCE(place->cpu) != cpu;
 	unsigned long flags;
 
+	/* A thread comes by a processor that is being unplugged, or the machine is rebooted: it has
+	 * no VMCS until it goes on elsewhere. */
+	if (!cpu_enabled())
+		return false;
 	if (moved) {
 		clear_anywhere(place);
 		local_irq_save(flags);

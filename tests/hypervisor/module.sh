@@ -1,8 +1,7 @@
 #!/bin/sh
 # Guise's hypervisor module (hypervisor/) in Debian's kernel, in an outer machine whose processor has VMX. OUTER is
 #	soft	guise itself: its soft engine has Intel's VMX
-#	bochs	Bochs: one processor that is not ours, at an interpreter's speed
-#	bochs2	Bochs with two processors
+#	bochs	Bochs, whose two processors are not ours, at an interpreter's speed
 #
 #	this host -> OUTER -> Debian's kernel with guise.ko -> test programs, guise run --kvm-device /dev/guise -> guests
 #
@@ -13,6 +12,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$here/../..
 . "$root/tests/linux/need.sh"
+. "$root/tests/linux/lists.sh"
 
 outer=$1 parts=$2 guise=$3 guest=$4 tiny=$5
 shift 5
@@ -22,11 +22,17 @@ for tool in make gcc-12; do
 done
 [ -r "$guest/headers/Makefile" ] || skip "no $guest/headers/Makefile (make test fetches it)"
 
+qemu=''
+case ,$parts, in
+*,qemu,*)
+	qemu=$(command -v qemu-system-x86_64) || skip 'no qemu-system-x86_64 (Debian: qemu-system-x86)'
+	;;
+esac
 grub=/usr/lib/grub/i386-pc
 bios=/usr/share/bochs/BIOS-bochs-latest
 vgabios=/usr/share/vgabios/vgabios.bin
 case $outer in
-bochs*)
+bochs)
 	for tool in bochs grub-mkimage; do
 		command -v $tool >/dev/null 2>&1 || skip "no $tool (make test installs it)"
 	done
@@ -49,39 +55,53 @@ if ! make -C "$root/hypervisor" KERNEL="$(readlink -f "$guest/headers")" OUT="$t
 	exit 1
 fi
 
-# ---- the initramfs ----
-list_libraries()
+# Symbols and lines would take most of the room in the initramfs.
+lean()
 {
-	ldd "$@" | sed -n 's/.*[[:space:]]\(\/[^ ]*\) (0x.*/\1/p' | sort -u | while read -r library; do
-		echo "file $library 755 $library"
-	done
+	objcopy --strip-debug "$1" "$tmp/lean/$(basename "$1")"
 }
+mkdir "$tmp/lean"
+lean "$tmp/module/guise.ko"
+lean "$guise"
+for program in "$@"; do
+	lean "$program"
+done
+
+# ---- the initramfs ----
 release=$(basename "$(readlink -f "$guest/vmlinuz")")
 release=${release#vmlinuz-}
 modules=$guest/modules/$release/kernel
-# In the guest Linux of the guest Linux only /init and BusyBox are wanted.
 "$root/tools/guest-list.sh" "$guest/busybox" >"$tmp/small"
-"$root/tools/mkcpio.py" "$tmp/small.cpio" <"$tmp/small"
+: >"$tmp/qemu"
+[ -z "$qemu" ] || list_qemu "$qemu" >"$tmp/qemu" || skip 'QEMU has no firmware (Debian: seabios, qemu-system-data)'
 {
 	cat "$tmp/small"
 	for dir in /guest /hypervisor /kvm /lib /lib64 /lib/x86_64-linux-gnu /tiny /usr /usr/lib /usr/lib/x86_64-linux-gnu; do
 		echo "dir $dir 755"
 	done
 	list_libraries "$guise" "$@"
+	cat "$tmp/qemu"
 	cat <<END
-file /bin/guise 755 $guise
+file /bin/guise 755 $tmp/lean/guise
 file /guise/hypervisor 755 $here/guest
 file /guise/job 755 $root/tests/linux/inner/job
-file /hypervisor/guise.ko 644 $tmp/module/guise.ko
+file /hypervisor/guise.ko 644 $tmp/lean/guise.ko
+END
+	for program in "$@"; do
+		name=$(basename "$program")
+		echo "file /hypervisor/${name#test_} 755 $tmp/lean/$name"
+	done
+	# Linux and KVM are too much for Bochs.
+	[ "$outer" != soft ] || {
+		"$root/tools/mkcpio.py" "$tmp/small.cpio" <"$tmp/small"
+		cat <<END
 file /guest/vmlinuz 644 $(readlink -f "$guest/vmlinuz")
 file /guest/initramfs.cpio 644 $tmp/small.cpio
 file /kvm/irqbypass.ko 644 $modules/virt/lib/irqbypass.ko
 file /kvm/kvm.ko 644 $modules/arch/x86/kvm/kvm.ko
 file /kvm/kvm-intel.ko 644 $modules/arch/x86/kvm/kvm-intel.ko
 END
-	for program in "$@"; do
-		echo "file /hypervisor/$(basename "$program" | sed s/test_//) 755 $program"
-	done
+	}
 	for image in "$tiny/tiny.bin" "$tiny"/*.elf; do
 		echo "file /tiny/$(basename "$image") 644 $image"
 	done
@@ -104,7 +124,7 @@ soft)
 	limit=300
 	set -- "$guise" run -e soft --cpu host,+vmx -m 1G --no-reboot -k "$guest/vmlinuz" -i "$tmp/initrd" -a "$words"
 	;;
-bochs*)
+bochs)
 	limit=900
 	# What Bochs 2.7 says of the compacted form of XSAVE areas, in CPUID(0DH,1).EBX, is the size of the other form, which
 	# the kernel warns of.
@@ -118,7 +138,7 @@ display_library: rfb, options="timeout=0"
 memory: guest=1024, host=1024
 romimage: file=$bios
 vgaromimage: file=$vgabios
-cpu: model=corei7_skylake_x, count=$([ "$outer" = bochs ] && echo 1 || echo 2), ips=50000000, reset_on_triple_fault=0
+cpu: model=corei7_skylake_x, count=2, ips=50000000, reset_on_triple_fault=0
 ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 ata0-master: type=disk, mode=flat, path=$tmp/disk
 boot: disk

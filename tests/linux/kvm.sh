@@ -16,6 +16,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 tools=$here/../../tools
 . "$here/need.sh"
+. "$here/lists.sh"
 
 outer=$1 script=$2 options=$3 guise=$4 guest=$5 tiny=$6 demo=$7
 shift 7
@@ -43,36 +44,8 @@ trap 'exit 1' HUP INT TERM
 
 # The outer machine's initramfs: the usual one, the modules, guise and the other programs with their libraries,
 # and the inner guests.
-list_libraries()
-{
-	ldd "$@" | sed -n 's/.*[[:space:]]\(\/[^ ]*\) (0x.*/\1/p' | sort -u | while read -r library; do
-		echo "file $library 755 $library"
-	done
-}
-list_files()
-{
-	into=$1
-	shift
-	for file in "$@"; do
-		[ ! -e "$file" ] || echo "file $into/$(basename "$file") 755 $file"
-	done
-}
-# QEMU, and what it starts a kernel with: firmware, and the code that takes the kernel from it.
-list_qemu()
-{
-	echo 'dir /qemu 755'
-	list_libraries "$qemu"
-	list_files /qemu "$qemu"
-	for name in bios-256k.bin kvmvapic.bin linuxboot_dma.bin; do
-		found=$("$qemu" -L help | while read -r dir; do
-			[ ! -r "$dir/$name" ] || echo "$dir/$name"
-		done | head -n 1)
-		[ -n "$found" ] || return 1
-		list_files /qemu "$found"
-	done
-}
 if [ "$script" = qemu ]; then
-	list_qemu >"$tmp/qemu" || skip 'QEMU has no firmware (Debian: seabios, qemu-system-data)'
+	list_qemu "$qemu" >"$tmp/qemu" || skip 'QEMU has no firmware (Debian: seabios, qemu-system-data)'
 fi
 {
 	"$tools/guest-list.sh" "$guest/busybox"
