@@ -59,6 +59,7 @@ struct engine_vmx {
 	struct engine_vmcs_field fields[ENGINE_VMCS_FIELDS_MAX];
 	char failure[192]; /* the last VM entry that failed: check, field, value; empty: none has */
 	u64 entries_since; /* how many have succeeded since then */
+	u32 abort;	   /* the VMX abort (SDM 3C 28.7) that the vCPU shut down for; 0: none */
 };
 
 /** Why an engine can or cannot be used here. */

@@ -345,6 +345,20 @@ const char *vmx_error_text(u32 error)
 	return error < ARRAY_SIZE(errors) ? errors[error] : NULL;
 }
 
+static const char *const aborts[] = {
+    [1] = "an MSR of the guest cannot be stored",
+    [2] = "the host's PDPTEs are invalid",
+    [3] = "the current VMCS has been corrupted",
+    [4] = "an MSR of the host cannot be loaded",
+    [5] = "a machine check during the VM exit",
+    [6] = "a host outside IA-32e mode, but the guest was in it",
+};
+
+const char *vmx_abort_text(u32 reason)
+{
+	return reason < ARRAY_SIZE(aborts) ? aborts[reason] : NULL;
+}
+
 /* ---- fields ---- */
 
 /* Encodings, SDM 3D appendix B. */

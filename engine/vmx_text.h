@@ -30,6 +30,9 @@ void vmx_event_text(char *text, size_t size, u32 info, u32 error);
 /** What a VM-instruction error number means (SDM 3C 31.4), or NULL. */
 const char *vmx_error_text(u32 error);
 
+/** Why there was a VMX abort (SDM 3C 28.7), or NULL. */
+const char *vmx_abort_text(u32 reason);
+
 /** What @value of the VMCS field @encoding says: names of its bits, an exit reason, an event. Empty
  * if it is a mere number. */
 void vmx_field_text(char *text, size_t size, u32 encoding, u64 value);

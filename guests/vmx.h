@@ -187,10 +187,18 @@
 #define CPU2_PML 0x20000
 #define CPU2_MBEC 0x400000
 #define CPU2_TSC_SCALING 0x2000000
+#define EXIT_SAVE_DEBUG 0x4
 #define EXIT_HOST_64 0x200
 #define EXIT_ACK 0x8000
+#define EXIT_SAVE_PAT 0x40000
+#define EXIT_LOAD_PAT 0x80000
+#define EXIT_SAVE_EFER 0x100000
+#define EXIT_LOAD_EFER 0x200000
 #define EXIT_SAVE_TIMER 0x400000
+#define ENTRY_LOAD_DEBUG 0x4
 #define ENTRY_IA32E 0x200
+#define ENTRY_LOAD_PAT 0x4000
+#define ENTRY_LOAD_EFER 0x8000
 
 /* A guest's guest in the mode of the guest itself, and back */
 #if BITS == 64

@@ -59,6 +59,21 @@ guest_main:
 	expect_exit(R_CR, 0x513, 3, 0, mov ebp, cr3)
 	controls(0, 0)
 
+	/* ---- operands of 32 bits: of a wide field the low half, by its name or the other's (25.11.2) ---- */
+	mov	dword ptr [value + 4], 0x5555
+	mov	eax, TSC_OFFSET + 1
+	mov	dword ptr [value], 0x9999
+	vmwrite	eax, [value]
+	expect_field(TSC_OFFSET + 1, 0x9999)
+	mov	eax, TSC_OFFSET
+	vmwrite	eax, [value]			/* the high half becomes 0 */
+	expect_field(TSC_OFFSET, 0x9999)
+	expect_field(TSC_OFFSET + 1, 0)
+	mov	eax, GUEST_CR3
+	vmread	[value], eax
+	expect([value], offset directory)
+	expect([value + 4], 0x5555)
+
 	/* ---- a guest with PAE; its PDPTEs come from memory ---- */
 	mov	dword ptr [wide_page], 0x2222
 	put	GUEST_CR3, "offset pdpt"
@@ -173,4 +188,4 @@ wide_page: .skip 4096
 other_page: .skip 4096
 pdpt:	.skip 32
 other_pdpt: .skip 32
-value:	.skip 4
+value:	.skip 8

@@ -189,6 +189,36 @@ guest_main:
 	l2(mov ecx, [rsi])		/* nor can the accessed flag be set */
 	expect([x_reason], R_PML_FULL)
 	expect_rip(7b)
+	or	qword ptr [pt0 + (PAGE >> 12) * 8], PTE_U	/* the same for a program */
+	or	qword ptr [ept1 + (PAGE >> 12) * 8], EPT_ACCESSED
+	put	GUEST_CS_SELECTOR, UCODE64
+	put	GUEST_CS_ACCESS, 0xa0fb
+	put	GUEST_SS_SELECTOR, UDATA
+	put	GUEST_SS_ACCESS, 0xc0f3
+	put	PML_INDEX, 0xffff
+	mov	qword ptr [l2_rip], offset user_store
+	call	clean
+	call	run
+	expect([x_reason], R_PML_FULL)
+	mov	ecx, 4
+	put	PML_INDEX, 3
+1:	call	clean				/* each time anew */
+	call	run
+	expect([x_reason], R_VMCALL)
+	dec	ecx
+	jnz	1b
+	expect_field(PML_INDEX, 0xffff)
+	call	run				/* dirty since the last time */
+	expect([x_reason], R_VMCALL)
+	call	clean
+	call	run
+	expect([x_reason], R_PML_FULL)
+	put	GUEST_CS_SELECTOR, KCODE64
+	put	GUEST_CS_ACCESS, 0xa09b
+	put	GUEST_SS_SELECTOR, KDATA
+	put	GUEST_SS_ACCESS, 0xc093
+	and	qword ptr [pt0 + (PAGE >> 12) * 8], ~PTE_U
+
 	put	EPT_POINTER, (offset ept4 + EPTP_WB_4)	/* no flags, no log */
 	runs(mov [rsi], ecx)
 	controls(CPU_SECONDARY, CPU2_PML)
@@ -381,6 +411,10 @@ task_call:
 	call	GDT_FREE:0
 	.code64
 #include "vmx.inc"
+	.section .user, "awx"
+user_store:
+	mov	dword ptr [rsi], 0x4444
+	vmcall
 	.section .low, "awx"
 	.code16
 real_mode:

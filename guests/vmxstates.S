@@ -1,6 +1,7 @@
 /*
  * What holds a guest's guest back and calls it out without an instruction of its own asking (SDM vol. 3C 24.8, 26.1.3,
- * 26.2, 27.7.2): loops of PAUSE, INIT, activity states. SIPIs and VMX aborts are in tests/unit/test_engine_vmx.c.
+ * 26.2, 27.7.2): loops of PAUSE, INIT, activity states; and what entry and exit switch if they are told to (27.3.2.1,
+ * 28.3.1, 28.5.1). SIPIs and VMX aborts are in tests/unit/test_engine_vmx.c.
  */
 #include "lib.h"
 #include "vmx.h"
@@ -8,10 +9,21 @@ GUEST(vmxstates)
 
 #define LOOPS 1000
 
+#define MSR_DEBUGCTL 0x1d9
+#define MSR_PAT 0x277
+#define EFER_SCE 1
+
 	/* INIT for this processor, by its LAPIC at RDI. */
 	.macro init_to_itself
 	mov	dword ptr [rdi + 0x310], 0
 	mov	dword ptr [rdi + 0x300], 0x4500
+	.endm
+
+	.macro entry bits
+	put_controls ENTRY_CONTROLS, MSR_VMX_TRUE_ENTRY, ENTRY_IA32E | \bits
+	.endm
+	.macro exit bits
+	put_controls EXIT_CONTROLS, MSR_VMX_TRUE_EXIT, EXIT_HOST_64 | \bits
 	.endm
 
 	.text
@@ -112,6 +124,83 @@ guest_main:
 	expect([x_reason], rax)
 	put	GUEST_ACTIVITY, 0
 
+	/* ---- debug controls ---- */
+	controls(CPU_MSR_BITMAPS, 0)
+	put	MSR_BITMAP, "offset msr_bitmap"
+	put	GUEST_DR7, 0x403
+	runs(mov r8, dr7; mov r9d, 0x40c; mov dr7, r9)
+	expect(r8, 0x400)			/* not loaded */
+	expect_field(GUEST_DR7, 0x403)		/* nor saved */
+	mov	r8, dr7
+	expect(r8, 0x400)			/* an exit clears it always */
+	entry	ENTRY_LOAD_DEBUG
+	exit	EXIT_SAVE_DEBUG
+	put	GUEST_DEBUGCTL, 2
+	mov	ecx, MSR_DEBUGCTL
+	runs(mov r8, dr7; mov dr7, r9; rdmsr; mov r10d, eax; xor eax, eax; wrmsr)
+	expect(r8, 0x403)
+	expect(r10, 2)
+	expect_field(GUEST_DR7, 0x40c)
+	expect_field(GUEST_DEBUGCTL, 0)
+
+	/* ---- PAT ---- */
+	read_msr MSR_PAT
+	mov	r12, rax
+	put_register HOST_PAT, r12
+	mov	r8, 0x0606060606060606
+	put_register GUEST_PAT, r8
+	entry	0
+	exit	0
+	mov	ecx, MSR_PAT
+	runs(rdmsr; mov r9d, eax)
+	mov	eax, r12d
+	expect(r9, rax)
+	entry	ENTRY_LOAD_PAT
+	exit	EXIT_SAVE_PAT | EXIT_LOAD_PAT
+	mov	ecx, MSR_PAT
+	runs(rdmsr; mov r9d, eax; xor eax, eax; xor edx, edx; wrmsr)
+	expect(r9, 0x06060606)
+	expect_field(GUEST_PAT, 0)
+	read_msr MSR_PAT
+	expect(rax, r12)
+	put_register GUEST_PAT, r8
+	exit	EXIT_LOAD_PAT
+	mov	ecx, MSR_PAT
+	runs(xor eax, eax; xor edx, edx; wrmsr)
+	mov	rax, GUEST_PAT
+	vmread	rbx, rax
+	expect(rbx, r8)
+
+	/* ---- EFER: here SCE is the guest's guest's alone ---- */
+	read_msr MSR_EFER
+	and	eax, ~EFER_SCE
+	wrmsr
+	mov	r12, rax
+	put_register HOST_EFER, r12
+	mov	r8, r12
+	or	r8, EFER_SCE
+	put_register GUEST_EFER, r8
+	entry	0
+	exit	0
+	mov	ecx, MSR_EFER
+	runs(rdmsr; mov r9d, eax)
+	expect(r9, r12)
+	entry	ENTRY_LOAD_EFER
+	exit	EXIT_SAVE_EFER | EXIT_LOAD_EFER
+	mov	ecx, MSR_EFER
+	runs(rdmsr; mov r9d, eax)
+	expect(r9, r8)
+	mov	rax, GUEST_EFER
+	vmread	rbx, rax
+	expect(rbx, r8)
+	read_msr MSR_EFER
+	expect(rax, r12)
+	exit	0				/* what the guest's guest had stays */
+	runs(nop)
+	read_msr MSR_EFER
+	expect(rax, r8)
+	entry	0
+
 	/* ---- instructions that do not exist here: #UD, no exit ---- */
 	put	EXCEPTION_BITMAP, (1 << UD)
 	controls(0x20000400, 0)			/* MONITOR and MWAIT exiting */
@@ -141,3 +230,6 @@ user_pause:
 	vmcall
 	.section .rodata
 text_no_vmx: .asciz "no VMX\n"
+	.bss
+	.balign 4096
+msr_bitmap: .skip 4096

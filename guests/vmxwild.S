@@ -65,10 +65,10 @@ round:
 	put	APIC_ACCESS_ADDRESS, "offset own_page"
 	read_msr MSR_VMX_CPU2
 	shr	rax, 32
-	mov	ebx, eax		/* what there is of APIC virtualization, or not */
+	mov	ebx, eax		/* what there is of these, or not */
 	call	random
 	and	ebx, eax
-	and	ebx, CPU2_APIC_REGISTERS | CPU2_VIRTUAL_INTERRUPTS
+	and	ebx, CPU2_APIC_REGISTERS | CPU2_VIRTUAL_INTERRUPTS | CPU2_MBEC | CPU2_PML
 	bt	eax, 20
 	sbb	ecx, ecx
 	and	ecx, CPU2_APIC_ACCESS	/* every access leaves then */

@@ -3,6 +3,7 @@
 
 #include "debug/dump.h"
 #include "debug/trace.h"
+#include "engine/vmx_text.h"
 #include "gdb/gdb.h"
 #include "vm/machine.h"
 
@@ -55,6 +56,14 @@ static bool exit_hlt(struct vcpu *vcpu, struct kvm_run *run)
 
 static bool exit_shutdown(struct vcpu *vcpu, struct kvm_run *run)
 {
+	struct engine_vmx vmx;
+
+	if (vcpu->vm->engine->vcpu_get_vmx(vcpu->cpu, &vmx) == 0 && vmx.abort) {
+		const char *text = vmx_abort_text(vmx.abort);
+		vm_end(vcpu->vm, VM_GUEST_FAILED, vcpu, "VMX abort %u: %s", vmx.abort,
+		       text ? text : "of an unknown kind");
+		return false;
+	}
 	vm_end(vcpu->vm, VM_GUEST_FAILED, vcpu,
 	       "triple fault: an exception while delivering a double fault");
 	return false;

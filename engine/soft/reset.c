@@ -2,6 +2,7 @@
 #include "base/gp.h"
 #include "engine/soft/irqchip/irqchip.h"
 #include "engine/soft/mmu/mmu.h"
+#include "engine/soft/mmu/shadow.h"
 #include "engine/soft/system/features.h"
 #include "engine/soft/system/msr.h"
 #include "engine/soft/system/xstate.h"
@@ -80,8 +81,12 @@ static void reset_events(struct soft_vcpu *v)
 static void reset_vmx(struct soft_vcpu *v)
 {
 	v->vmx = (struct vmx){.current = VMCS_NONE};
-	v->mmu = &v->mmus[MMU_ROOT];
 	vmx_set_irq_word(v);
+	if (v->mmu != &v->mmus[MMU_NONROOT])
+		return;
+	shadow_pause(v);
+	v->mmu = &v->mmus[MMU_ROOT];
+	shadow_resume(v);
 }
 
 void vcpu_reset(struct soft_vcpu *v, bool init)

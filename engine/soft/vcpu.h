@@ -182,7 +182,7 @@ struct ept_entry {
 enum ept_fault_kind {
 	EPT_VIOLATION,
 	EPT_MISCONFIGURATION,
-	EPT_LOG_FULL,
+	EPT_LOG_FULL,	 /* of modified pages */
 	EPT_APIC_ACCESS, /* a walk came to the APIC-access page */
 };
 

@@ -13,10 +13,11 @@ EXTRA = {
 }
 
 # More than some seconds: suite "slow".
-LONG = {"vmx", "vmx_vmcs_shadow_test", "vmx_pf_vpid_test", "vmx_pf_invvpid_test", "vmx_pf_no_vpid_test"}
+LONG = {"vmx", "vmx_apicv_test", "vmx_vmcs_shadow_test", "vmx_pf_vpid_test", "vmx_pf_invvpid_test",
+        "vmx_pf_no_vpid_test"}
 
 # XPASS: the suite writes down what KVM does wrong; a processor passes.
-DB = "KVM's emulation of WBINVD loses pending debug exceptions; ours has them, as SDM 3C 27.3.1.5 says"
+DB = "KVM loses what was pending where it emulates WBINVD; here it is as behind any instruction (SDM 3C 27.7.3, 28.3.4)"
 
 # Tests that take the time: on a busy host they may fail.
 MAY = {
@@ -33,7 +34,7 @@ KNOWN = {
         "SKIP: nmi_hlt_main : CPU count < 2": ONE_CPU,
         "SKIP: vmx_apic_passthrough : CPU count < 2": ONE_CPU,
         "SKIP: vmx_sipi_signal_test : CPU count < 2": ONE_CPU,
-        "SKIP: vmx_eoi_bitmap_ioapic_scan_test : Not all required APICv bits": ONE_CPU,
+        "SKIP: vmx_eoi_bitmap_ioapic_scan_test : Not all required APICv bits supported or CPU count < 2": ONE_CPU,
         "SKIP: LAM is not supported": "the processor has no linear-address masking",
         "SKIP: test_load_host_perf_global_ctrl": "the processor has no performance counters",
         "SKIP: test_load_guest_perf_global_ctrl": "the processor has no performance counters",

@@ -149,6 +149,14 @@ void context_switch(struct soft_vcpu *v, u64 cr3, bool keep)
 	world.switch_kept = keep;
 }
 
+void shadow_pause(struct soft_vcpu *v)
+{
+}
+
+void shadow_resume(struct soft_vcpu *v)
+{
+}
+
 void shadow_switch(struct soft_vcpu *v, u64 cr3, bool keep)
 {
 }

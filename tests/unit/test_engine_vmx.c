@@ -243,14 +243,19 @@ static void test_sipi_to_runner(void **state)
 
 static void expect_abort(struct machine *m, u32 reason)
 {
+	struct engine_vmx vmx;
 	u32 indicator;
 
 	expect_port(m, IN_GUEST);
+	assert_int_equal(engine_soft.vcpu_get_vmx(m->vcpu, &vmx), 0);
+	assert_int_equal(vmx.abort, 0);
 	lapic_deliver(m->v->lapic, DELIVER_INIT, 0, false);
 	assert_int_equal(engine_soft.vcpu_run(m->vcpu), 0);
 	assert_int_equal(m->vcpu->run->exit_reason, KVM_EXIT_SHUTDOWN);
 	memcpy(&indicator, m->ram + VMCS + ABORT, sizeof(indicator));
 	assert_int_equal(indicator, reason);
+	assert_int_equal(engine_soft.vcpu_get_vmx(m->vcpu, &vmx), 0);
+	assert_int_equal(vmx.abort, reason);
 	assert_ptr_equal(m->v->mmu, &m->v->mmus[MMU_ROOT]);
 }
 
@@ -279,8 +284,7 @@ static void test_abort_loading(void **state)
 	expect_abort(m, ABORT_LOAD_MSRS);
 }
 
-/* The hypervisor is outside IA-32e mode by the time of the exit; VM entry could not have found out.
- */
+/* A host that VM entry would have refused here; a hypervisor with PAE gets there by its tables. */
 static void test_abort_pdptes(void **state)
 {
 	struct machine *m = *state;

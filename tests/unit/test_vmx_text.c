@@ -129,6 +129,9 @@ static void fields(void **state)
 	field(0x4826, 77, "?");
 	assert_null(vmx_error_text(0));
 	assert_null(vmx_error_text(1000));
+	assert_string_equal(vmx_abort_text(4), "an MSR of the host cannot be loaded");
+	assert_null(vmx_abort_text(0));
+	assert_null(vmx_abort_text(7));
 }
 
 static u32 commas(const char *text)

@@ -16,6 +16,11 @@
 #define PTE_NX	    BIT(63)
 #define PTE_ADDRESS 0x000ffffffffff000ull
 
+/* At any address: a guest's need not be aligned. */
+typedef u16 __attribute__((aligned(1))) any_u16;
+typedef u32 __attribute__((aligned(1))) any_u32;
+typedef u64 __attribute__((aligned(1))) any_u64;
+
 /**
  * Copies between RAM and a buffer. Sizes 1, 2, 4 and 8 are one access each, so that other
  * processors see them as the guest's one access (SDM 3A 8.1.1).
@@ -27,13 +32,13 @@ static inline void ram_copy(void *dst, const void *src, u32 size)
 		*(volatile u8 *)dst = *(const volatile u8 *)src;
 		break;
 	case 2:
-		*(volatile u16 *)dst = *(const volatile u16 *)src;
+		*(volatile any_u16 *)dst = *(const volatile any_u16 *)src;
 		break;
 	case 4:
-		*(volatile u32 *)dst = *(const volatile u32 *)src;
+		*(volatile any_u32 *)dst = *(const volatile any_u32 *)src;
 		break;
 	case 8:
-		*(volatile u64 *)dst = *(const volatile u64 *)src;
+		*(volatile any_u64 *)dst = *(const volatile any_u64 *)src;
 		break;
 	default:
 		gp_copy(dst, src, size);

@@ -235,6 +235,7 @@ static void forget_guest_events(struct soft_vcpu *v)
 static _Noreturn void abort_vmx(struct soft_vcpu *v, u32 reason)
 {
 	trace_gp(vmx, 1, "vcpu %u: VMX abort %u", v->base.id, reason);
+	v->vmx.abort = reason;
 	vmx_region_abort(v, v->vmx.current, reason);
 	v->events.triple_fault = true;
 	vcpu_resume(v);

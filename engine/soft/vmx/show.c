@@ -111,6 +111,7 @@ int soft_get_vmx(struct engine_vcpu *vcpu, struct engine_vmx *out)
 	    .on = v->vmx.on,
 	    .nonroot = v->vmx.nonroot,
 	    .launched = v->vmx.launched,
+	    .abort = v->vmx.abort,
 	    .vmcs = v->vmx.on ? v->vmx.current : ENGINE_VMCS_NONE,
 	    .eptp = vmx_nonroot(v) && vmx_cpu2(v, CPU2_EPT) ? vmx_get(v, VMX_EPT_POINTER) : 0,
 	};

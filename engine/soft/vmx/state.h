@@ -64,6 +64,7 @@ struct vmx {
 
 	bool launched_now; /* the entry that is traced is VMLAUNCH's */
 	struct vmx_failure failure;
+	u32 abort; /* enum vmx_abort; 0: there was none */
 };
 
 /* Host TSC, with "stats" of vm_set_option(): in non-root operation, and in the hypervisor behind an
