@@ -210,7 +210,7 @@ static void forget_guest_events(struct soft_vcpu *v)
 	struct pending_events *e = &v->events;
 
 	/* It was taken; information of the exit tells of it. */
-	if (e->in_delivery && e->delivering_interrupt)
+	if (e->in_delivery && e->delivering_user)
 		e->user_interrupt = false;
 	e->exception = e->soft_interrupt = e->triple_fault = e->in_delivery = false;
 	e->debug = 0;
