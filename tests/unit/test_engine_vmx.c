@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "engine/engine.h"
 #include "engine/soft/irqchip/internal.h"
+#include "engine/soft/translate/mode.h"
 #include "engine/soft/vmx/capabilities.h"
 
 #define RAM_BYTES 0x100000ull
@@ -257,6 +258,7 @@ static void expect_abort(struct machine *m, u32 reason)
 	assert_int_equal(engine_soft.vcpu_get_vmx(m->vcpu, &vmx), 0);
 	assert_int_equal(vmx.abort, reason);
 	assert_ptr_equal(m->v->mmu, &m->v->mmus[MMU_ROOT]);
+	assert_false(m->v->mode & MODE_NONROOT);
 }
 
 static void set_msr_entry(struct machine *m, u32 index)

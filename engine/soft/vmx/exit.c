@@ -296,6 +296,7 @@ void vmx_exit(struct soft_vcpu *v, const struct vmx_exit *x)
 		v->vmx.nonroot = false;
 		v->vmx.apic_page = 0;
 		mmu_enter_root(v);
+		vcpu_update_mode(v);
 		forget_guest_events(v);
 		abort_vmx(v, ABORT_SAVE_MSRS);
 	}
