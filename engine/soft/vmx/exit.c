@@ -17,9 +17,6 @@
 #define HOST_TSS       0x8bu
 #define HOST_TSS_LIMIT 0x67u
 
-/* CR0 bits that VM entries and exits leave alone (27.3.2.1, 28.5.1). */
-#define CR0_KEPT (CR0_ET | CR0_NW | CR0_CD)
-
 /* ---- VM-exit information fields, 28.2 ---- */
 
 static void record_vectoring(struct soft_vcpu *v, const struct vmx_exit *x)
