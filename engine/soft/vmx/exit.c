@@ -223,7 +223,8 @@ static void forget_guest_events(struct soft_vcpu *v)
 	v->vmx.activity = ACTIVITY_ACTIVE;
 	v->vmx.inject_info = 0;
 	v->vmx.trap_pending = v->vmx.tpr_below = false;
-	v->vmx.apic_written = v->vmx.virtual_interrupt = 0;
+	v->vmx.apic_written = 0;
+	vmx_set_virtual_interrupt(v, false);
 	v->vmx.vectoring_info = 0;
 	v->vmx.nmi_unblocked = false;
 }
