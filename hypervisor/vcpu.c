@@ -89,7 +89,6 @@ static void init_controls(struct vcpu *v)
 	vmcs_write(VM_EXIT_MSR_STORE_COUNT, 0);
 	vmcs_write(VM_EXIT_MSR_LOAD_COUNT, 0);
 	vmcs_write(VM_ENTRY_MSR_LOAD_COUNT, 0);
-	vmcs_write(VM_ENTRY_INTR_INFO_FIELD, 0);
 }
 
 void vcpu_reset(struct vcpu *v, bool init)
