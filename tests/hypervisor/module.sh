@@ -126,7 +126,7 @@ soft)
 	set -- "$guise" run -e soft --cpu host,+vmx -m 1G --no-reboot -k "$guest/vmlinuz" -i "$tmp/initrd" -a "$words"
 	;;
 bochs)
-	limit=900
+	limit=1400
 	# What Bochs 2.7 says of the compacted form of XSAVE areas, in CPUID(0DH,1).EBX, is the size of the other form, which
 	# the kernel warns of.
 	"$here/disk.py" $grub "$tmp/disk" "$guest/vmlinuz" "$tmp/initrd" "$words mitigations=off nokaslr lpj=4000000 clearcpuid=xsavec,xsaves"
