@@ -52,11 +52,8 @@ static inline void gp_lock(struct gp_lock *lock)
 	u32 seen = 0;
 	if (likely(atomic_compare_exchange_strong(&lock->word, &seen, 1)))
 		return;
-	do {
-		if (seen == 2 || atomic_exchange(&lock->word, 2) != 0)
-			gp_syscall(SYS_futex, (long)&lock->word, FUTEX_WAIT_PRIVATE, 2, 0, 0, 0);
-		seen = atomic_exchange(&lock->word, 2);
-	} while (seen);
+	while (atomic_exchange(&lock->word, 2) != 0)
+		gp_syscall(SYS_futex, (long)&lock->word, FUTEX_WAIT_PRIVATE, 2, 0, 0, 0);
 }
 
 static inline void gp_unlock(struct gp_lock *lock)

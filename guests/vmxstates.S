@@ -12,6 +12,7 @@ GUEST(vmxstates)
 #define MSR_DEBUGCTL 0x1d9
 #define MSR_PAT 0x277
 #define EFER_SCE 1
+#define CR0_RESERVED 0x1ffaffc0
 
 	/* INIT for this processor, by its LAPIC at RDI. */
 	.macro init_to_itself
@@ -200,6 +201,18 @@ guest_main:
 	read_msr MSR_EFER
 	expect(rax, r8)
 	entry	0
+
+	/* ---- CR0: reserved bits of the fields are ignored ---- */
+	mov	r12, cr0
+	mov	r8, r12
+	or	r8, CR0_RESERVED
+	put_register GUEST_CR0, r8
+	put_register HOST_CR0, r8
+	runs(mov r9, cr0)
+	mov	r10, cr0
+	expect(r9, r12)
+	expect(r10, r12)
+	put_register HOST_CR0, r12
 
 	/* ---- instructions that do not exist here: #UD, no exit ---- */
 	put	EXCEPTION_BITMAP, (1 << UD)

@@ -202,6 +202,21 @@ again:
 	page_table 2, 2
 	flush_vpid INVVPID_ALL, 0
 
+	/* ---- EPTP switching by the program itself, and back (SDM 3C 26.5.5.3) ---- */
+	mov	rax, EPTP_A
+	mov	[eptp_list], rax
+	mov	rax, EPTP_B
+	mov	[eptp_list + 8], rax
+	put	EPTP_LIST_ADDRESS, "offset eptp_list"
+	put	VM_FUNCTION_CONTROLS, 1
+	controls(CPU_SECONDARY, CPU2_EPT | CPU2_VPID | CPU2_VMFUNC)
+	reads	1, 0x101
+	runs_user(mov r8, [rsi]; xor eax, eax; mov ecx, 1; vmfunc; mov r9, [rsi]; xor ecx, ecx; vmfunc; mov r10, [rsi])
+	expect(r8, 0x101)
+	expect(r9, 0x109)
+	expect(r10, 0x101)
+	controls(CPU_SECONDARY, CPU2_EPT | CPU2_VPID)
+
 	/* ---- another CR3 ---- */
 	reads	2, 0x102
 	mov	rbp, cr3
@@ -226,7 +241,7 @@ again:
 text_no_vmx: .asciz "no VMX\n"
 	.bss
 	.balign 4096
-	.irp name, ept4, ept3, ept2, ept1, ept4b, ept3b, ept2b, ept1b, other_pml4, other_pdpt, other_pd, other_pt
+	.irp name, ept4, ept3, ept2, ept1, ept4b, ept3b, ept2b, ept1b, other_pml4, other_pdpt, other_pd, other_pt, eptp_list
 \name:	.skip 4096
 	.endr
 descriptor: .skip 16

@@ -11,6 +11,8 @@ GUEST(windows)
 #define IOAPIC 0xfec00000
 #define ROUNDS 40
 #define TRIES  400
+#define HALTS  3000
+#define LATCH  0xcf8 /* PCI CONFIG_ADDRESS, which reads as written */
 
 /* Guest-physical memory that nothing else uses: identity-mapped by 2 MiB pages */
 #define SOURCE 0x800000
@@ -51,6 +53,7 @@ guest_main:
 	call	user_strings
 	call	halted_nmi
 	call	startup_ipis
+	call	behind_halt
 	ret
 
 /* STI; MOV SS with an interrupt pending: its own shadow may add to STI's, and no other instruction goes before. */
@@ -550,6 +553,36 @@ startup_ipis:
 1:	cli
 	expect([irq_total], 1)
 	expect([irq_ip], offset 1b)
+	ret
+
+/*
+ * An interrupt that comes at the very moment at which the processor halts: what the guest does next is done.
+ */
+behind_halt:
+	lapic_write 0x3e0, 11		/* divide by 1 */
+	mov	r12d, HALTS
+	mov	edx, LATCH
+1:	mov	eax, [delay]
+	imul	eax, eax, 1103515245
+	add	eax, 12345
+	mov	[delay], eax
+	shr	eax, 20
+	add	eax, 100
+	lapic_write 0x380, eax
+	sti
+	hlt
+	cli
+	lea	eax, [r12 * 4]
+	mov	ecx, eax
+	out	dx, eax
+	in	eax, dx
+	cmp	eax, ecx
+	je	2f
+	inc	dword ptr [wrong]
+2:	dec	r12d
+	jnz	1b
+	mov	eax, [wrong]
+	expect(rax, 0)
 	ret
 
 	.data

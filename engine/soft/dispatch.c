@@ -223,6 +223,8 @@ static bool handle_special(struct soft_vcpu *v, u64 *result)
 {
 	struct pending_events *ev = &v->events;
 
+	/* A call before, of which a signal threw the result away, may have wanted to leave. */
+	v->leave = LEAVE_NONE;
 	if (atomic_load(&v->attention) & ATTENTION_WRITTEN)
 		code_take_written(v);
 	if (v->stepped)

@@ -291,6 +291,7 @@ struct pending_events {
 	u8 delivering;		   /* its vector */
 	bool delivering_soft;	   /* it is INT n, INT3, INTO: benign for table 6-5, no EXT */
 	bool delivering_interrupt; /* it is an external interrupt or NMI: benign for table 6-5 */
+	bool delivering_user;	   /* it is .user_interrupt */
 	bool
 	    debug_fault; /* .debug is a breakpoint fault before the instruction: RF is pushed set */
 	u64 debug;	 /* DR6 bits of a trap-class #DB due at the next boundary; 0: none */

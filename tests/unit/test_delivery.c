@@ -455,6 +455,27 @@ static void interrupt_whose_gate_is_bad_is_lost(void **state)
 	assert_false(events_pending(cpu()));
 }
 
+/* What KVM_INTERRUPT has asked for waits on while an NMI's delivery fails. */
+static void interrupt_outlives_bad_nmi(void **state)
+{
+	machine_long(0);
+	set_gate(EXC_NP, SYS_INT, 0, CODE64, HANDLER, 0);
+	set_gate(0x40, SYS_INT, 0, CODE64, HANDLER, 0);
+	set_gate(EXC_NMI, SYS_INT, 0, CODE64, HANDLER, 0);
+	poke(IDT + EXC_NMI * 16 + 5, 1, SYS_INT); /* not present */
+	cpu()->events.user_interrupt = true;
+	cpu()->events.user_vector = 0x40;
+	cpu()->events.nmi = 1;
+	assert_false(run_events());
+	assert_raised(EXC_NP, EXC_NMI * 8 + 3);
+	assert_true(run_events());
+	assert_true(cpu()->events.user_interrupt);
+	cpu()->rflags_sys |= RFLAGS_IF;
+	assert_true(run_events());
+	assert_false(cpu()->events.user_interrupt);
+	assert_int_equal(cpu()->stats.interrupts, 1);
+}
+
 static void delivery_starts_again_after_mmio(void **state)
 {
 	/* Leaves to the monitor in the middle; nothing may be lost. */
@@ -559,6 +580,7 @@ int main(void)
 	    T(page_fault_sets_cr2_at_delivery),
 	    T(priorities),
 	    T(interrupt_whose_gate_is_bad_is_lost),
+	    T(interrupt_outlives_bad_nmi),
 	    T(delivery_starts_again_after_mmio),
 	    T(int1_is_hardware),
 	    T(halted_vcpu_wakes),

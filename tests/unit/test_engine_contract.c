@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -400,6 +401,62 @@ static void test_irq_line(void **state)
 	runner_stop(&r, thread);
 }
 
+/* Counts its halts at a port. */
+GUEST(guest_halts,
+      "jmp 2f\n"
+      ".org guest_halts + 0x10\n" /* handler of IRQ 1 */
+      "push ax; mov al, 0x20; out 0x20, al; pop ax; iret\n"
+      "2: mov al, 0x11; out 0x20, al; mov al, 0x20; out 0x21, al; mov al, 4; out 0x21, al\n"
+      "mov al, 1; out 0x21, al; mov al, 0xfd; out 0x21, al; mov al, 0\n"
+      "1: out 0x80, al; inc al; sti; hlt; cli; jmp 1b");
+
+#define HALTS 20000
+
+struct waker {
+	struct bench *b;
+	atomic_uint halts; /* that the guest is about to make */
+};
+
+/* An interrupt for each halt, not always at the same distance; a kick for a guest that sleeps on.
+ */
+static void *waker_main(void *arg)
+{
+	struct waker *w = arg;
+	const struct engine *engine = w->b->engine;
+	time_t begin = time(NULL);
+
+	for (u32 n = 1; n <= HALTS; n++) {
+		while (atomic_load(&w->halts) < n)
+			if (time(NULL) - begin > SECONDS) {
+				engine->vcpu_kick(w->b->vcpu);
+				return NULL;
+			}
+		for (volatile u32 spin = 0; spin < n * 7 % 1500; spin++)
+			;
+		engine->vm_irq_line(w->b->vm, 1, 0);
+		engine->vm_irq_line(w->b->vm, 1, 1);
+	}
+	return NULL;
+}
+
+/* An interrupt that comes at any moment of a halt ends it, and what the guest does next is done. */
+static void test_interrupts_at_halts(void **state)
+{
+	struct bench *b = *state;
+	struct waker w = {.b = b};
+	pthread_t thread;
+
+	LOAD(b, guest_halts);
+	set_vector(b, 0x21, CODE + 0x10);
+	expect_out(b, 0x80, 1, 0);
+	assert_int_equal(pthread_create(&thread, NULL, waker_main, &w), 0);
+	for (u32 n = 1; n <= HALTS; n++) {
+		atomic_store(&w.halts, n);
+		expect_out(b, 0x80, 1, (u8)n);
+	}
+	pthread_join(thread, NULL);
+}
+
 static void test_nmi(void **state)
 {
 	struct bench *b = *state;
@@ -582,11 +639,9 @@ int main(int argc, char **argv)
 	    PLAIN(test_vmx_is_told_or_not),
 	};
 	const struct CMUnitTest irqchip_tests[] = {
-	    IRQCHIP(test_irq_line),
-	    IRQCHIP(test_nmi),
-	    IRQCHIP(test_interrupt_needs_no_irqchip),
-	    IRQCHIP(test_lapic_state),
-	    IRQCHIP(test_pit_state),
+	    IRQCHIP(test_irq_line),    IRQCHIP(test_interrupts_at_halts),
+	    IRQCHIP(test_nmi),	       IRQCHIP(test_interrupt_needs_no_irqchip),
+	    IRQCHIP(test_lapic_state), IRQCHIP(test_pit_state),
 	    IRQCHIP(test_clock),
 	};
 	const char *device = argc > 2 ? argv[2] : NULL;

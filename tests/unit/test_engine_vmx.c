@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "engine/engine.h"
 #include "engine/soft/irqchip/internal.h"
+#include "engine/soft/translate/mode.h"
 #include "engine/soft/vmx/capabilities.h"
 
 #define RAM_BYTES 0x100000ull
@@ -257,6 +258,7 @@ static void expect_abort(struct machine *m, u32 reason)
 	assert_int_equal(engine_soft.vcpu_get_vmx(m->vcpu, &vmx), 0);
 	assert_int_equal(vmx.abort, reason);
 	assert_ptr_equal(m->v->mmu, &m->v->mmus[MMU_ROOT]);
+	assert_false(m->v->mode & MODE_NONROOT);
 }
 
 static void set_msr_entry(struct machine *m, u32 index)
@@ -342,6 +344,60 @@ static void test_reset_from_guest(void **state)
 	expect_port(m, IN_GUEST);
 }
 
+/* ---- memory that goes away under the regions and the virtual-APIC page ---- */
+
+#define LOST	  (3 * PAGE_SIZE) /* from REGIONS on */
+#define LOST_APIC (VMCS + PAGE_SIZE)
+
+static void set_slot(struct machine *m, u32 slot, u64 gpa, u64 size, u32 flags)
+{
+	struct kvm_userspace_memory_region region = {.slot = slot,
+						     .flags = flags,
+						     .guest_phys_addr = gpa,
+						     .memory_size = size,
+						     .userspace_addr = (u64)m->ram + gpa};
+
+	assert_int_equal(engine_soft.vm_set_memory(m->vm, &region), 0);
+}
+
+/* The VMCS is what the processor keeps of it; nothing is written to what is gone. */
+static void run_without(struct machine *m, bool readonly)
+{
+	static u8 before[LOST];
+
+	memcpy(before, m->ram + REGIONS, LOST);
+	set(m, VMX_PIN_CONTROLS, PIN_MUST | PIN_EXTERNAL_INTERRUPT);
+	set(m, VMX_PROCESSOR_CONTROLS, CPU_MUST | CPU_SECONDARY | CPU_TPR_SHADOW);
+	set(m, VMX_SECONDARY_CONTROLS, CPU2_APIC_REGISTERS | CPU2_VIRTUAL_INTERRUPTS);
+	set(m, VMX_VIRTUAL_APIC_ADDRESS, LOST_APIC);
+	set(m, VMX_GUEST_INTERRUPT_STATUS, 0x50);
+	set_slot(m, 0, 0, 0, 0);
+	set_slot(m, 0, 0, REGIONS, 0);
+	set_slot(m, 1, REGIONS + LOST, RAM_BYTES - REGIONS - LOST, 0);
+	if (readonly)
+		set_slot(m, 2, REGIONS, LOST, KVM_MEM_READONLY);
+	expect_port(m, IN_GUEST);
+	/* No memory reads as all ones: a priority that nothing is above. */
+	assert_int_equal(m->v->vmx.virtual_interrupt, readonly);
+	expect_port(m, IN_GUEST);
+	lapic_deliver(m->v->lapic, DELIVER_INIT, 0, false);
+	expect_port(m, AT_EXIT);
+	assert_int_equal(get(m, VMX_EXIT_REASON), REASON_INIT);
+	assert_int_equal(get(m, VMX_GUEST_INTERRUPT_STATUS), 0x50);
+	expect_port(m, AT_OFF);
+	assert_memory_equal(m->ram + REGIONS, before, LOST);
+}
+
+static void test_no_memory(void **state)
+{
+	run_without(*state, false);
+}
+
+static void test_readonly_memory(void **state)
+{
+	run_without(*state, true);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -351,6 +407,7 @@ int main(void)
 	    T(test_sipi_to_runner),	T(test_abort_saving),
 	    T(test_abort_loading),	T(test_abort_pdptes),
 	    T(test_init_waits_in_root), T(test_reset_from_guest),
+	    T(test_no_memory),		T(test_readonly_memory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -155,8 +155,12 @@ void mmu_switch_eptp(struct soft_vcpu *v, u64 eptp)
 	struct nested_paging by = {
 	    .eptp = eptp, .vpid = v->mmu->vpid, .mbec = v->mmu->mbec, .logs = v->mmu->logs};
 
-	if (eptp != v->mmu->eptp)
-		change_vpid(v, &by);
+	if (eptp == v->mmu->eptp)
+		return;
+	shadow_pause(v); /* the space in use is that of the EPTP before */
+	change_vpid(v, &by);
+	shadow_resume(v);
+	vcpu_update_mode(v);
 }
 
 void mmu_invept(struct soft_vcpu *v, bool all, u64 eptp)

@@ -86,10 +86,12 @@ static inline bool shadow_is_of(const struct soft_vcpu *v, const struct space *s
 	return &v->mmus[space->set] == v->mmu && space->vpid == v->mmu->vpid;
 }
 
-/** Whether @space is that of the tables in use. */
+/** Whether @space is that of the tables in use. Never where a hypervisor flushes what its guest has
+ * (WITH_SET()): v->cr3 is its own then. */
 static inline bool shadow_is_current(const struct soft_vcpu *v, const struct space *space)
 {
-	return space->cr3 == v->cr3 && shadow_is_of(v, space) && space->eptp == v->mmu->eptp;
+	return space->cr3 == v->cr3 && space->set == v->vmx.nonroot && shadow_is_of(v, space) &&
+	       space->eptp == v->mmu->eptp;
 }
 
 /* ---- who gets a space, and what it costs: shadow_policy.c ---- */

@@ -135,6 +135,7 @@ void tlb_forget(struct soft_vcpu *v)
 			v->mmu->contexts[n].left = 0;
 	}
 	v->mmu = current;
+	shadow_invalidate(v, 0, 0);
 }
 
 void tlb_flush_wp(struct soft_vcpu *v)

@@ -295,6 +295,7 @@ void event_deliver(struct soft_vcpu *v, const struct event *ev)
 	e->delivering = ev->vector;
 	e->delivering_soft = is_software(ev);
 	e->delivering_interrupt = ev->kind == EVENT_INTERRUPT || ev->kind == EVENT_NMI;
+	e->delivering_user = ev->user;
 	e->in_delivery = true;
 	if (vmx_nonroot(v))
 		vmx_delivery_begins(v, vectoring_info(ev), ev->error, ev->length);

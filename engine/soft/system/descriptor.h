@@ -276,6 +276,7 @@ struct event {
 	u64 flags;	 /* to be pushed */
 	u8 length;	 /* of the instruction that made it, bytes; for VMX */
 	bool privileged; /* INT1 made it */
+	bool user;	 /* it is v->events.user_interrupt */
 };
 
 /**

@@ -63,9 +63,9 @@ static _Noreturn void record(struct soft_vcpu *v, u8 vector, bool has_error, u32
 	bool nested = e->in_delivery;
 
 	if (nested) {
-		if (e->delivering_interrupt)
-			e->user_interrupt =
-			    false; /* it was taken; its failing is an exception of its own */
+		/* If taken: its failing is an exception of its own. */
+		if (e->delivering_user)
+			e->user_interrupt = false;
 		/* SDM 3C 26.2: an exception that leaves makes no double fault before it does. */
 		if (!vmx_nonroot(v) || !vmx_wants_exception(v, vector, error))
 			result = nested_result(class_in_delivery(e), class_of(vector));
@@ -242,6 +242,7 @@ static void deliver_interrupt(struct soft_vcpu *v)
 	    .vector = e->user_vector,
 	    .rip = v->rip,
 	    .flags = vcpu_rflags(v),
+	    .user = true,
 	};
 
 	event_deliver(v, &ev);

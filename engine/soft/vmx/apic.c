@@ -87,9 +87,10 @@ static bool delivers_interrupts(const struct soft_vcpu *v)
 /* 30.2.1 */
 static void evaluate_pending(struct soft_vcpu *v)
 {
-	v->vmx.virtual_interrupt =
-	    !vmx_cpu(v, CPU_INTERRUPT_WINDOW) &&
-	    class_of(requested(v)) > class_of(virtual_apic_get(v, VIRTUAL_PPR));
+	bool recognized = !vmx_cpu(v, CPU_INTERRUPT_WINDOW) &&
+			  class_of(requested(v)) > class_of(virtual_apic_get(v, VIRTUAL_PPR));
+
+	vmx_set_virtual_interrupt(v, recognized);
 }
 
 /* 30.1.3 */
@@ -197,7 +198,7 @@ void vmx_emulate_apic_write(struct soft_vcpu *v)
 /* 27.3.2.5 */
 void vmx_virtual_interrupts_enter(struct soft_vcpu *v)
 {
-	v->vmx.virtual_interrupt = 0;
+	vmx_set_virtual_interrupt(v, false);
 	if (likely(!delivers_interrupts(v)))
 		return;
 	virtualize_ppr(v);
@@ -213,7 +214,7 @@ u8 vmx_take_virtual_interrupt(struct soft_vcpu *v)
 	virtual_apic_set(v, VIRTUAL_PPR, vector & 0xf0);
 	clear_vector(v, VIRTUAL_IRR, vector);
 	set_status(v, highest_vector(v, VIRTUAL_IRR), vector);
-	v->vmx.virtual_interrupt = 0;
+	vmx_set_virtual_interrupt(v, false);
 	trace_gp(vmx, 2, "vcpu %u: virtual interrupt %#x", v->base.id, vector);
 	return (u8)vector;
 }

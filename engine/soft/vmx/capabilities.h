@@ -11,6 +11,10 @@
 
 #define CR0_FIXED0 (CR0_PE | CR0_NE | CR0_PG)
 
+/* CR0 bits that VM entries and exits leave alone: SDM 3C 27.3.2.1, 28.5.1. */
+#define CR0_RESERVED 0x1ffaffc0ull /* 28:19, 17, 15:6 */
+#define CR0_KEPT     (CR0_ET | CR0_NW | CR0_CD | CR0_RESERVED)
+
 /* IA32_VMX_EPT_VPID_CAP, SDM 3D A.10 */
 #define EPT_CAP_EXECUTE_ONLY	BIT(0)
 #define EPT_CAP_WALK_4		BIT(6)

@@ -5,10 +5,9 @@
 #include "engine/soft/system/features.h"
 #include "engine/soft/timer.h"
 #include "engine/soft/vmx/apic.h"
+#include "engine/soft/vmx/capabilities.h"
 #include "engine/soft/vmx/check.h"
 #include "engine/soft/vmx/msr_list.h"
-
-#define CR0_KEPT (CR0_ET | CR0_NW | CR0_CD) /* VM entry leaves them alone, 27.3.2.1 */
 
 /* DR7 bits 12, 14 and 15 are loaded as 0, bit 10 as 1 (27.3.2.1). */
 #define DR7_LOADED 0xffff2fffull

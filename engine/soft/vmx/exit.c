@@ -17,9 +17,6 @@
 #define HOST_TSS       0x8bu
 #define HOST_TSS_LIMIT 0x67u
 
-/* CR0 bits that VM entries and exits leave alone (27.3.2.1, 28.5.1). */
-#define CR0_KEPT (CR0_ET | CR0_NW | CR0_CD)
-
 /* ---- VM-exit information fields, 28.2 ---- */
 
 static void record_vectoring(struct soft_vcpu *v, const struct vmx_exit *x)
@@ -210,7 +207,7 @@ static void forget_guest_events(struct soft_vcpu *v)
 	struct pending_events *e = &v->events;
 
 	/* It was taken; information of the exit tells of it. */
-	if (e->in_delivery && e->delivering_interrupt)
+	if (e->in_delivery && e->delivering_user)
 		e->user_interrupt = false;
 	e->exception = e->soft_interrupt = e->triple_fault = e->in_delivery = false;
 	e->debug = 0;
@@ -226,7 +223,8 @@ static void forget_guest_events(struct soft_vcpu *v)
 	v->vmx.activity = ACTIVITY_ACTIVE;
 	v->vmx.inject_info = 0;
 	v->vmx.trap_pending = v->vmx.tpr_below = false;
-	v->vmx.apic_written = v->vmx.virtual_interrupt = 0;
+	v->vmx.apic_written = 0;
+	vmx_set_virtual_interrupt(v, false);
 	v->vmx.vectoring_info = 0;
 	v->vmx.nmi_unblocked = false;
 }
@@ -296,6 +294,7 @@ void vmx_exit(struct soft_vcpu *v, const struct vmx_exit *x)
 		v->vmx.nonroot = false;
 		v->vmx.apic_page = 0;
 		mmu_enter_root(v);
+		vcpu_update_mode(v);
 		forget_guest_events(v);
 		abort_vmx(v, ABORT_SAVE_MSRS);
 	}

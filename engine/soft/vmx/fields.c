@@ -7,25 +7,29 @@ const struct vmx_field_row vmx_fields[VMX_FIELD_COUNT] = {
 #undef X
 };
 
+#define INDEXES 32u /* no field has a higher index */
+
+/* 1 + the field of a width, type and index; 0: there is none. */
+static const u8 numbers[4][4][INDEXES] = {
+#define X(n, e) [VMX_ENCODING_WIDTH(e)][VMX_ENCODING_TYPE(e)][VMX_ENCODING_INDEX(e)] = VMX_##n + 1,
+    VMX_FIELDS(X)
+#undef X
+};
+
+_Static_assert(VMX_FIELD_COUNT <= UINT8_MAX, "numbers of fields are bytes");
+
 int vmx_field_find(u64 encoding)
 {
-	u32 low = 0, high = VMX_FIELD_COUNT;
 	u64 whole = encoding & ~(u64)VMX_ENCODING_HIGH;
+	u64 width = VMX_ENCODING_WIDTH(encoding), index = VMX_ENCODING_INDEX(encoding);
 
-	while (low < high) {
-		u32 middle = (low + high) / 2;
-		u32 there = vmx_fields[middle].encoding;
-
-		if (whole < there)
-			high = middle;
-		else if (whole > there)
-			low = middle + 1;
-		else if (whole != encoding && VMX_ENCODING_WIDTH(there) != VMX_WIDTH_64)
-			return -1; /* SDM 3C 25.11.2: only 64-bit fields have a half to name */
-		else
-			return (int)middle;
-	}
-	return -1;
+	if (index >= INDEXES)
+		return -1;
+	int n = numbers[width][VMX_ENCODING_TYPE(encoding)][index] - 1;
+	if (n < 0 || vmx_fields[n].encoding != whole)
+		return -1;
+	/* SDM 3C 25.11.2: only 64-bit fields have a half to name */
+	return whole == encoding || width == VMX_WIDTH_64 ? n : -1;
 }
 
 u32 vmx_field_highest_index(void)

@@ -106,6 +106,12 @@ bool vmx_write_apic_msr(struct soft_vcpu *v, u32 index, u64 value);
 
 /* ---- virtual interrupts (apic.c) ---- */
 
+/** 30.2.1. Atomic as irq_word is, but for this thread only: no order, which costs at every exit. */
+static inline void vmx_set_virtual_interrupt(struct soft_vcpu *v, bool recognized)
+{
+	atomic_store_explicit(&v->vmx.virtual_interrupt, recognized, memory_order_relaxed);
+}
+
 /** Whether one is recognized and nothing holds it back (SDM 3C 30.2.2). */
 static inline bool vmx_virtual_interrupt_waits(const struct soft_vcpu *v)
 {
