@@ -40,6 +40,13 @@ struct gp_lock {
 	_Atomic u32 word;
 };
 
+/** Zeroes are a free lock here; in the kernel, where the interrupt chips run too, not of every
+ * configuration. */
+static inline void gp_lock_init(struct gp_lock *lock)
+{
+	atomic_init(&lock->word, 0);
+}
+
 static inline void gp_lock(struct gp_lock *lock)
 {
 	u32 seen = 0;

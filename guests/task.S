@@ -11,6 +11,8 @@ GUEST(task)
 
 /* Offsets in a 32-bit TSS (figure 7-2) */
 #define TSS_LINK   0
+#define TSS_ESP0   4
+#define TSS_SS0	   8
 #define TSS_CR3	   28
 #define TSS_EIP	   32
 #define TSS_EFLAGS 36
@@ -46,6 +48,7 @@ guest_main:
 	call	fault_with_error
 	call	refused
 	call	bad_new_task
+	call	bad_v86_task
 	call	trap_bit
 	call	by_16_bits
 	ret
@@ -291,6 +294,25 @@ bad_new_task:
 	clts
 	ret
 
+/* The same in virtual-8086 mode, whose segments need no descriptors; the LDT does. */
+bad_v86_task:
+	call	prepare
+	mov	dword ptr [tss_b + TSS_ESP0], offset stack_b_top
+	mov	dword ptr [tss_b + TSS_SS0], KDATA
+	mov	dword ptr [tss_b + TSS_EFLAGS], F_VM | 2
+	mov	dword ptr [tss_b + TSS_CS], 0x1234
+	mov	dword ptr [tss_b + TSS_LDT], GDT_ENTRIES * 8
+	set_gate TS, note_bad_task
+	jmp	TSS_B:0
+	reset_gate TS
+	expect([seen_ebx], GDT_ENTRIES * 8)
+	expect([seen_esp], 0x1234)
+	mov	eax, [seen_flags]
+	and	eax, F_VM
+	expect(eax, F_VM)
+	clts
+	ret
+
 /* The T bit of a TSS: #DB before the new task's first instruction, DR6.BT. */
 trap_bit:
 	call	prepare
@@ -379,6 +401,16 @@ code_c:
 2:	movzx	ebx, bx
 	mov	[seen_ebx], ebx
 	iretd
+
+note_bad_task:
+	mov	eax, KDATA
+	mov	ds, eax
+	pop	dword ptr [seen_ebx]
+	mov	eax, [esp + 4]
+	mov	[seen_esp], eax
+	mov	eax, [esp + 8]
+	mov	[seen_flags], eax
+	jmp	TSS_SEL:0
 
 note_trap:
 	push	eax

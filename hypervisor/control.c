@@ -66,6 +66,9 @@ void control_update_masks(struct vcpu *v)
 			allowed |= optional[i].bit;
 	}
 	rdmsrl(MSR_IA32_VMX_CR4_FIXED1, host);
+	/* A kernel that leaves XSAVE alone ("noxsave") has no XCR0 to switch. */
+	if (!boot_cpu_has(X86_FEATURE_XSAVE))
+		host &= ~(u64)X86_CR4_OSXSAVE;
 	v->cr4_allowed = allowed & host;
 	vmcs_write(CR0_GUEST_HOST_MASK, ~(u64)CR0_GUEST);
 	vmcs_write(CR4_GUEST_HOST_MASK, ~cr4_guest(v));

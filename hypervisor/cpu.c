@@ -71,6 +71,10 @@ static int enable_here(void)
 		intel_pt_handle_vmx(0);
 		return ret;
 	}
+	/* Neither VMXON nor VMXOFF forgets what was cached of EPTs (SDM 3C 28.3.3.3): of a
+	 * hypervisor's before this one, or of guests whose memory was given back while this
+	 * processor was away. */
+	invept_all();
 	__this_cpu_write(enabled, true);
 	return 0;
 }

@@ -65,6 +65,10 @@ void debug_before_entry(struct vcpu *v)
 
 	if (!dr)
 		return;
+	/* The host's breakpoints must not be at the guest's addresses up to the entry: one on the
+	 * stack of #DB itself, say. debug_after_exit() brings them back. */
+	if (hw_breakpoint_active())
+		set_debugreg(0, 7);
 	set_debugreg(dr[0], 0);
 	set_debugreg(dr[1], 1);
 	set_debugreg(dr[2], 2);

@@ -152,7 +152,7 @@ static int map_large(struct vm *vm, const struct memory_slot *slot, u64 gpa, u64
 	/* One page tells whether it is worth while to ask for all. */
 	if (pin(vm, hva, pages, 1, FOLL_WRITE))
 		goto out;
-	if (!PageTransHuge(pages[0]) && !PageHuge(compound_head(pages[0]))) {
+	if (!PageCompound(pages[0])) {
 		unpin(vm, page_to_phys(pages[0]), 1);
 		goto out;
 	}

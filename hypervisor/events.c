@@ -17,6 +17,8 @@
 
 void events_init(struct vcpu *v)
 {
+	/* What an entry that did not take place has left there, too. */
+	vmcs_write(VM_ENTRY_INTR_INFO_FIELD, 0);
 	memset(&v->events, 0, sizeof(v->events));
 	v->chip.events.nmi = 0;
 	v->events.irq = -1;
@@ -142,7 +144,7 @@ static void choose(struct vcpu *v)
 {
 	struct events *e = &v->events;
 	bool nmi = READ_ONCE(v->chip.events.nmi);
-	bool asked = READ_ONCE(v->run->request_interrupt_window);
+	bool asked = !v->chip.lapic && READ_ONCE(v->run->request_interrupt_window);
 	u32 blocked, windows = 0;
 
 	if ((!nmi && !asked && !interrupt_waits(v)) || (v->debug.control & KVM_GUESTDBG_BLOCKIRQ)) {

@@ -36,6 +36,15 @@ static int exit_nothing(struct vcpu *v)
 	return 1;
 }
 
+/* SDM 3C 27.2.3: an IRET that faulted on its way has unblocked NMIs; it will be executed again. The
+ * bit is the same in an exception's interruption information and in an EPT violation's
+ * qualification. */
+static void restore_nmi_blocking(struct vcpu *v, u64 bits)
+{
+	if ((bits & INTR_INFO_UNBLOCK_NMI) && !v->events.current_event.valid)
+		field_put(v, FIELD_BLOCKING, field_get(v, FIELD_BLOCKING) | GUEST_INTR_STATE_NMI);
+}
+
 /* #AC is the guest's own, #DB and #BP are as debug.c says; NMI and #MC went to the host already
  * (vcpu.c). */
 static int exit_exception(struct vcpu *v)
@@ -45,6 +54,7 @@ static int exit_exception(struct vcpu *v)
 
 	if ((info & INTR_INFO_INTR_TYPE_MASK) == INTR_TYPE_NMI_INTR || vector == X86_TRAP_MC)
 		return 1;
+	restore_nmi_blocking(v, info);
 	if (vector == X86_TRAP_DB)
 		return debug_trap(v, info);
 	if (vector == X86_TRAP_BP)
@@ -119,11 +129,7 @@ static int exit_ept_violation(struct vcpu *v)
 	const struct memory_slot *slot;
 	int ret;
 
-	/* SDM 3C 27.2.3: an IRET that faulted on its way has unblocked NMIs; it will be executed
-	 * again. */
-	if ((qualification & INTR_INFO_UNBLOCK_NMI) && !v->events.current_event.valid)
-		field_put(v, FIELD_BLOCKING, field_get(v, FIELD_BLOCKING) | GUEST_INTR_STATE_NMI);
-
+	restore_nmi_blocking(v, qualification);
 	down_read(&v->vm->memory_lock);
 	slot = memory_find(v->vm, gpa);
 	if (slot && (memory_writable(v->vm, gpa) || !(qualification & EPT_VIOLATION_ACC_WRITE))) {

@@ -291,16 +291,17 @@ static int string_access(struct vcpu *v, const struct instruction *in, bool answ
 	u32 bytes = in->opcode & 1 ? in->operand_bytes : 1;
 	u32 access = vcpu_cpl(v) == 3 ? ACCESS_USER : 0;
 	bool loads = in->opcode != 0xaa && in->opcode != 0xab;
-	bool stores = in->opcode < 0xac;
-	u64 value = v->registers.r[RAX], to = 0, from;
+	bool stores = in->opcode < 0xac, to_memory = false;
+	u64 value = v->registers.r[RAX], destination = 0, to = 0, from;
 	struct walk_fault fault;
 	int ret;
 
 	if (stores) {
-		ret = walk(v, string_linear(v, in, SEGMENT_ES, RDI), access | ACCESS_WRITE, &to,
-			   &fault);
+		destination = string_linear(v, in, SEGMENT_ES, RDI);
+		ret = walk(v, destination, access | ACCESS_WRITE, &to, &fault);
 		if (ret)
 			goto failed;
+		to_memory = memory_writable(v->vm, to);
 	}
 	if (loads) {
 		u64 linear = string_linear(v, in, in->segment < 0 ? SEGMENT_DS : in->segment, RSI);
@@ -310,15 +311,17 @@ static int string_access(struct vcpu *v, const struct instruction *in, bool answ
 			goto failed;
 		if (answered)
 			value = memory;
-		else if (!memory_find(v->vm, from))
+		else if (memory_find(v->vm, from))
+			ret = linear_read(v, linear, &value, bytes, access, &fault);
+		else if (!irqchip_mmio(&v->chip, from, bytes, &value, false))
 			return ask_read(v, from, bytes);
-		else if (memory_read(v->vm, from, &value, bytes))
-			return -EINVAL;
-	}
-	if (stores && memory_writable(v->vm, to)) {
-		ret = memory_write(v->vm, to, &value, bytes);
 		if (ret)
-			return -EINVAL;
+			goto failed;
+	}
+	if (to_memory) {
+		ret = linear_write(v, destination, &value, bytes, access, &fault);
+		if (ret)
+			goto failed;
 	}
 
 	if (loads)
@@ -334,7 +337,7 @@ static int string_access(struct vcpu *v, const struct instruction *in, bool answ
 	} else {
 		vcpu_skip_bytes(v, in->length);
 	}
-	return stores && !memory_writable(v->vm, to) ? ask_write(v, to, value, bytes) : 1;
+	return stores && !to_memory ? ask_write(v, to, value, bytes) : 1;
 
 failed:
 	if (ret == -EFAULT) {

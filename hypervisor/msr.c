@@ -93,7 +93,6 @@ static const struct msr_row rows[] = {
     {MSR_IA32_UCODE_REV, IN_CONSTANT, 1ull << 32, RULE_IGNORED},
 };
 
-/* What KVM_GET_MSR_INDEX_LIST tells: what makes up a vCPU's state. */
 /* What an owner that saves a guest asks for: all that can differ from guest to guest. The bases of
  * FS and GS and the APIC's are in KVM_GET_SREGS. */
 u32 msr_list(u32 *indices)

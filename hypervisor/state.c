@@ -318,7 +318,8 @@ void state_get_events(struct vcpu *v, struct kvm_vcpu_events *out)
 	out->flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
 }
 
-/* What the processor refuses to inject (SDM 3C 26.2.1.3) is refused here. */
+/* Vectors that no exception has are refused here; with an error code that does not go with its
+ * vector the entry fails (SDM 3C 26.2.1.3). */
 int state_set_events(struct vcpu *v, const struct kvm_vcpu_events *in)
 {
 	struct events *e = &v->events;

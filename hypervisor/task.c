@@ -336,13 +336,26 @@ static void unpack(const struct task_switch *s, struct task *t)
 	t->trap = s->new_is_32 && (t32->trap & 1);
 }
 
+/* SDM 3A 20.2: a segment of a task in virtual-8086 mode, which has no descriptor. */
+static void load_v86(enum segment segment, u16 selector)
+{
+	state_set_segment(segment, &(struct kvm_segment){.base = selector << 4,
+							 .limit = 0xffff,
+							 .selector = selector,
+							 .type = 3,
+							 .s = 1,
+							 .dpl = 3,
+							 .present = 1});
+}
+
 /* Step 12. Until they are checked segment registers have their selectors and nothing behind them;
- * CS, which cannot be so, goes on with the old task's code at the new one's privilege. */
+ * CS, which cannot be so, goes on with the old task's code at the new one's privilege. In
+ * virtual-8086 mode there is nothing to check, and an entry would take no others. */
 static void load_registers(struct task_switch *s, const struct task *t)
 {
 	struct vcpu *v = s->v;
 	u32 flags = t->flags;
-	u32 cpl = flags & X86_EFLAGS_VM ? 3 : t->selector[SEGMENT_CS] & 3;
+	u32 cpl = t->selector[SEGMENT_CS] & 3;
 
 	if (s->source == FROM_CALL || s->source == FROM_GATE)
 		flags |= X86_EFLAGS_NT;
@@ -353,6 +366,10 @@ static void load_registers(struct task_switch *s, const struct task *t)
 	for (int i = SEGMENT_ES; i <= SEGMENT_GS; i++) {
 		struct kvm_segment segment = {.unusable = 1, .dpl = cpl};
 
+		if (flags & X86_EFLAGS_VM) {
+			load_v86(i, t->selector[i]);
+			continue;
+		}
 		if (i == SEGMENT_CS) {
 			state_get_segment(i, &segment);
 			segment.type = 11;
@@ -448,22 +465,10 @@ static int load_segments(struct task_switch *s, const struct task *t)
 					     SEGMENT_DS, SEGMENT_FS, SEGMENT_GS};
 	int ret = load_ldt(s, t->ldt);
 
-	for (int i = 0; i < ARRAY_SIZE(order) && !ret; i++) {
-		u16 selector = t->selector[order[i]];
-
-		if (t->flags & X86_EFLAGS_VM) {
-			/* SDM 3A 20.2 */
-			state_set_segment(order[i], &(struct kvm_segment){.base = selector << 4,
-									  .limit = 0xffff,
-									  .selector = selector,
-									  .type = 3,
-									  .s = 1,
-									  .dpl = 3,
-									  .present = 1});
-			continue;
-		}
-		ret = load_segment(s, order[i], selector, t->selector[SEGMENT_CS] & 3);
-	}
+	if (t->flags & X86_EFLAGS_VM)
+		return ret;
+	for (int i = 0; i < ARRAY_SIZE(order) && !ret; i++)
+		ret = load_segment(s, order[i], t->selector[order[i]], t->selector[SEGMENT_CS] & 3);
 	return ret;
 }
 

@@ -89,7 +89,6 @@ static void init_controls(struct vcpu *v)
 	vmcs_write(VM_EXIT_MSR_STORE_COUNT, 0);
 	vmcs_write(VM_EXIT_MSR_LOAD_COUNT, 0);
 	vmcs_write(VM_ENTRY_MSR_LOAD_COUNT, 0);
-	vmcs_write(VM_ENTRY_INTR_INFO_FIELD, 0);
 }
 
 void vcpu_reset(struct vcpu *v, bool init)
@@ -353,10 +352,15 @@ static int finish_request(struct vcpu *v)
 	return 1;
 }
 
-/* Sleeps until the vCPU may run. The VMCS goes and comes with the thread (sched_in()). */
+/* Sleeps until the vCPU may run, or a signal comes: -EINTR. The VMCS goes and comes with the thread
+ * (sched_in()). */
 static int wait_until_runnable(struct vcpu *v)
 {
 	for (;;) {
+		/* Threads of the owner's can make requests as fast as they are done here. */
+		cond_resched();
+		if (signal_pending(current))
+			return -EINTR;
 		do_requests(v);
 		if (v->mp_state == KVM_MP_STATE_HALTED && events_wake(v))
 			v->mp_state = KVM_MP_STATE_RUNNABLE;
@@ -378,11 +382,10 @@ static int run_loop(struct vcpu *v)
 	for (;;) {
 		if (debug_stop_after_step(v))
 			return 0;
-		if (signal_pending(current) || wait_until_runnable(v)) {
+		if (wait_until_runnable(v)) {
 			v->run->exit_reason = KVM_EXIT_INTR;
 			return -EINTR;
 		}
-		cond_resched();
 		ret = enter_once(v);
 		if (ret <= 0)
 			return ret;

@@ -102,6 +102,7 @@ static int change_slot(struct vm *vm, struct memory_slot *slot, const struct mem
 static int set_slot(struct vm *vm, const struct memory_slot *wanted)
 {
 	struct memory_slot *old = vm_find_slot(vm, wanted->id);
+	int ret;
 
 	if (!wanted->bytes) {
 		if (!old)
@@ -121,8 +122,11 @@ static int set_slot(struct vm *vm, const struct memory_slot *wanted)
 	}
 	if (vm->slot_count == GUISE_SLOTS)
 		return -ENOSPC;
-	vm->slots[vm->slot_count++] = *wanted;
-	return update_log(vm, &vm->slots[vm->slot_count - 1]);
+	vm->slots[vm->slot_count] = *wanted;
+	ret = update_log(vm, &vm->slots[vm->slot_count]);
+	if (!ret)
+		vm->slot_count++;
+	return ret;
 }
 
 int vm_set_memory(struct vm *vm, const struct kvm_userspace_memory_region *region)

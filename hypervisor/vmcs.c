@@ -55,7 +55,8 @@ static int __init setup_ept(void)
 
 	rdmsrl(MSR_IA32_VMX_EPT_VPID_CAP, capabilities);
 	if (!(capabilities & VMX_EPT_PAGE_WALK_4_BIT) || !(capabilities & VMX_EPTP_WB_BIT) ||
-	    !(capabilities & VMX_EPT_INVEPT_BIT) || !(capabilities & VMX_EPT_EXTENT_CONTEXT_BIT)) {
+	    !(capabilities & VMX_EPT_INVEPT_BIT) || !(capabilities & VMX_EPT_EXTENT_CONTEXT_BIT) ||
+	    !(capabilities & VMX_EPT_EXTENT_GLOBAL_BIT)) {
 		pr_err("guise: this processor's EPT lacks 4 levels, write-back tables or INVEPT\n");
 		return -EOPNOTSUPP;
 	}

@@ -96,6 +96,21 @@ static inline void invept_context(u64 eptp)
 		vmcs_failed("INVEPT", eptp);
 }
 
+/* All that is cached of every EPT, on this processor. */
+static inline void invept_all(void)
+{
+	const u64 descriptor[2] = {0, 0};
+	bool failed;
+
+	asm volatile(
+	    VMX_INSTRUCTION("invept %[descriptor], %[type]")
+	    : "=@ccbe"(failed)
+	    : [descriptor] "m"(descriptor), [type] "r"((unsigned long)VMX_EPT_EXTENT_GLOBAL)
+	    : "cc", "memory");
+	if (unlikely(failed))
+		vmcs_failed("INVEPT", 0);
+}
+
 static inline void invvpid_context(u16 vpid)
 {
 	const u64 descriptor[2] = {vpid, 0};

@@ -17,14 +17,15 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
-#define LARGE 0x200000ul
-#define PAGE  0x1000ul
-#define SLOT  1
-#define BASE  LARGE /* guest-physical, of the slot with the log */
-#define BYTES (4 * LARGE)
-#define PAGES (BYTES / PAGE)
-#define CODE  0x1000
-#define ROM   0x8000 /* guest-physical, of a page that its owner may not write */
+#define LARGE  0x200000ul
+#define PAGE   0x1000ul
+#define SLOT   1
+#define BASE   LARGE /* guest-physical, of the slot with the log */
+#define BYTES  (4 * LARGE)
+#define PAGES  (BYTES / PAGE)
+#define CODE   0x1000
+#define ROM    0x8000	     /* guest-physical, of a page that its owner may not write */
+#define DEVICE 0xd0000000ull /* in no slot */
 
 /* 32-bit code without paging, flat segments: for each page of a list that ends with 0, a byte. */
 static const unsigned char write_pages[] = {
@@ -114,17 +115,28 @@ static void load(const void *code, size_t bytes, struct kvm_regs *regs)
 static uint32_t run_on(void)
 {
 	must(ioctl(vcpu, KVM_RUN, 0), "KVM_RUN");
-	if (run->exit_reason != KVM_EXIT_HLT && run->exit_reason != KVM_EXIT_IO)
+	if (run->exit_reason != KVM_EXIT_HLT && run->exit_reason != KVM_EXIT_IO &&
+	    run->exit_reason != KVM_EXIT_MMIO)
 		errx(1, "exit reason %u", run->exit_reason);
 	return run->exit_reason;
 }
 
-/* Runs @code to its HLT; ports answer 0x5a. */
+/* Runs @code to its HLT; ports and devices' memory answer 0x5a. */
 static void run_code(const void *code, size_t bytes, struct kvm_regs *regs)
 {
 	load(code, bytes, regs);
-	while (run_on() != KVM_EXIT_HLT) {
-		memset((char *)run + run->io.data_offset, 0x5a, run->io.count * run->io.size);
+	for (;;) {
+		switch (run_on()) {
+		case KVM_EXIT_IO:
+			memset((char *)run + run->io.data_offset, 0x5a,
+			       run->io.count * run->io.size);
+			break;
+		case KVM_EXIT_MMIO:
+			memset(run->mmio.data, 0x5a, run->mmio.len);
+			break;
+		default:
+			return;
+		}
 	}
 }
 
@@ -170,7 +182,9 @@ static void expect_log(const char *when, const int *pages)
 
 static void test_log(void)
 {
+	static const unsigned char movsd[] = {0xa5, 0xf4}; /* and hlt */
 	struct kvm_regs regs = {.rdx = 0x80, .rcx = 8, .rdi = BASE + 41 * PAGE - 4};
+	struct kvm_regs from_device = {.rsi = DEVICE, .rdi = BASE + 51 * PAGE - 2};
 
 	logged[5 * PAGE + 7] = 0;
 	set_log(true);
@@ -186,6 +200,10 @@ static void test_log(void)
 	expect_log("after the kernel's writes", LIST(40, 41));
 	if (logged[41 * PAGE - 1] != 0x5a || logged[41 * PAGE] != 0x5a)
 		errx(1, "the port's answer is not there");
+	run_code(movsd, sizeof(movsd), &from_device);
+	expect_log("after a move from a device", LIST(50, 51));
+	if (logged[51 * PAGE - 1] != 0x5a || logged[51 * PAGE] != 0x5a)
+		errx(1, "the device's answer is not there");
 }
 
 /* The log is read between two writes by the same translation. */

@@ -373,7 +373,8 @@ static void vcpu_other(int fd)
 						 KVM_NMI,
 						 KVM_TRANSLATE,
 						 KVM_SET_SIGNAL_MASK,
-						 KVM_SET_GUEST_DEBUG,
+						 KVM_GET_CPUID2,
+						 KVM_SET_VAPIC_ADDR,
 						 KVM_TPR_ACCESS_REPORTING,
 						 KVM_SMI};
 	randomize(64);
@@ -387,17 +388,65 @@ static void vcpu_other(int fd)
 	on(fd, request, mask && below(8) ? (unsigned long)f.arg : mask ? 0 : argument());
 }
 
+/* Mostly flags that there are, and any addresses. */
+static void guest_debug(int fd)
+{
+	struct kvm_guest_debug *debug = (void *)f.arg;
+
+	randomize(sizeof(*debug));
+	if (below(8))
+		debug->control = below(4) | below(32) << 16;
+	on(fd, KVM_SET_GUEST_DEBUG, argument());
+}
+
+static void machine_check(int fd)
+{
+	struct kvm_x86_mce *mce = (void *)f.arg;
+
+	*(uint64_t *)f.arg = below(8) ? below(2) << 8 | below(40) : interesting();
+	if (below(2))
+		on(fd, KVM_X86_SETUP_MCE, argument());
+	randomize(sizeof(*mce));
+	if (below(8)) {
+		mce->status |= 1ull << 63;
+		mce->bank = below(40);
+	}
+	on(fd, KVM_X86_SET_MCE, argument());
+}
+
+static void routes(struct vm *vm)
+{
+	struct kvm_irq_routing *routing = (void *)f.arg;
+	uint32_t count = below(8);
+
+	randomize(sizeof(*routing) + count * sizeof(routing->entries[0]));
+	if (below(8)) {
+		routing->nr = count;
+		routing->flags = 0;
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		struct kvm_irq_routing_entry *e = &routing->entries[i];
+
+		if (below(16) == 0)
+			continue;
+		*e = (struct kvm_irq_routing_entry){.gsi = 24 + below(1000),
+						    .type = KVM_IRQ_ROUTING_MSI,
+						    .u.msi = {0xfee00000, 0, below(0x10000)}};
+	}
+	on(vm->fd, KVM_SET_GSI_ROUTING, argument());
+}
+
 static void vm_other(struct vm *vm)
 {
 	static const unsigned long requests[] = {
-	    KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2, KVM_IRQ_LINE,	     KVM_SIGNAL_MSI,
-	    KVM_GET_IRQCHIP,	KVM_SET_IRQCHIP, KVM_GET_PIT2,	     KVM_SET_PIT2,
-	    KVM_GET_CLOCK,	KVM_SET_CLOCK,	 KVM_CHECK_EXTENSION};
+	    KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2, KVM_IRQ_LINE,	  KVM_IRQ_LINE_STATUS,
+	    KVM_SIGNAL_MSI,	KVM_GET_IRQCHIP, KVM_SET_IRQCHIP, KVM_GET_PIT2,
+	    KVM_SET_PIT2,	KVM_GET_CLOCK,	 KVM_SET_CLOCK,	  KVM_CHECK_EXTENSION};
 
 	if (below(2))
 		randomize(1024);
 	if (below(2))
-		*(uint32_t *)f.arg = below(26);
+		*(uint32_t *)f.arg = below(2) ? below(26) : below(1030);
 	on(vm->fd, requests[below(sizeof(requests) / sizeof(requests[0]))], argument());
 }
 
@@ -632,7 +681,7 @@ static __attribute__((noinline)) void step(void)
 		open_vcpu(vm, i);
 		return;
 	}
-	switch (below(26)) {
+	switch (below(28)) {
 	case 0 ... 2:
 		set_memory(vm);
 		break;
@@ -668,6 +717,15 @@ static __attribute__((noinline)) void step(void)
 			change_memory();
 		break;
 	case 25:
+		guest_debug(vm->vcpus[i]);
+		break;
+	case 26:
+		if (below(2))
+			routes(vm);
+		else
+			machine_check(vm->vcpus[i]);
+		break;
+	case 27:
 		switch (below(32)) {
 		case 0:
 			close_vm(vm);

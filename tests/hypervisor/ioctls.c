@@ -1,7 +1,7 @@
 /*
  * Ioctls of KVM's that Guise's own monitor does not use and others do: lists that are saved and
- * restored, CPUID as it was set, routes of interrupt lines, machine checks. By KVM's interface and
- * nothing else.
+ * restored, CPUID as it was set, routes of interrupt lines, machine checks, shutdown. By KVM's
+ * interface and nothing else.
  *
  * Usage: ioctls DEVICE
  */
@@ -28,7 +28,12 @@
 #define LINE	    100 /* beyond the chips' pins */
 #define VECTOR	    0x41
 
+#define RFLAGS_FIXED 2ull
+#define RFLAGS_IF    (1ull << 9)
+#define RFLAGS_VM    (1ull << 17)
+
 static int kvm, vm, vcpu;
+static struct kvm_run *run;
 
 static int must(int ret, const char *what)
 {
@@ -42,6 +47,13 @@ static void must_fail(int ret, int expected, const char *what)
 	if (ret >= 0 || errno != expected)
 		errx(1, "%s: %s instead of %s", what, ret < 0 ? strerror(errno) : "success",
 		     strerror(expected));
+}
+
+static void must_exit(uint32_t reason, const char *what)
+{
+	must(ioctl(vcpu, KVM_RUN, 0), "KVM_RUN");
+	if (run->exit_reason != reason)
+		errx(1, "%s: exit reason %u instead of %u", what, run->exit_reason, reason);
 }
 
 static int msr(unsigned long command, uint32_t index, uint64_t *value)
@@ -194,6 +206,58 @@ static void test_machine_checks(void)
 	must_fail(ioctl(vcpu, KVM_X86_SET_MCE, &mce), EINVAL, "a bank that is not there");
 }
 
+/* An entry that failed leaves its event to be injected; if the guest shuts down then, that event is
+ * over, too. */
+static void test_shut_down(void)
+{
+	struct kvm_x86_mce mce = {.status = VALID | UNCORRECTED | ENABLED};
+	struct kvm_regs regs = {.rip = 0x100, .rflags = RFLAGS_FIXED | RFLAGS_IF | RFLAGS_VM};
+	struct kvm_interrupt irq = {.irq = VECTOR};
+	struct kvm_sregs sregs;
+	uint64_t cap = 10;
+
+	must(ioctl(vcpu, KVM_GET_SREGS, &sregs), "KVM_GET_SREGS");
+	sregs.cs.base = sregs.cs.selector = 0;
+	must(ioctl(vcpu, KVM_SET_SREGS, &sregs), "KVM_SET_SREGS");
+	must(ioctl(vcpu, KVM_X86_SETUP_MCE, &cap), "KVM_X86_SETUP_MCE");
+
+	/* Virtual-8086 mode without protected mode. */
+	must(ioctl(vcpu, KVM_SET_REGS, &regs), "KVM_SET_REGS");
+	must(ioctl(vcpu, KVM_INTERRUPT, &irq), "KVM_INTERRUPT");
+	must_exit(KVM_EXIT_FAIL_ENTRY, "an impossible state");
+	/* CR4.MCE is off. */
+	must(ioctl(vcpu, KVM_X86_SET_MCE, &mce), "KVM_X86_SET_MCE");
+	must_exit(KVM_EXIT_SHUTDOWN, "an unexpected machine check");
+	regs.rflags &= ~RFLAGS_VM;
+	must(ioctl(vcpu, KVM_SET_REGS, &regs), "KVM_SET_REGS");
+	must_exit(KVM_EXIT_HLT, "the guest after the shutdown");
+	must(ioctl(vcpu, KVM_GET_REGS, &regs), "KVM_GET_REGS");
+	if (regs.rip != 0x101)
+		errx(1, "an interrupt from before the shutdown: HLT before %#llx", regs.rip);
+}
+
+/* A VM without chips and with a page of memory that is all HLTs, and its vCPU, in the place of the
+ * others. */
+static void make_plain_vm(void)
+{
+	struct kvm_userspace_memory_region region = {.memory_size = 4096};
+	void *memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		err(1, "mmap");
+	memset(memory, 0xf4, 4096);
+	memset((char *)memory + 4 * VECTOR, 2, 2); /* the interrupt leads to 0:0x202 */
+	memset((char *)memory + 4 * VECTOR + 2, 0, 2);
+	region.userspace_addr = (uintptr_t)memory;
+	vm = must(ioctl(kvm, KVM_CREATE_VM, 0), "KVM_CREATE_VM");
+	must(ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region), "KVM_SET_USER_MEMORY_REGION");
+	vcpu = must(ioctl(vm, KVM_CREATE_VCPU, 0), "KVM_CREATE_VCPU");
+	run = mmap(NULL, must(ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), "mmap size"),
+		   PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
+	if (run == MAP_FAILED)
+		err(1, "mmap vCPU");
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2)
@@ -206,6 +270,8 @@ int main(int argc, char **argv)
 	test_msr_list();
 	test_routes();
 	test_machine_checks();
+	make_plain_vm();
+	test_shut_down();
 	puts("ok ioctls");
 	return 0;
 }

@@ -10,6 +10,7 @@ struct irqchip *irqchip_create(struct soft_vm *vm)
 
 	if (!chip)
 		return NULL;
+	gp_lock_init(&chip->lock);
 	chip->vm = vm;
 	pic_reset(chip);
 	ioapic_reset(chip);

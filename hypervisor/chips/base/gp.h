@@ -29,11 +29,16 @@ static inline void gp_fill(void *dst, u8 value, size_t bytes)
 	memset(dst, value, bytes);
 }
 
-/* Zeroes are a free lock. Timers take it, too, hence interrupts are off. */
+/* Timers take it, too, hence interrupts are off. */
 struct gp_lock {
 	spinlock_t lock;
 	unsigned long flags; /* of who holds it */
 };
+
+static inline void gp_lock_init(struct gp_lock *lock)
+{
+	spin_lock_init(&lock->lock);
+}
 
 static inline void gp_lock(struct gp_lock *lock)
 {
