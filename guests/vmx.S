@@ -21,12 +21,7 @@ GUEST(vmx)
 
 	.text
 guest_main:
-	cpuid_bit 1, 0, ecx, 5
-	jnz	1f
-	mov	rsi, offset text_no_vmx
-	call	print
-	ret
-1:
+	need_vmx
 	/* ---- before VMXON ---- */
 	expect_fault(UD, 0, vmxon [region_pointer])	/* CR4.VMXE */
 	expect_fault(UD, 0, vmxoff)
@@ -263,8 +258,6 @@ guest_main:
 
 #include "vmx.inc"
 
-	.section .rodata
-text_no_vmx: .asciz "no VMX\n"
 	.data
 	.p2align 3
 vmcs2_pointer:	.quad vmcs2

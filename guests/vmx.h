@@ -305,6 +305,25 @@
 	check_equal "[x_information]", #information, __LINE__;                                     \
 	check_equal "[x_rip]", "offset 7b", __LINE__
 
+/* Without VMX, CPUID.1:ECX[5], the guest says so and is done. */
+	.macro	need_vmx
+	cpuid_bit 1, 0, ecx, 5
+	jnz	.Lvmx\@
+	mov	SI, offset .Lno_vmx\@
+	call	print
+	ret
+	.pushsection .data
+.Lno_vmx\@: .asciz "no VMX\n"
+	.popsection
+.Lvmx\@:
+	.endm
+
+/* The guest's guest came out at @label. */
+	.macro	came_out_at label, line
+	check_equal "[x_rip]", "offset \label", \line
+	.endm
+#define expect_rip(label) came_out_at label, __LINE__
+
 /* Nothing leaves before the VMCALL behind. */
 #define runs(...)                                                                                  \
 	l2(__VA_ARGS__);                                                                           \

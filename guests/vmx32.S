@@ -17,14 +17,8 @@ GUEST(vmx32)
 
 	.text
 guest_main:
-	mov	eax, 1
-	cpuid
-	bt	ecx, 5
-	jc	1f
-	mov	esi, offset text_no_vmx
-	call	print
-	ret
-1:	call	make_tables
+	need_vmx
+	call	make_tables
 	mov	eax, offset directory
 	mov	cr3, eax
 	mov	eax, cr4
@@ -175,8 +169,6 @@ make_tables:
 	jne	1b
 	ret
 #include "vmx.inc"
-	.section .rodata
-text_no_vmx: .asciz "no VMX\n"
 	.bss
 	.balign 4096
 directory: .skip 4096

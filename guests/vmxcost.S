@@ -57,12 +57,8 @@ plain_\label:
 
 	.text
 guest_main:
-	cpuid_bit 1, 0, ecx, 5
-	jnz	1f
-	mov	rsi, offset text_no_vmx
-	call	print
-	ret
-1:	mov	eax, 0x15
+	need_vmx
+	mov	eax, 0x15
 	cpuid
 	mov	esi, eax
 	mov	eax, ebx
@@ -156,7 +152,6 @@ leave:	mov	eax, EXIT_REASON
 	ret
 #include "vmx.inc"
 	.section .rodata
-text_no_vmx: .asciz "no VMX\n"
 text_tsc: .asciz "tsc "
 text_vmcall: .asciz "cost VMCALL "
 text_cpuid: .asciz "cost CPUID "

@@ -18,21 +18,13 @@ GUEST(vmxept)
 /* A page of guest-physical memory that the tests map as they like: the last one of the first 2 MiB. */
 #define PAGE 0x1ff000
 
-	.macro at label, line
-	check_equal "[x_rip]", "offset \label", \line
-	.endm
-#define expect_rip(label) at label, __LINE__
 	/* Without bits 11:9, which not all processors have. Clobbers RAX. */
 #define expect_violation(want) mov rax, [x_qualification]; and eax, 0x1ff; expect(rax, want)
 
 	.text
 guest_main:
-	cpuid_bit 1, 0, ecx, 5
-	jnz	1f
-	mov	rsi, offset text_no_vmx
-	call	print
-	ret
-1:	call	vmx_begin
+	need_vmx
+	call	vmx_begin
 
 	/* identity, but for the tests' page: 0-2 MiB in small pages, up to 1 GiB and 3-4 GiB in large ones */
 	mov	qword ptr [ept4], offset ept3 + EPT_RWX
@@ -426,7 +418,6 @@ real_handler:
 	iret
 	.code64
 	.section .rodata
-text_no_vmx: .asciz "no VMX\n"
 	.p2align 3
 zeroes:	.quad 0, 0
 shadow_pointer: .quad shadow

@@ -23,20 +23,11 @@ GUEST(vmxevents)
 	mov	dword ptr [rdi + 0x300], 0x400
 	.endm
 
-	/* The guest's guest came out at @label. */
-	.macro at label, line
-	check_equal "[x_rip]", "offset \label", \line
-	.endm
-#define expect_rip(label) at label, __LINE__
 
 	.text
 guest_main:
-	cpuid_bit 1, 0, ecx, 5
-	jnz	1f
-	mov	rsi, offset text_no_vmx
-	call	print
-	ret
-1:	call	vmx_begin
+	need_vmx
+	call	vmx_begin
 	lapic_write 0xf0, 0x1ff
 
 	/* ---- exceptions: bitmap, error codes, page faults by mask and match ---- */
@@ -478,8 +469,6 @@ unblock_nmis:
 	.section .user, "awx"
 user_vmcall:
 	vmcall
-	.section .rodata
-text_no_vmx: .asciz "no VMX\n"
 	.bss
 	.balign 16
 msrs:	.skip 32

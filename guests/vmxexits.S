@@ -7,12 +7,8 @@
 GUEST(vmxexits)
 	.text
 guest_main:
-	cpuid_bit 1, 0, ecx, 5
-	jnz	1f
-	mov	rsi, offset text_no_vmx
-	call	print
-	ret
-1:	call	vmx_begin
+	need_vmx
+	call	vmx_begin
 
 	/* ---- always ---- */
 	expect_exit(R_VMCALL, 0, 3, 0, vmcall)
@@ -237,8 +233,6 @@ guest_main:
 	ret
 #include "vmx.inc"
 
-	.section .rodata
-text_no_vmx: .asciz "no VMX\n"
 	.data
 descriptor:	.quad 0, 0
 word_value:	.quad 0

@@ -29,12 +29,8 @@ GUEST(vmxstates)
 
 	.text
 guest_main:
-	cpuid_bit 1, 0, ecx, 5
-	jnz	1f
-	mov	rsi, offset text_no_vmx
-	call	print
-	ret
-1:	call	vmx_begin
+	need_vmx
+	call	vmx_begin
 	lapic_write 0xf0, 0x1ff
 	mov	edi, LAPIC
 
@@ -241,8 +237,6 @@ user_pause:
 	dec	ecx
 	jnz	user_pause
 	vmcall
-	.section .rodata
-text_no_vmx: .asciz "no VMX\n"
 	.bss
 	.balign 4096
 msr_bitmap: .skip 4096

@@ -98,12 +98,8 @@ fill:
 	ret
 
 guest_main:
-	cpuid_bit 1, 0, ecx, 5
-	jnz	1f
-	mov	rsi, offset text_no_vmx
-	call	print
-	ret
-1:	call	vmx_begin
+	need_vmx
+	call	vmx_begin
 	make_ept ept4, ept3, ept2, ept1
 	make_ept ept4b, ept3b, ept2b, ept1b
 	/* page n of scratch begins with 0x100 + n, and is page n of the program */
@@ -237,8 +233,6 @@ again:
 	ret
 
 #include "vmx.inc"
-	.section .rodata
-text_no_vmx: .asciz "no VMX\n"
 	.bss
 	.balign 4096
 	.irp name, ept4, ept3, ept2, ept1, ept4b, ept3b, ept2b, ept1b, other_pml4, other_pdpt, other_pd, other_pt, eptp_list

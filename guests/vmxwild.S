@@ -15,12 +15,8 @@ GUEST(vmxwild)
 
 	.text
 guest_main:
-	cpuid_bit 1, 0, ecx, 5
-	jnz	1f
-	mov	rsi, offset text_no_vmx
-	call	print
-	ret
-1:	call	vmx_begin
+	need_vmx
+	call	vmx_begin
 
 	/* the guest's guest: VMCALL, then INT3s */
 	mov	rdi, offset own_page
@@ -188,8 +184,6 @@ random:
 	mov	[seed], rax
 	ret
 #include "vmx.inc"
-	.section .rodata
-text_no_vmx: .asciz "no VMX\n"
 	.bss
 	.balign 4096
 ept4:	.skip 4096

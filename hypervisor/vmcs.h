@@ -80,35 +80,30 @@ static inline void vmcs_clear(phys_addr_t pa)
 		vmcs_failed("VMCLEAR", pa);
 }
 
-/* SDM 3C 28.3.3.1: what was cached of one EPT (@eptp), or of one VPID, is dropped on this
- * processor. */
-static inline void invept_context(u64 eptp)
+static inline void invept(unsigned long type, u64 eptp)
 {
 	const u64 descriptor[2] = {eptp, 0};
 	bool failed;
 
-	asm volatile(
-	    VMX_INSTRUCTION("invept %[descriptor], %[type]")
-	    : "=@ccbe"(failed)
-	    : [descriptor] "m"(descriptor), [type] "r"((unsigned long)VMX_EPT_EXTENT_CONTEXT)
-	    : "cc", "memory");
+	asm volatile(VMX_INSTRUCTION("invept %[descriptor], %[type]")
+		     : "=@ccbe"(failed)
+		     : [descriptor] "m"(descriptor), [type] "r"(type)
+		     : "cc", "memory");
 	if (unlikely(failed))
 		vmcs_failed("INVEPT", eptp);
+}
+
+/* SDM 3C 28.3.3.1: what was cached of one EPT (@eptp), or of one VPID, is dropped on this
+ * processor. */
+static inline void invept_context(u64 eptp)
+{
+	invept(VMX_EPT_EXTENT_CONTEXT, eptp);
 }
 
 /* All that is cached of every EPT, on this processor. */
 static inline void invept_all(void)
 {
-	const u64 descriptor[2] = {0, 0};
-	bool failed;
-
-	asm volatile(
-	    VMX_INSTRUCTION("invept %[descriptor], %[type]")
-	    : "=@ccbe"(failed)
-	    : [descriptor] "m"(descriptor), [type] "r"((unsigned long)VMX_EPT_EXTENT_GLOBAL)
-	    : "cc", "memory");
-	if (unlikely(failed))
-		vmcs_failed("INVEPT", 0);
+	invept(VMX_EPT_EXTENT_GLOBAL, 0);
 }
 
 static inline void invvpid_context(u16 vpid)
